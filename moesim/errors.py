@@ -1,0 +1,5 @@
+"""The one exception that moesim raises for bad input."""
+
+
+class InputError(ValueError):
+    """Bad input: the message names the thing, the bad value, what is accepted and the remedy."""

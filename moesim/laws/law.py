@@ -1,0 +1,149 @@
+"""Coefficient, Form, Law and the registry: what a published formula needs so that everything else can use it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.variables import POSITIVE, VARIABLES, Domain, check
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """One coefficient of a form, declared once.
+
+    `unit`, `domain` (accepted values) and `typical` (a range where fits start; tests and docs use it too).
+    """
+
+    unit: str = "1"
+    typical: tuple[float, float] = (0.1, 10.0)
+    domain: Domain = POSITIVE
+
+
+@dataclass(frozen=True)
+class Form:
+    """A published formula: a plain function with its declared coefficients and its source."""
+
+    name: str
+    function: Callable[..., Any]
+    source: str
+    coefficients: Mapping[str, Coefficient]
+    inputs: tuple[str, ...]
+    reports: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], source: str, coefficients: Mapping[str, Coefficient], **extra) -> Form:
+        """The Form of a function whose positional arguments are inputs and whose keyword-only ones are coefficients."""
+        kinds = {name: p.kind for name, p in inspect.signature(function).parameters.items()}
+        declared = [name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY]
+        if set(declared) != set(coefficients):
+            raise TypeError(f"{function.__name__}: declared coefficients {list(coefficients)} != arguments {declared}")
+        inputs = tuple(name for name, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY)
+        return cls(function.__name__, function, source, {c: coefficients[c] for c in declared}, inputs, **extra)
+
+    def check_coefficients(self, owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values in declared order; InputError for an unknown, missing, non-numeric or out-of-domain one."""
+        takes = f"it takes {', '.join(self.coefficients)}"
+        for name in values:
+            if name not in self.coefficients:
+                raise InputError(f"{owner}: unknown coefficient {name!r}; {takes}")
+        missing = [name for name in self.coefficients if values.get(name) is None]
+        if missing:
+            raise InputError(f"{owner}: no value for coefficient {missing[0]!r}; {takes}; give {missing[0]}=NUMBER")
+        return {c: check(owner, c, values[c], spec.domain) for c, spec in self.coefficients.items()}
+
+
+FORMS: dict[str, Form] = {}
+
+
+def law(source: str, /, *, reports: Mapping[str, Callable[..., Any]] | None = None, **coefficients: Coefficient):
+    """Register a loss law: decorate a function of variables (positional) and coefficients (keyword-only).
+
+    `source` cites paper and equation. `reports` names further quantities of the same arguments that sweeps write
+    beside the loss. The function itself is returned unchanged.
+    """
+
+    def register(function):
+        form = Form.of(function, source, coefficients, reports=reports or {})
+        unknown = [name for name in form.inputs if name not in VARIABLES]
+        if unknown:
+            raise TypeError(f"{form.name}: input {unknown[0]!r} is not in the table of variables")
+        FORMS[form.name] = form
+        return function
+
+    return register
+
+
+@dataclass(frozen=True)
+class Law:
+    """A form with a set of coefficient values and what is known about them.
+
+    Call it with its inputs by name (`law.inputs`); numbers, arrays that broadcast, or DataArrays give the loss in
+    nat/token. Coefficients may be DataArrays, e.g. with a `draw` dim. `data_range` maps a variable to the (lowest,
+    highest) value in the runs behind the coefficients; planning flags what lies outside.
+    """
+
+    name: str
+    form: Form
+    coefficients: Mapping[str, Any]
+    source: str = ""
+    marking: str = ""
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    data_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "coefficients", self.form.check_coefficients(self.name, self.coefficients))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the variables that the law takes."""
+        return self.form.inputs
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Loss in nat/token; InputError for an unknown, missing, non-numeric or out-of-domain input."""
+        return self._evaluate(self.form.function, inputs)
+
+    def report(self, name: str, **inputs: Any) -> Any:
+        """A further quantity that the law reports (`law.form.reports`), from the same inputs."""
+        if name not in self.form.reports:
+            raise InputError(f"{self.name}: no report {name!r}; it has {', '.join(self.form.reports) or 'none'}")
+        return self._evaluate(self.form.reports[name], inputs)
+
+    def with_coefficients(self, **values: Any) -> Law:
+        """The same law with some coefficients replaced."""
+        return replace(self, coefficients={**self.coefficients, **values})
+
+    def outside(self, quantities: Mapping[str, Any]) -> Any:
+        """Whether any of the quantities lies outside the law's data range (None if the range names none of them)."""
+        flags = [
+            (quantities[name] < low * (1 - 1e-9)) | (quantities[name] > high * (1 + 1e-9))
+            for name, (low, high) in self.data_range.items()
+            if name in quantities
+        ]
+        return reduce(or_, flags) if flags else None
+
+    def _evaluate(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+        takes = f"it takes {', '.join(self.inputs)}"
+        for name in inputs:
+            if name not in self.inputs:
+                raise InputError(f"{self.name}: unknown input {name!r}; {takes}")
+        for name in self.inputs:
+            if name not in inputs:
+                raise InputError(f"{self.name}: no value for input {name!r}; {takes}")
+        values = {name: numeric(check(self.name, name, inputs[name], VARIABLES[name].domain)) for name in self.inputs}
+        return function(**values, **self.coefficients)
+
+
+def numeric(value: Any) -> Any:
+    """A list or integer as float array or number, so that formulas can raise it to negative powers."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    return value.astype(float) if hasattr(value, "astype") else np.asarray(value, dtype=float)

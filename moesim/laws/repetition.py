@@ -1,0 +1,235 @@
+"""What a repeated token, and a parameter too many, is still worth.
+
+A repetition form turns (params, tokens) into what they are worth when only `unique_tokens` are distinct, and may add a
+penalty to the loss. `taught_params` are the compute-optimal parameters for one pass over the unique tokens: what
+exceeds them is excess. Which parameters of a sparse model count (`excess`: none, active or total) is not known to
+science, hence a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from moesim.elementwise import crossing
+from moesim.errors import InputError
+from moesim.laws.derivative import Dual
+from moesim.laws.law import Coefficient, Form, Law
+from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
+
+REPETITIONS: dict[str, Form] = {}
+EXCESS = ("none", "active", "total")
+_INPUTS = ("params", "tokens", "unique_tokens", "taught_params", "density")
+
+
+class Effective(NamedTuple):
+    """What parameters and tokens are worth, and what is added to the loss (nat/token)."""
+
+    params: Any
+    tokens: Any
+    penalty: Any = 0.0
+
+
+def repetition(source: str, /, **coefficients: Coefficient):
+    """Register a repetition form: a function of (params, tokens, unique_tokens, ...) that returns Effective."""
+
+    def register(function):
+        form = Form.of(function, source, coefficients)
+        if unknown := [name for name in form.inputs if name not in _INPUTS]:
+            raise TypeError(f"{form.name}: input {unknown[0]!r} is not one of {_INPUTS}")
+        REPETITIONS[form.name] = form
+        return function
+
+    return register
+
+
+def repeats(amount, unique):
+    """How often the unique amount is used again: amount/unique - 1, not below 0 (0 if unique is unlimited)."""
+    return np.maximum(amount / unique - 1.0, 0.0)
+
+
+def decayed(times, scale):
+    """Worth of `times` repeats whose value decays exponentially: scale (1 - exp(-times/scale)); `times` if scale=inf."""
+    finite = np.where(np.isinf(scale), 1.0, scale)
+    return np.where(np.isinf(scale), times, -finite * np.expm1(-times / finite))
+
+
+@repetition("no penalty: a repeated token is worth a new one")
+def none(params, tokens, unique_tokens):
+    """Every token counts in full, however often it was seen."""
+    return Effective(params, tokens)
+
+
+@repetition(
+    "Muennighoff et al. 2023, arXiv:2305.16264, eqs. 5-7",
+    R_D=Coefficient(typical=(2.0, 40.0), domain=POSITIVE_OR_INF),
+    R_N=Coefficient(typical=(2.0, 200.0), domain=POSITIVE_OR_INF),
+)
+def muennighoff2023(params, tokens, unique_tokens, taught_params, *, R_D, R_N):
+    """D' = U + U R_D (1 - exp(-(D/U - 1)/R_D)), and N' from N and the taught parameters likewise with R_N.
+
+    `R_D`, `R_N`: repeats after which the value of one more has fallen to 1/e; inf means no decay. For D <= U nothing
+    repeats and D' = D. The excess is measured against the parameters that all U unique tokens can teach; the authors
+    take min(U, D) tokens there, which is the same in every run with D >= U, as all of theirs have. Fitted on 182
+    runs, 7M-9B parameters, 1-9000 epochs.
+    """
+    N, D, U = np.minimum(params, taught_params), np.minimum(tokens, unique_tokens), unique_tokens
+    return Effective(
+        N * (1.0 + decayed(repeats(params, taught_params), R_N)), D * (1.0 + decayed(repeats(tokens, U), R_D))
+    )
+
+
+def _geometric(amount, unique, delta):
+    times = np.maximum(amount / unique, 1.0)
+    return np.minimum(amount, unique) * (1.0 - (1.0 - delta) ** times) / delta
+
+
+@repetition(
+    "Muennighoff et al. 2023, arXiv:2305.16264, geometric variant of the authors' notebook",
+    delta_D=Coefficient(typical=(0.003, 0.1)),
+    delta_N=Coefficient(typical=(0.01, 0.8)),
+)
+def muennighoff2023_geometric(params, tokens, unique_tokens, taught_params, *, delta_D, delta_N):
+    """D' = U (1 - (1 - delta_D)^(D/U)) / delta_D, and N' likewise: each repeat is worth (1 - delta) of the last."""
+    return Effective(_geometric(params, taught_params, delta_N), _geometric(tokens, unique_tokens, delta_D))
+
+
+@repetition(
+    "Muennighoff et al. 2023, arXiv:2305.16264, 'negative decay' variant of the authors' notebook",
+    d_star=Coefficient(typical=(1e2, 1e5), domain=POSITIVE_OR_INF),
+    n_star=Coefficient(typical=(1e2, 1e5), domain=POSITIVE_OR_INF),
+)
+def muennighoff2023_exponent(params, tokens, unique_tokens, taught_params, *, d_star, n_star):
+    """The exponents decay: D^-beta becomes D^(-beta max(0, 1 - R_D/d_star)), N likewise; the loss can rise.
+
+    Written as D' = D^max(0, 1 - R_D/d_star), which is the same and holds for every law. D and N are counted in
+    tokens and parameters, so the coefficients hold for these units only.
+    """
+    fade_N = np.maximum(0.0, 1.0 - repeats(params, taught_params) / n_star)
+    fade_D = np.maximum(0.0, 1.0 - repeats(tokens, unique_tokens) / d_star)
+    return Effective(params**fade_N, tokens**fade_D)
+
+
+@repetition(
+    "Wu et al. 2026, arXiv:2606.01155, repetition part",
+    gamma_N=Coefficient(typical=(2.0, 30.0)),
+    gamma_D=Coefficient(typical=(2.0, 30.0)),
+    c11=Coefficient(typical=(0.1, 3.0), domain=REAL),
+    c12=Coefficient(typical=(0.1, 3.0), domain=REAL),
+    c21=Coefficient(typical=(0.1, 3.0), domain=REAL),
+    c22=Coefficient(typical=(0.1, 3.0), domain=REAL),
+)
+def wu2026(params, tokens, unique_tokens, taught_params, density, *, gamma_N, gamma_D, c11, c12, c21, c22):
+    """Muennighoff's form whose scales depend on the inactive share q = 1 - density.
+
+    R_N = gamma_N (1 + c11 q - c21 q^2), R_D = gamma_D (1 + c12 q - c22 q^2). Fitted on weight-sparse models, density
+    1/16 to 1, at most 16 epochs.
+    """
+    q = 1.0 - density
+    R_N, R_D = gamma_N * (1.0 + c11 * q - c21 * q**2), gamma_D * (1.0 + c12 * q - c22 * q**2)
+    return muennighoff2023(params, tokens, unique_tokens, taught_params, R_D=R_D, R_N=R_N)
+
+
+@repetition(
+    "Lovelace et al. 2026, arXiv:2605.01640",
+    P=Coefficient("nat/token", typical=(1e-4, 1.0), domain=NON_NEGATIVE),
+    delta=Coefficient(typical=(0.3, 3.0)),
+    kappa=Coefficient(typical=(0.3, 3.0)),
+)
+def lovelace2026(params, tokens, unique_tokens, *, P, delta, kappa):
+    """Repeats count in full, but overfitting adds P R^delta (N/U)^kappa with R = D/U - 1: the loss can rise.
+
+    No coefficients are published; give them or fit them.
+    """
+    N, U = params, np.minimum(unique_tokens, tokens)
+    return Effective(params, tokens, P * repeats(tokens, unique_tokens) ** delta * (N / U) ** kappa)
+
+
+# For each kind of parameters that may count as excess: the pairs (active, total) of variables it touches.
+_PAIRS = (("active_params", "total_params"), ("active_nonembedding_params", "nonembedding_params"))
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A repetition form with coefficient values and the choice of parameters that count as excess."""
+
+    name: str
+    form: Form
+    coefficients: Mapping[str, Any]
+    excess: str = "total"
+    source: str = ""
+    marking: str = ""
+    caveats: tuple[str, ...] = field(default=())
+
+    def __post_init__(self):
+        if self.excess not in EXCESS:
+            raise InputError(f"repetition {self.name}: excess={self.excess!r}; it takes {', '.join(EXCESS)}")
+        object.__setattr__(self, "coefficients", self.form.check_coefficients(self.name, self.coefficients))
+
+    @property
+    def needs_taught_params(self) -> bool:
+        """Whether the excess must be measured against the parameters that the unique tokens can teach."""
+        return self.excess != "none" and "taught_params" in self.form.inputs
+
+    def with_coefficients(self, **values: Any) -> Repetition:
+        """The same repetition with some coefficients replaced."""
+        return replace(self, coefficients={**self.coefficients, **values})
+
+    def counted(self, quantities: Mapping[str, Any]) -> Any:
+        """The parameters that count as excess: active or total, whichever is chosen (the other if one is missing)."""
+        order = [name for pair in _PAIRS for name in (pair if self.excess == "active" else reversed(pair))]
+        return quantities[next(name for name in order if name in quantities)]
+
+    def apply(
+        self, quantities: Mapping[str, Any], taught_params: Any = np.inf, coefficients: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], Any]:
+        """Effective quantities and the penalty on the loss.
+
+        `quantities` maps variables to values; tokens, unique_tokens and some parameters must be among them.
+        `taught_params` are of the counted kind. With excess `none` only the tokens change.
+        """
+        values = {"unique_tokens": np.inf, "density": 1.0, **quantities, "taught_params": taught_params}
+        values["params"] = self.counted(quantities) if self.excess != "none" else 1.0
+        picked = {name: values[name] for name in self.form.inputs}
+        effective = self.form.function(**picked, **(coefficients or self.coefficients))
+        out = {**quantities, "tokens": effective.tokens}
+        if self.excess == "none":
+            return out, 0.0
+        worth = effective.params / values["params"]
+        for active, total in _PAIRS:
+            if total in quantities:
+                lost = quantities[total] if self.excess == "total" else quantities.get(active, quantities[total])
+                out[total] = quantities[total] - (1.0 - worth) * lost
+            if active in quantities:
+                out[active] = quantities[active] * worth
+        return out, effective.penalty
+
+
+def taught_params(
+    law: Law,
+    path: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]],
+    context: Mapping[str, Any],
+    coefficients: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    log_size: np.ndarray,
+) -> np.ndarray:
+    """Log size of the compute-optimal model for one pass over the unique tokens: where N dL/dN = D dL/dD at D = U.
+
+    `path(log_size, context)` gives the law's inputs (without tokens) and flops_per_token of a model of that size; the
+    general condition is that the loss is stationary along constant compute, flops_per_token x tokens. `context` holds
+    `unique_tokens` and whatever else varies from cell to cell (arrays that broadcast); `coefficients(context)` gives
+    the law's. `log_size` is the ascending grid that brackets the answer. Returns inf where U is unlimited or more
+    parameters always help, -inf where fewer always do; shape of the broadcast context.
+    """
+
+    def slope(x, cell):
+        at = path(Dual(x, 1.0), cell)
+        flops, unique = at["flops_per_token"], cell["unique_tokens"]
+        unique = np.where(np.isinf(unique), 1.0, unique)
+        inputs = {**at, "tokens": Dual(unique, -unique * flops.tangent / flops.value)}
+        return law.form.function(**{name: inputs[name] for name in law.inputs}, **coefficients(cell)).tangent
+
+    solved = crossing(slope, context, log_size)
+    return np.where(np.isinf(context["unique_tokens"]), np.inf, solved)
