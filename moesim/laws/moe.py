@@ -32,7 +32,7 @@ def saturated(extra, start, maximum):
 def clark2022(active_params, experts, *, a, b, c, d, E_start, E_max):
     """log10 L = a log10 N + b log10 Ê + c log10 N log10 Ê + d, Ê = `saturated`(E - 1).
 
-    N: parameters seen by one token, embeddings counted; E: experts of a routed layer, every second layer routed,
+    N: parameters seen by one token; E: experts of a routed layer, every second layer routed,
     one expert per token. There is no term in tokens: every run saw about 130.5B. Behind it: N 15M-1.3B, E 1-512. No
     loss floor, so it extrapolates worse than laws that have one; beyond N_max = 10^(-b/c) it says that experts
     hurt.
