@@ -90,7 +90,8 @@ class Model:
             self.law_coefficients,
             grid,
         )
-        described = self.architecture.describe(np.maximum(log_size, grid[0]), cell["sparsity"], self.fields(cell))
+        with np.errstate(invalid="ignore", over="ignore"):  # an infinite size: its ratios are not needed
+            described = self.architecture.describe(np.maximum(log_size, grid[0]), cell["sparsity"], self.fields(cell))
         return {**cell, "taught_params": self.repetition.counted(described)}
 
     def law_coefficients(self, cell: Mapping[str, Any]) -> dict[str, Any]:
