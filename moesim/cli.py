@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,17 @@ def main(argv: list[str] | None = None) -> None:
 def run_job(config: Any) -> None:
     """One job: the resolved config through the verb's driver, and everything it returns to files."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     hydra = HydraConfig.get()
-    resolved = OmegaConf.to_container(config, resolve=True)
-    produce(hydra.job.name, resolved, Path(hydra.runtime.output_dir))  # type: ignore[arg-type]
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    try:
+        produce(hydra.job.name, resolved, Path(hydra.runtime.output_dir))
+    except (InputError, OSError) as error:
+        if hydra.mode is RunMode.MULTIRUN:
+            raise
+        _fail(f"moesim {hydra.job.name}", str(error))
 
 
 def produce(verb: str, config: dict[str, Any], directory: Path) -> Path:
@@ -85,24 +92,30 @@ def _hydra(verb: str, arguments: list[str]) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
-    sys.argv = ["moesim", *_with_own_files(arguments)]
+    sys.argv = ["moesim", *_prepared(arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(run_job)()
     except (HydraException, OmegaConfBaseException) as error:
-        _fail(f"moesim {verb}", " ".join(str(error).split()))
+        _fail(f"moesim {verb}", " ".join(str(error).partition("Config search path")[0].split()))
 
 
-def _with_own_files(arguments: list[str]) -> list[str]:
-    """`GROUP=path/to/NAME.yaml` becomes a choice that Hydra knows: the file's content is stored under its path."""
-    from moesim.config import read
-
-    return [
-        _stored(argument, read) if ".yaml" in argument or ".yml" in argument else argument for argument in arguments
-    ]
+_RANGE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=\{\s*(linspace|geomspace)\b.*", re.DOTALL)
 
 
-def _stored(argument: str, read: Any) -> str:
+def _prepared(arguments: list[str]) -> Iterator[str]:
+    """What Hydra cannot take as it is: a file of one's own as a choice, a range in place of a list, -m at the end."""
+    for argument in sorted(arguments, key=lambda a: a not in ("-m", "--multirun")):  # which Hydra wants first
+        if match := _RANGE.fullmatch(argument):
+            yield from (f"~{match['key']}", f"+{argument}")  # Hydra would merge the range into what stands there
+        else:
+            yield _stored(argument) if re.search(r"\.ya?ml\b", argument) else argument
+
+
+def _stored(argument: str) -> str:
+    """`GROUP=path/to/NAME.yaml` as a choice that Hydra knows: the file's content is stored under its path."""
     from hydra.core.config_store import ConfigStore
+
+    from moesim.config import read
 
     group, equals, values = argument.partition("=")
     for value in values.split(",") if equals and (conf_dir() / group).is_dir() else ():

@@ -26,15 +26,18 @@ _STYLE = {
 _PANEL = (2.6, 2.3)  # inches
 
 
-def grid_of_panels(rows: int, columns: int, share: str | bool = False) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with rows x columns panels (a list of rows), and room on the right for a legend."""
+def grid_of_panels(rows: int, columns: int, **share: Any) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with rows x columns panels (a list of rows), and room on the right for a legend.
+
+    `share`: sharex, sharey as in matplotlib's subplots.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         size = (_PANEL[0] * max(columns, 2) + 2.6, _PANEL[1] * rows + 0.7)
         figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
+        panels = figure.subplots(rows, columns, squeeze=False, **share)
     return figure, [list(row) for row in panels]
 
 
@@ -61,13 +64,10 @@ def band(axes: Axes, x: Any, y: Any, colour: Any, label: str, **style: Any) -> N
     axes.plot(x, y, color=colour, label=label, **style)
 
 
-def tidy(panels: list[list[Axes]], x: str | None, y: str | None) -> None:
-    """Axis labels on the outer panels only."""
-    if x:
-        panels[-1][len(panels[-1]) // 2].set_xlabel(x)
-    if y:
-        for row in panels:
-            row[0].set_ylabel(y)
+def label(figure: Figure, x: str, y: str = "") -> None:
+    """One label for all x axes and one for all y axes."""
+    figure.supxlabel(x, fontsize=9)
+    figure.supylabel(y, fontsize=9)
 
 
 def legend_right(figure: Figure, axes: Axes, title: str) -> None:

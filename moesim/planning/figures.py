@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.output.plots import band, colours, grid_of_panels, legend_right, spread, tidy
-from moesim.planning.tables import count, plain
+from moesim.output.plots import band, colours, grid_of_panels, label, legend_right, spread
+from moesim.output.text import count, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _COMPARED = ("law", "repetition", "excess", "architecture")
 _STYLES = ("-", "--", ":", "-.")
-_HEADROOM = 0.6  # nat/token shown above the lowest loss of a panel
+_HEADROOM = 0.3  # nat/token shown above the highest optimum of a budget
 
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:
@@ -36,16 +36,16 @@ def isoflop(dataset: xr.Dataset) -> Figure:
     """Loss against active parameters: columns are budgets, rows unique data, lines sparsities."""
     data = _plottable(dataset, ("compute", "unique_tokens", "sparsity", "active_params"))
     budgets, uniques, sparsities = spread(data["compute"], 5), spread(data.unique_tokens, 3), spread(data.sparsity, 8)
-    figure, panels = grid_of_panels(len(uniques), len(budgets), share="col")
+    figure, panels = grid_of_panels(len(uniques), len(budgets), sharex="col", sharey="col")
     for row, unique in enumerate(uniques):
         for column, budget in enumerate(budgets):
             cell, axes = data.sel(compute=budget, unique_tokens=unique), panels[row][column]
             for sparsity, colour in zip(sparsities, colours(len(sparsities)), strict=True):
                 _curve(axes, cell.sel(sparsity=sparsity), colour, f"S = {plain(sparsity)}")
-            lowest = float(data.loss.sel(compute=budget).min())
-            axes.set(xscale="log", ylim=(lowest - 0.04, lowest + _HEADROOM))
+            optima = data.optimal_loss.sel(compute=budget)
+            axes.set(xscale="log", ylim=(optima.min() - 0.05, optima.max() + _HEADROOM))
             axes.set_title(f"C = {plain(budget)} FLOP\n{_data(unique)}", fontsize=9)
-    tidy(panels, "active parameters", "loss (nat/token)")
+    label(figure, "active parameters", "loss (nat/token)")
     legend_right(figure, panels[0][0], "sparsity; dots: optima")
     return figure
 
@@ -69,18 +69,17 @@ def against_sparsity(dataset: xr.Dataset) -> Figure:
     data = _plottable(dataset, ("compute", "unique_tokens", "sparsity"))
     budgets, uniques = spread(data["compute"], 6), spread(data.unique_tokens, 4)
     figure, panels = grid_of_panels(1, 3)
-    for name, label, scale in _AGAINST:
-        axes = panels[0][[row[0] for row in _AGAINST].index(name)]
+    for axes, (name, text, scale) in zip(panels[0], _AGAINST, strict=True):
         for budget, colour in zip(budgets, colours(len(budgets)), strict=True):
             for unique, style in zip(uniques, _STYLES, strict=False):
                 cell = data.sel(compute=budget, unique_tokens=unique)
                 if name != "epochs" or np.isfinite(unique):
-                    text = f"C = {plain(budget)} FLOP, {_data(unique)}"
-                    band(axes, _per_active(cell.sparsity), cell[f"optimal_{name}"], colour, text, linestyle=style)
+                    entry = f"C = {plain(budget)} FLOP, {_data(unique)}"
+                    band(axes, _per_active(cell.sparsity), cell[f"optimal_{name}"], colour, entry, linestyle=style)
                     _star(axes, cell, f"best_{name}", colour)
-        axes.set(yscale=scale, ylabel=label)
+        axes.set(yscale=scale, ylabel=text)
         _sparsity_axis(axes, data.sparsity)
-    tidy(panels, "sparsity S (experts per active expert, log scale)", None)
+    label(figure, "sparsity S, scaled as log 1/(1 - S)")
     legend_right(figure, panels[0][0], "stars: best sparsity")
     return figure
 
@@ -96,7 +95,7 @@ def comparison(dataset: xr.Dataset, compared: list[str]) -> Figure:
     scarce, plenty = float(data.unique_tokens.min()), float(data.unique_tokens.max())
     names = list(data[across].values)
     columns = min(4, len(names))
-    figure, panels = grid_of_panels(-(-len(names) // columns), columns, share="all")
+    figure, panels = grid_of_panels(-(-len(names) // columns), columns, sharey="all")
     flat = [axes for row in panels for axes in row]
     lines = cell.stack(line=others) if others else cell.expand_dims("line")
     for axes, name in zip(flat, names, strict=False):
@@ -106,13 +105,14 @@ def comparison(dataset: xr.Dataset, compared: list[str]) -> Figure:
             base = line.sel(unique_tokens=plenty)
             axes.plot(_per_active(data.sparsity), base.optimal_loss, "--", color="0.6", lw=1, zorder=1)
             line = line.sel(unique_tokens=scarce)
-            axes.plot(_per_active(data.sparsity), line.optimal_loss, color=colour, label=text)
+            width = 5.0 - 3.5 * i / max(lines.sizes["line"] - 1, 1)  # coinciding lines stay visible
+            axes.plot(_per_active(data.sparsity), line.optimal_loss, color=colour, label=text, lw=width)
             _star(axes, line, "best_loss", colour)
         axes.set_title(f"{name}", fontsize=9)
         _sparsity_axis(axes, data.sparsity)
     for axes in flat[len(names) :]:
         axes.set_visible(False)
-    tidy(panels, "sparsity S", "loss (nat/token)")
+    label(figure, "sparsity S, scaled as log 1/(1 - S)", "loss (nat/token)")
     legend_right(
         figure, flat[0], f"C = {plain(cell['compute'])} FLOP, {_data(scarce)}\nstars: best; dashes: {_data(plenty)}"
     )

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _COMPARED = ("law", "repetition", "excess", "architecture")
-_POINTS, _MARGIN = 161, 30.0
+_EXTRAPOLATED = {
+    "extrapolated": "the runs",
+    "optimal_extrapolated": "the optima",
+    "best_extrapolated": "the runs at the best sparsity",
+}
+_POINTS, _MARGIN = 161, 10.0
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -33,7 +38,9 @@ def run(config: Mapping[str, Any]) -> Result:
     dataset = _compared(config, axes, bounds) if config["compare"] else _swept(_model(config, {}), axes, bounds)
     dataset = dataset.assign_attrs(_citation(config))
     drawn = figures.draw(dataset) if config["figures"] else {}
-    return Result(dataset, tables.table(dataset), figures=drawn, warnings=_warnings(dataset))
+    compared = list(config["compare"])
+    text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
+    return Result(dataset, text, figures=drawn, warnings=_warnings(dataset))
 
 
 def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
@@ -76,7 +83,10 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], bounds: Any) -> x
         optimum(_model(config, chosen), sparsity_bounds=bounds, **axes).expand_dims({n: [v] for n, v in chosen.items()})
         for chosen in _combinations(compare)
     ]
-    return xr.combine_by_coords(found, combine_attrs="override", join="exact", compat="no_conflicts", coords="minimal")
+    combined = xr.combine_by_coords(
+        found, combine_attrs="override", join="outer", compat="no_conflicts", coords="minimal", data_vars="all"
+    )
+    return combined.sel(compare)  # in the order given, not by name
 
 
 def _combinations(compare: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
@@ -95,9 +105,9 @@ def _citation(config: Mapping[str, Any]) -> dict[str, str]:
 def _warnings(dataset: xr.Dataset) -> tuple[str, ...]:
     """One line on extrapolation, one on cells without a result."""
     out = []
-    outside = {name: v.mean().item() for name, v in dataset.data_vars.items() if str(name).endswith("extrapolated")}
+    outside = {what: dataset[name].mean().item() for name, what in _EXTRAPOLATED.items() if name in dataset}
     if any(outside.values()):
-        shares = ", ".join(f"{share:.0%} of {name}" for name, share in outside.items() if share)
-        out.append(f"outside the data range of law {dataset.attrs['law']}: {shares}")
+        shares = ", ".join(f"{share:.0%} of {what}" for what, share in outside.items() if share)
+        out.append(f"outside the data range of law {dataset.attrs['law']}: {shares} (variables *extrapolated)")
     failed = int((dataset.optimum_status == "failed").sum()) if "optimum_status" in dataset else 0
     return (*out, f"{failed} optima were not found (optimum_status)") if failed else tuple(out)
