@@ -88,13 +88,15 @@ def _yaml(config: Mapping[str, Any]) -> str:
 def _hydra(verb: str, arguments: list[str]) -> None:
     """Hand the arguments to Hydra; its own complaints become one line as well."""
     import hydra
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
     sys.argv = ["moesim", *_prepared(arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(run_job)()
+    except OverrideParseException as error:
+        _fail(f"moesim {verb}", f"{error.override}: {' '.join(str(error).split())}")
     except (HydraException, OmegaConfBaseException) as error:
         _fail(f"moesim {verb}", " ".join(str(error).partition("Config search path")[0].split()))
 
@@ -106,7 +108,7 @@ def _prepared(arguments: list[str]) -> Iterator[str]:
     """What Hydra cannot take as it is: a file of one's own as a choice, a range in place of a list, -m at the end."""
     for argument in sorted(arguments, key=lambda a: a not in ("-m", "--multirun")):  # which Hydra wants first
         if match := _RANGE.fullmatch(argument):
-            yield from (f"~{match['key']}", f"+{argument}")  # Hydra would merge the range into what stands there
+            yield from (f"{match['key']}=null", f"++{argument}")  # Hydra would merge it into what stands there
         else:
             yield _stored(argument) if re.search(r"\.ya?ml\b", argument) else argument
 
