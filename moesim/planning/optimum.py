@@ -54,6 +54,8 @@ def optimum(
 
 
 def _checked_bounds(bounds: Any) -> tuple[float, float]:
+    if np.shape(bounds) != (2,):
+        raise InputError(f"optimum: sparsity_bounds={bounds!r}; it takes [lowest, highest]")
     low, high = (check("optimum", "sparsity_bounds", bound, VARIABLES["sparsity"].domain) for bound in bounds)
     if low >= high:
         raise InputError(f"optimum: sparsity_bounds={[low, high]}; the lower one must be below the upper one")
@@ -119,7 +121,8 @@ def best_sparsity(model: Model, cell: Cell, bounds: tuple[float, float]) -> dict
     status = np.select([refine & found, refine, index == 0], [INSIDE, FAILED, LOWER], UPPER)
     full, log_size, size_status = at(t, cell)
     status = np.where(size_status == INFEASIBLE, INFEASIBLE, status)
-    return {**describe(model, log_size, full), "sparsity": full["sparsity"], "status": status}
+    sparsity = np.where(status == INFEASIBLE, np.nan, full["sparsity"])
+    return {**describe(model, log_size, full), "sparsity": sparsity, "status": status}
 
 
 def describe(model: Model, log_size: Any, cell: Cell) -> dict[str, Any]:
