@@ -35,6 +35,19 @@ def blocks(shape: tuple[int, ...], cells: int = CELLS_IN_CACHE) -> Iterator[tupl
         yield tuple(slice(i * size, (i + 1) * size) for i, size in zip(corner, sizes, strict=True))
 
 
+def slabs(shape: tuple[int, ...], cells: int) -> Iterator[tuple[slice, ...]]:
+    """Slices that cover `shape` in pieces of at most `cells` that are contiguous in memory and on disk."""
+    inner = int(np.prod(shape[1:]))
+    if not shape:
+        yield ()
+    elif inner > cells:
+        for i in range(shape[0]):
+            yield from ((slice(i, i + 1), *rest) for rest in slabs(shape[1:], cells))
+    else:
+        step = max(1, cells // max(inner, 1))
+        yield from ((slice(i, i + step), *(slice(0, n) for n in shape[1:])) for i in range(0, shape[0], step))
+
+
 def part(value: Any, block: tuple[slice, ...]) -> Any:
     """The block of an array that broadcasts to the cells (its axes of length 1 are kept whole)."""
     if np.ndim(value) == 0:

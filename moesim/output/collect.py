@@ -6,7 +6,7 @@ Results that fit the memory budget are combined in memory; larger ones go straig
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim import __version__
+from moesim.elementwise import slabs
 from moesim.errors import InputError
 from moesim.output.multirun import COLLECTED, Job, chosen, difference, survey
 from moesim.output.store import ENGINE, layout, whole, write_result
@@ -302,7 +303,7 @@ def _create(file: Any, name: str, dims: list[str], kind: str) -> None:
         file.create_variable(name, tuple(dims), float, fillvalue=np.nan)
         return
     created = file.create_variable(name, tuple(dims), h5py.string_dtype())
-    for slab in _slabs(created.shape):
+    for slab in slabs(created.shape, _SLAB):
         created[slab] = np.full(created[slab].shape, _MISSING[kind], dtype=object)
 
 
@@ -314,24 +315,11 @@ def _copy(file: Any, plan: _Plan, i: int, cell: tuple[int, ...]) -> None:
         for name, (dims, kind) in plan.layouts[i].items():
             if name in plan.variables:
                 full = plan.variables[name][0]
-                for slab in _slabs(source[name].shape):  # type: ignore[union-attr]
+                for slab in slabs(source[name].shape, _SLAB):  # type: ignore[union-attr]
                     own = {dim: plan.own[i][dim][cut] for dim, cut in zip(dims, slab, strict=True)}
                     index = [own[dim] if dim in dims else np.arange(len(plan.coords[dim])) for dim in full]
                     values = _with_dims(_decoded(source[name][slab], kind), dims, full)  # type: ignore[index]
                     _write_runs(file[name], cell, index, np.broadcast_to(values, [len(at) for at in index]))
-
-
-def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Pieces of at most about _SLAB values, cut along the first axes."""
-    inner = int(np.prod(shape[1:])) if shape else 1
-    step = max(1, _SLAB // max(inner, 1))
-    if not shape:
-        yield ()
-    elif inner > _SLAB:
-        for i in range(shape[0]):
-            yield from ((slice(i, i + 1), *rest) for rest in _slabs(shape[1:]))
-    else:
-        yield from ((slice(i, i + step),) + (slice(None),) * (len(shape) - 1) for i in range(0, shape[0], step))
 
 
 def _write_runs(target: Any, at: tuple[Any, ...], index: list[np.ndarray], values: np.ndarray) -> None:
