@@ -160,7 +160,7 @@ def _dip(model: Model, cell: Cell, index: np.ndarray) -> tuple[np.ndarray, np.nd
     low, middle, high = grid[np.maximum(index - 1, 0)], grid[index], grid[np.minimum(index + 1, last)]
     log_size, found = root(model.slope, cell, low, high)
     inside = (index > 0) & (index < last)
-    solved = found & (model.loss(log_size, cell) <= model.loss(middle, cell))
+    solved = found & (model.loss(log_size, cell) <= model.loss(middle, cell) * (1 + 1e-15))
     if (retry := inside & ~solved).any():  # a kink or a second dip inside the bracket
         again, fell = minimum(model.loss, cell, low, middle, high, retry)
         log_size, solved = np.where(retry, again, log_size), solved | (retry & fell)
