@@ -91,6 +91,25 @@ def lowest(f: Callable[..., Any], context: Context, grid: np.ndarray) -> tuple[n
     return found[..., 0], found[..., 1]
 
 
+def vertex(f: Callable[..., Any], context: Context, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The point of an even grid with the lowest f, f there, and how far the parabola through its neighbours dips below.
+
+    NaN counts as inf; without a parabola the dip is 0, of an infinite neighbour inf.
+    """
+    found = _along_grid(f, context, grid, _vertex)
+    return grid[found[..., 0].astype(int)], found[..., 1], found[..., 2]
+
+
+def _vertex(values: np.ndarray) -> np.ndarray:
+    index, last = values.argmin(axis=-1), values.shape[-1] - 1
+    beside = np.clip(index[..., None] + np.array([-1, 0, 1]), 0, last)
+    low, middle, high = np.moveaxis(np.take_along_axis(values, beside, axis=-1), -1, 0)
+    bend = low + high - 2 * middle
+    dip = np.where(bend > 0, (high - low) ** 2 / (8 * bend), 0.0)
+    dip = np.where(np.isnan(dip), np.inf, dip)
+    return np.stack([index, middle, np.where((index > 0) & (index < last), dip, 0.0)], axis=-1)
+
+
 def _two_lowest(values: np.ndarray) -> np.ndarray:
     best = values.argmin(axis=-1)
     dips = (values[..., 1:-1] < values[..., :-2]) & (values[..., 1:-1] <= values[..., 2:])
