@@ -1,24 +1,22 @@
 """Layers of plain networks: what each holds and computes.
 
 A layer lists its weight tensors and its operations per sample; FLOPs of every pass follow from those alone
-(`moesim.models.network`). Layers of transformers are in `moesim.models.blocks`; both are in the table LAYERS, by the
-name that a YAML file uses.
+(`moesim.models.network`). Attention and feed-forward layers are in `moesim.models.attention` and
+`moesim.models.feedforward`.
 """
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from math import prod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from moesim.errors import InputError
 from moesim.models.operations import Bias, Cost, Counting, Operation, Pointwise, Product, Tensor, counting, whole
 from moesim.models.optimizers import Optimizer, optimizer
 
 Shape = tuple[int, ...]
-LAYERS: dict[str, type[Layer]] = {}
 
 
 class Passes(NamedTuple):
@@ -48,17 +46,11 @@ NOTHING = Passes(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Layer(ABC):
+class Layer:
     """A layer: weight tensors, operations per sample, and the shape it hands on.
 
-    Subclasses are registered under their lower-case `key`; `on` builds one behind a given shape.
+    `on` builds one behind a given shape.
     """
-
-    key: ClassVar[str] = ""
-
-    def __init_subclass__(cls, **extra: Any) -> None:
-        super().__init_subclass__(**extra)
-        LAYERS[cls.key or cls.__name__.lower()] = cls
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -166,6 +158,11 @@ def image(owner: str, shape: Shape) -> Shape:
     return shape
 
 
+def bias_of(used: bool, width: int, rows: int = 1) -> list[Operation]:
+    """A bias if it is used."""
+    return [Bias(rows, width)] if used else []
+
+
 @dataclass(frozen=True)
 class Linear(Layer):
     """inputs -> outputs for each sample; images are flattened."""
@@ -190,7 +187,7 @@ class Linear(Layer):
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        return (Product(1, self.inputs, self.outputs), *([Bias(1, self.outputs)] if self.bias else []))
+        return (Product(1, self.inputs, self.outputs), *bias_of(self.bias, self.outputs))
 
 
 @dataclass(frozen=True)
@@ -246,7 +243,7 @@ class Conv2d(Layer):
     def operations(self) -> tuple[Operation, ...]:
         pixels = prod(self.map)
         product = Product(pixels, self._fan_in, self.outputs // self.groups, repeats=self.groups)
-        return (product, *([Bias(pixels, self.outputs)] if self.bias else []))
+        return (product, *bias_of(self.bias, self.outputs, pixels))
 
 
 def _window(owner: str, size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any = (1, 1)) -> tuple[int, int]:
@@ -312,7 +309,6 @@ class Pool(Layer):
 class GlobalAverage(Layer):
     """The mean of each channel over the image, or over each cell of a `cells` x `cells` grid (adaptive pooling)."""
 
-    key: ClassVar[str] = "global_average"
     channels: int
     size: tuple[int, int]
     cells: int = 1
@@ -377,3 +373,54 @@ class Loss(Layer):
     @property
     def operations(self) -> tuple[Operation, ...]:
         return (Pointwise(self.features, self.features),)
+
+
+@dataclass(frozen=True)
+class Embedding(Layer):
+    """A table of `vocabulary` rows; a lookup costs nothing forward and an add per value backward."""
+
+    vocabulary: int
+    d_model: int
+
+    def __post_init__(self):
+        whole(self, 1, vocabulary=self.vocabulary, d_model=self.d_model)
+
+    def output(self, shape: Shape) -> Shape:
+        return (self.d_model,)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (Tensor(self.vocabulary, self.d_model),)
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return (Pointwise(0, 0, self.d_model),)
+
+
+@dataclass(frozen=True)
+class Unembedding(Layer):
+    """d_model -> logits over the vocabulary; `tied`: the weights are those of the embedding and counted there."""
+
+    d_model: int
+    vocabulary: int
+    tied: bool = False
+    bias: bool = False
+
+    def __post_init__(self):
+        whole(self, 1, vocabulary=self.vocabulary, d_model=self.d_model)
+
+    @classmethod
+    def given(cls, shape: Shape) -> dict[str, Any]:
+        return {"d_model": shape[0]}
+
+    def output(self, shape: Shape) -> Shape:
+        return (self.vocabulary,)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        own = () if self.tied else (Tensor(self.vocabulary, self.d_model),)
+        return (*own, *([Tensor(self.vocabulary)] if self.bias else []))
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return (Product(1, self.d_model, self.vocabulary, kind="head"), *bias_of(self.bias, self.vocabulary))

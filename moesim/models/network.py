@@ -12,11 +12,30 @@ from typing import Any
 
 from moesim.config import read
 from moesim.errors import InputError
-from moesim.models import blocks  # noqa: F401  (registers the layers of transformers)
-from moesim.models.layers import LAYERS, NOTHING, Conv2d, Layer, Norm, Passes, ReLU, Shape, image
+from moesim.models import attention, feedforward, layers
+from moesim.models.layers import NOTHING, Layer, Passes, Shape, image
 from moesim.models.operations import Cost, Counting, choose, counting, whole
 from moesim.models.optimizers import optimizer
 from moesim.models.ratio import ALWAYS, Updating
+
+LAYERS: Mapping[str, type[Layer]] = {
+    "linear": layers.Linear,
+    "conv2d": layers.Conv2d,
+    "relu": layers.ReLU,
+    "pool": layers.Pool,
+    "global_average": layers.GlobalAverage,
+    "norm": layers.Norm,
+    "loss": layers.Loss,
+    "embedding": layers.Embedding,
+    "unembedding": layers.Unembedding,
+    "attention": attention.Attention,
+    "latent_attention": attention.LatentAttention,
+    "delta_net": attention.DeltaNet,
+    "mlp": feedforward.MLP,
+    "router": feedforward.Router,
+    "experts": feedforward.Experts,
+    "moe": feedforward.MoE,
+}
 
 _BLOCK = frozenset({"linear", "last", "scores", "values", "state"})
 RECOMPUTE: Mapping[str, Collection[str]] = {
@@ -97,9 +116,9 @@ class Network:
             raise InputError(f"{self.name}: two layers are called {repeated[0]!r}; give them different names")
 
     @classmethod
-    def of(cls, name: str, *layers: Layer) -> Network:
+    def of(cls, name: str, *stack: Layer) -> Network:
         """A stack from code; layers are named by their kind and place."""
-        return cls(name, tuple(Entry(f"{type(x).__name__.lower()}{i}", x) for i, x in enumerate(layers, 1)))
+        return cls(name, tuple(Entry(f"{type(x).__name__.lower()}{i}", x) for i, x in enumerate(stack, 1)))
 
     @property
     def weights(self) -> int:
@@ -245,8 +264,8 @@ def _entries(owner: str, item: Any, shape: Shape, values: Mapping[str, Any], pla
     if "updating" in at:
         at["updating"] = _updating(label, at["updating"])
     if kind in BLOCKS:
-        layers, shape = BLOCKS[kind](shape, **settings)
-        return [Entry(f"{label}.{name}", layer, **at) for name, layer in layers], shape
+        named, shape = BLOCKS[kind](shape, **settings)
+        return [Entry(f"{label}.{name}", layer, **at) for name, layer in named], shape
     layer = choose(owner, kind, LAYERS | dict.fromkeys(BLOCKS)).on(shape, **settings)
     return [Entry(label, layer, **at)], layer.output(shape)
 
@@ -262,25 +281,25 @@ def _convolution(name: str, shape: Shape, *settings: int) -> tuple[Named, Shape]
     """Convolution without bias and its batch norm."""
     outputs, kernel, stride = settings
     channels, height, width = image("residual stage", shape)
-    conv = Conv2d(channels, outputs, kernel, (height, width), stride, kernel // 2, bias=False)
+    conv = layers.Conv2d(channels, outputs, kernel, (height, width), stride, kernel // 2, bias=False)
     shape = conv.output(shape)
-    return [(f"conv{name}", conv), (f"bn{name}", Norm(outputs, bias=True, rows=shape[1] * shape[2]))], shape
+    return [(f"conv{name}", conv), (f"bn{name}", layers.Norm(outputs, bias=True, rows=shape[1] * shape[2]))], shape
 
 
 def _residual(convolutions: Callable[[int, int], list[tuple[int, int, int]]], expansion: int):
     """A stage of residual blocks, in the notation of torchvision.models.resnet."""
 
     def stage(shape: Shape, channels: int, blocks: int, stride: int = 1) -> tuple[Named, Shape]:
-        layers: Named = []
+        named: Named = []
         for block in range(blocks):
             step, before, added = (stride if block == 0 else 1), shape, []
             for place, settings in enumerate(convolutions(channels, step), 1):
                 new, shape = _convolution(str(place), shape, *settings)
-                added += [*new, (f"relu{place}", ReLU(prod(shape)))]
+                added += [*new, (f"relu{place}", layers.ReLU(prod(shape)))]
             if step != 1 or before[0] != channels * expansion:
                 added += _convolution("_downsample", before, channels * expansion, 1, step)[0]
-            layers += [(f"{block}.{name}", layer) for name, layer in added]
-        return layers, shape
+            named += [(f"{block}.{name}", layer) for name, layer in added]
+        return named, shape
 
     return stage
 

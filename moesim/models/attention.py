@@ -1,18 +1,18 @@
-"""Layers of transformers: embeddings, attention in its kinds, feed-forward layers and mixtures of experts.
+"""Attention in its kinds: multi-head and grouped-query, latent, and the linear attention of a gated delta rule.
 
-A sample is one token. Attention sees `context` keys on average: sequence (full), sequence/2 (causal), fewer behind a
+A sample is one token. It sees `context` keys on average: the sequence (full mask), half of it (causal), fewer behind a
 window; `keys_seen` says how many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 from moesim.errors import InputError
-from moesim.models.layers import Layer, Shape
-from moesim.models.operations import Bias, Operation, Pointwise, Product, Tensor, choose, number, whole
+from moesim.models.layers import Layer, Shape, bias_of
+from moesim.models.operations import Operation, Pointwise, Product, Tensor, choose, number, whole
 
 
 def _half(value: int) -> Any:
@@ -59,10 +59,6 @@ def keys_seen(sequence: int, mask: str = "causal", window: int = 0, chunk: int =
     return choose("mask", mask, MASKS)(sequence, window, chunk) if sequence else 0
 
 
-def _bias(used: bool, width: int) -> list[Operation]:
-    return [Bias(1, width)] if used else []
-
-
 def core(heads: int, key_dim: int, value_dim: int, context: Any) -> tuple[Operation, ...]:
     """Q K^T, softmax (5 FLOP per score, 4 backward) and A V of one token."""
     inner = {"repeats": heads, "weights": False, "reads_input": False}
@@ -71,57 +67,6 @@ def core(heads: int, key_dim: int, value_dim: int, context: Any) -> tuple[Operat
         Pointwise(5 * heads * context, 4 * heads * context, kind="scores", reads_input=False),
         Product(1, context, value_dim, kind="values", **inner),
     )
-
-
-@dataclass(frozen=True)
-class Embedding(Layer):
-    """A table of `vocabulary` rows; a lookup costs nothing forward and an add per value backward."""
-
-    vocabulary: int
-    d_model: int
-
-    def __post_init__(self):
-        whole(self, 1, vocabulary=self.vocabulary, d_model=self.d_model)
-
-    def output(self, shape: Shape) -> Shape:
-        return (self.d_model,)
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return (Tensor(self.vocabulary, self.d_model),)
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        return (Pointwise(0, 0, self.d_model),)
-
-
-@dataclass(frozen=True)
-class Unembedding(Layer):
-    """d_model -> logits over the vocabulary; `tied`: the weights are those of the embedding and counted there."""
-
-    d_model: int
-    vocabulary: int
-    tied: bool = False
-    bias: bool = False
-
-    def __post_init__(self):
-        whole(self, 1, vocabulary=self.vocabulary, d_model=self.d_model)
-
-    @classmethod
-    def given(cls, shape: Shape) -> dict[str, Any]:
-        return {"d_model": shape[0]}
-
-    def output(self, shape: Shape) -> Shape:
-        return (self.vocabulary,)
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        own = () if self.tied else (Tensor(self.vocabulary, self.d_model),)
-        return (*own, *([Tensor(self.vocabulary)] if self.bias else []))
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        return (Product(1, self.d_model, self.vocabulary, kind="head"), *_bias(self.bias, self.vocabulary))
 
 
 QK_NORMS: Mapping[str, Callable[[int, int, int], int]] = {
@@ -197,12 +142,12 @@ class Attention(Layer):
         normed = (q + kv) * (self.qk_norm != "none")
         return (
             *(Product(1, self.d_model, n) for n in self._inner),
-            *_bias(self.qkv_bias, sum(self._inner[: 3 + self.gate])),
+            *bias_of(self.qkv_bias, sum(self._inner[: 3 + self.gate])),
             Pointwise(4 * normed, 8 * normed, 2 * normed, reads_input=False),
             *core(self.heads, self.head_dim, self.head_dim, self.context),
             Pointwise(5 * q * self.gate, 5 * q * self.gate, reads_input=False),
             Product(1, q, self.d_model, reads_input=False),
-            *_bias(self.out_bias, self.d_model),
+            *bias_of(self.out_bias, self.d_model),
         )
 
 
@@ -214,7 +159,6 @@ class LatentAttention(Layer):
     2 H (d_n + d_r + d_v) context. `q_rank` 0: queries come straight from d_model (V2-Lite).
     """
 
-    key: ClassVar[str] = "latent_attention"
     d_model: int
     heads: int
     q_rank: int
@@ -266,7 +210,7 @@ class LatentAttention(Layer):
             *(Product(1, *shape) for shape in self._down),
             Pointwise(4 * normed, 8 * normed, 2 * normed, reads_input=False),
             *(Product(1, *shape, reads_input=False) for shape in self._up),
-            *_bias(self.bias, sum(self._biases)),
+            *bias_of(self.bias, sum(self._biases)),
             *core(self.heads, self.nope_dim + self.rope_dim, self.value_dim, self.context),
         )
 
@@ -279,7 +223,6 @@ class DeltaNet(Layer):
     read with the query, 6 d_k d_v FLOP per token. Chunked kernels do more; Megatron-LM counts 8 d_v^2.
     """
 
-    key: ClassVar[str] = "delta_net"
     d_model: int
     key_heads: int
     value_heads: int
@@ -330,197 +273,3 @@ class DeltaNet(Layer):
             Pointwise(state, 2 * state, kind="state", reads_input=False),
             Product(1, values, self.d_model, reads_input=False),
         )
-
-
-@dataclass(frozen=True)
-class MLP(Layer):
-    """A feed-forward layer: 4 d f FLOP per token, gated (SwiGLU) 6 d f; `output_gate`: a sigmoid gate d -> 1."""
-
-    d_model: int
-    d_ff: int
-    gated: bool = True
-    bias: bool = False
-    output_gate: bool = False
-
-    def __post_init__(self):
-        whole(self, 1, d_model=self.d_model, d_ff=self.d_ff)
-
-    @classmethod
-    def given(cls, shape: Shape) -> dict[str, Any]:
-        return {"d_model": shape[0]}
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        up, vectors = 1 + self.gated, ([self.d_ff] * (1 + self.gated) + [self.d_model]) * self.bias
-        matrices = [(self.d_ff, self.d_model)] * up + [(self.d_model, self.d_ff)]
-        gate = [Tensor(1, self.d_model)] * self.output_gate
-        return (*(Tensor(*shape, matrix=True) for shape in matrices), *map(Tensor, vectors), *gate)
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        up = 1 + self.gated
-        return (
-            Product(1, self.d_model, self.d_ff * up),
-            *_bias(self.bias, self.d_ff * up),
-            Pointwise((1 + 5 * self.gated) * self.d_ff, (1 + 7 * self.gated) * self.d_ff, reads_input=False),
-            Product(1, self.d_ff, self.d_model, kind="last", reads_input=False),
-            *_bias(self.bias, self.d_model),
-            *([Product(1, self.d_model, 1)] if self.output_gate else []),
-        )
-
-
-@dataclass(frozen=True)
-class Router(Layer):
-    """A linear router: 2 d E FLOP per token. `selection_bias`: one value per expert, set by a rule, not trained."""
-
-    d_model: int
-    experts: int
-    bias: bool = False
-    selection_bias: bool = False
-
-    def __post_init__(self):
-        whole(self, 1, d_model=self.d_model, experts=self.experts)
-
-    @classmethod
-    def given(cls, shape: Shape) -> dict[str, Any]:
-        return {"d_model": shape[0]}
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        extra = [Tensor(self.experts)] * self.bias + [Tensor(self.experts, trained=False)] * self.selection_bias
-        return (Tensor(self.experts, self.d_model, matrix=True), *extra)
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        softmax = Pointwise(5 * self.experts, 4 * self.experts, reads_input=False)
-        return (Product(1, self.d_model, self.experts), *_bias(self.bias, self.experts), softmax)
-
-
-@dataclass(frozen=True)
-class Experts(Layer):
-    """Routed experts: 6 d K f_e FLOP per token (4 if not gated), whatever their number.
-
-    `capacity`: rows computed per routed token; the capacity factor of GShard, or `tile_padding` of a dropless grouped
-    GEMM. `latent`: width at which the experts work, with a projection down and up (0: d_model). `einsum_group`: tokens
-    per group of the one-hot dispatch and combine of GShard and Switch, 4 c K T d FLOP per token for both (0: sorted).
-    """
-
-    d_model: int
-    d_expert: int
-    experts: int
-    active_experts: int
-    gated: bool = True
-    bias: bool = False
-    capacity: float = 1
-    latent: int = 0
-    einsum_group: int = 0
-
-    def __post_init__(self):
-        whole(self, 1, d_model=self.d_model, d_expert=self.d_expert, experts=self.experts)
-        whole(self, 1, active_experts=self.active_experts)
-        whole(self, 0, latent=self.latent, einsum_group=self.einsum_group)
-        number(self, capacity=self.capacity)
-        if self.active_experts > self.experts:
-            raise InputError(
-                f"{type(self).__name__}: active_experts={self.active_experts} of experts={self.experts}; "
-                "it takes at most as many as there are"
-            )
-
-    @classmethod
-    def given(cls, shape: Shape) -> dict[str, Any]:
-        return {"d_model": shape[0]}
-
-    @property
-    def _width(self) -> int:
-        return self.latent or self.d_model
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        up, pool = 1 + self.gated, {"count": self.experts, "active": self.active_experts}
-        matrices = [(self.d_expert, self._width)] * up + [(self._width, self.d_expert)]
-        vectors = ([self.d_expert] * up + [self._width]) * self.bias
-        latent = [Tensor(self.latent, self.d_model, matrix=True), Tensor(self.d_model, self.latent, matrix=True)]
-        return (
-            *(Tensor(*shape, matrix=True, **pool) for shape in matrices),
-            *(Tensor(n, **pool) for n in vectors),
-            *(latent if self.latent else []),
-        )
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        up, rows, width = 1 + self.gated, self.active_experts * self.capacity, self._width
-        activation = Pointwise((1 + 5 * self.gated) * rows * self.d_expert, (1 + 7 * self.gated) * rows * self.d_expert)
-        return (
-            Product(rows, width, self.d_expert * up, reads_input=not self.latent),
-            Product(rows, self.d_expert, width, reads_input=False),
-            *([Bias(rows, self.d_expert * up), Bias(rows, width)] if self.bias else []),
-            replace(activation, reads_input=False),
-            *self._projections,
-            *self._dispatch(rows),
-        )
-
-    @property
-    def _projections(self) -> list[Operation]:
-        down, up = (self.d_model, self.latent), (self.latent, self.d_model)
-        return [Product(1, *down), Product(1, *up, reads_input=False)] if self.latent else []
-
-    def _dispatch(self, rows: Any) -> list[Operation]:
-        """The one-hot dispatch mask has no gradient, the combine weights do."""
-        products = Product(rows, self.einsum_group, self._width, weights=False, gradients=1)
-        return [products, replace(products, gradients=2, reads_input=False)] if self.einsum_group else []
-
-
-@dataclass(frozen=True)
-class MoE(Experts):
-    """A mixture of experts: router, routed experts and shared experts.
-
-    `shared_experts` of width `d_shared` each (0: as wide as a routed one) act on every token.
-    """
-
-    shared_experts: int = 0
-    d_shared: int = 0
-    shared_gate: bool = False
-    router_bias: bool = False
-    selection_bias: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        whole(self, 0, shared_experts=self.shared_experts, d_shared=self.d_shared)
-
-    @property
-    def parts(self) -> Mapping[str, Layer]:
-        """Router, routed experts and shared experts."""
-        own = {name: getattr(self, name) for name in Experts.__dataclass_fields__}
-        width = self.shared_experts * (self.d_shared or self.d_expert)
-        shared = {"shared": MLP(self.d_model, width, self.gated, self.bias, self.shared_gate)} if width else {}
-        router = Router(self.d_model, self.experts, self.router_bias, self.selection_bias)
-        return {"router": router, "experts": Experts(**own), **shared}
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return tuple(tensor for part in self.parts.values() for tensor in part.tensors)
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        return tuple(op for part in self.parts.values() for op in part.operations)
-
-    def refined(self, granularity: int) -> MoE:
-        """The same layer with each expert split into `granularity` narrower ones, of which as many more act.
-
-        Weights and FLOP of the routed experts stay; the router grows. InputError if the width does not divide.
-        """
-        whole(self, 1, granularity=granularity)
-        if self.d_expert % granularity:
-            raise InputError(f"MoE: granularity={granularity} does not divide d_expert={self.d_expert}; take a divisor")
-        return replace(
-            self,
-            d_expert=self.d_expert // granularity,
-            experts=self.experts * granularity,
-            active_experts=self.active_experts * granularity,
-            d_shared=self.d_shared or self.d_expert,
-        )
-
-
-def tile_padding(tokens_per_expert: Any, tile: int = 128) -> Any:
-    """Rows computed per routed row when each expert's rows are padded to whole tiles: 1 + tile/(2 m) on average."""
-    return 1 + tile / (2 * tokens_per_expert)
