@@ -7,7 +7,7 @@ window; `keys_seen` says how many.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from moesim.errors import InputError
@@ -77,6 +77,20 @@ QK_NORMS: Mapping[str, Callable[[int, int, int], int]] = {
 
 
 @dataclass(frozen=True)
+class Core(Layer):
+    """The attention core alone: scores, softmax and the weighted sum of values, without weights."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    context: Any
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return core(self.heads, self.key_dim, self.value_dim, self.context)
+
+
+@dataclass(frozen=True)
 class Attention(Layer):
     """Multi-head, grouped-query or multi-query attention: 2 d d_h (2H + 2H_kv) and 4 H d_h context FLOP per token.
 
@@ -126,6 +140,14 @@ class Attention(Layer):
     def _inner(self) -> list[int]:
         q, kv = self.widths
         return [q, kv, kv] + [q] * (self.gate + self.relative_projection)
+
+    @property
+    def parts(self) -> Mapping[str, Layer]:
+        """Projections and core."""
+        return {
+            "projections": replace(self, context=0),
+            "core": Core(self.heads, self.head_dim, self.head_dim, self.context),
+        }
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -194,6 +216,14 @@ class LatentAttention(Layer):
     @property
     def _biases(self) -> list[int]:
         return [*([self.q_rank] if self.q_rank else []), self.kv_rank + self.rope_dim, self.d_model] * self.bias
+
+    @property
+    def parts(self) -> Mapping[str, Layer]:
+        """Projections and core."""
+        return {
+            "projections": replace(self, context=0),
+            "core": Core(self.heads, self.nope_dim + self.rope_dim, self.value_dim, self.context),
+        }
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

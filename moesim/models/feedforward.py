@@ -159,6 +159,7 @@ class MoE(Experts):
     shared_experts: int = 0
     d_shared: int = 0
     shared_gate: bool = False
+    shared_bias: bool = False
     router_bias: bool = False
     selection_bias: bool = False
 
@@ -171,9 +172,13 @@ class MoE(Experts):
         """Router, routed experts and shared experts."""
         own = {name: getattr(self, name) for name in Experts.__dataclass_fields__}
         width = self.shared_experts * (self.d_shared or self.d_expert)
-        shared = {"shared": MLP(self.d_model, width, self.gated, self.bias, self.shared_gate)} if width else {}
+        shared = (
+            {"shared": MLP(self.d_model, width, self.gated, self.bias or self.shared_bias, self.shared_gate)}
+            if width
+            else {}
+        )
         router = Router(self.d_model, self.experts, self.router_bias, self.selection_bias)
-        return {"router": router, "experts": Experts(**own), **copies}
+        return {"router": router, "experts": Experts(**own), **shared}
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

@@ -266,7 +266,9 @@ def _entries(owner: str, item: Any, shape: Shape, values: Mapping[str, Any], pla
     if kind in BLOCKS:
         named, shape = BLOCKS[kind](shape, **settings)
         return [Entry(f"{label}.{name}", layer, **at) for name, layer in named], shape
-    layer = choose(owner, kind, LAYERS | dict.fromkeys(BLOCKS)).on(shape, **settings)
+    if kind not in LAYERS:
+        raise InputError(f"{owner}: no layer {kind!r}; there are {', '.join([*LAYERS, *BLOCKS])}")
+    layer = LAYERS[kind].on(shape, **settings)
     return [Entry(label, layer, **at)], layer.output(shape)
 
 
