@@ -13,6 +13,7 @@ import numpy as np
 
 Context = Mapping[str, Any]
 CELLS_IN_CACHE = 2**17
+CELLS_IN_SCAN = 2**19
 
 
 def shape_of(context: Context) -> tuple[int, ...]:
@@ -47,7 +48,7 @@ def _along_grid(f: Callable[..., Any], context: Context, grid: np.ndarray, reduc
     """reduce(f over the grid as last axis) for every cell, block by block."""
     shape = shape_of(context)
     out = None
-    for block in blocks(shape, max(1, CELLS_IN_CACHE // len(grid))):
+    for block in blocks(shape, max(1, CELLS_IN_SCAN // len(grid))):
         cell = {name: value[..., None] if np.ndim(value) else value for name, value in parts(context, block).items()}
         with np.errstate(all="ignore"):
             values = np.asarray(f(grid, cell))
@@ -95,3 +96,27 @@ def root(f: Callable[..., Any], context: Context, low: np.ndarray, high: np.ndar
             tolerances={"xatol": 1e-12, "xrtol": 4e-16, "fatol": 0.0, "frtol": 0.0},
         )
     return np.asarray(found.x), np.asarray(found.success)
+
+
+def minimum(
+    f: Callable[..., Any], context: Context, low: np.ndarray, middle: np.ndarray, high: np.ndarray, where: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The minimum of f bracketed by low < middle < high and whether it was found, in the cells `where`; NaN elsewhere.
+
+    By `scipy.optimize.elementwise.find_minimum`, to the rounding of f.
+    """
+    from scipy.optimize import elementwise
+
+    x, found = np.full(np.shape(where), np.nan), np.zeros(np.shape(where), bool)
+    if where.any():
+        names = [name for name, value in context.items() if np.ndim(value)]
+        fixed = {name: value for name, value in context.items() if not np.ndim(value)}
+        args = tuple(np.broadcast_to(context[name], where.shape)[where] for name in names)
+        with np.errstate(all="ignore"):
+            result = elementwise.find_minimum(
+                lambda x, *cells: np.asarray(f(x, {**fixed, **dict(zip(names, cells, strict=True))})),
+                (low[where], middle[where], high[where]),
+                args=args,
+            )
+        x[where], found[where] = result.x, result.success
+    return x, found

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.config import read
 from moesim.elementwise import crossing
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
@@ -20,14 +21,16 @@ from moesim.variables import NON_NEGATIVE
 
 ARCHITECTURES: dict[str, Form] = {}
 _LOG_SIZE: dict[str, np.ndarray] = {}
+_SIZE_IS: dict[str, str] = {}
 
 
-def architecture(source: str, /, *, size: tuple[float, float], **fields: Coefficient):
-    """Register a counting rule; `size` is the (smallest, largest) size that searches consider."""
+def architecture(source: str, /, *, size: tuple[float, float], size_is: str = "d_model", **fields: Coefficient):
+    """Register a counting rule; `size` is the (smallest, largest) size that searches consider, `size_is` its name."""
 
     def register(function):
         ARCHITECTURES[function.__name__] = Form.of(function, source, fields)
         _LOG_SIZE[function.__name__] = np.linspace(*np.log(size), 193)
+        _SIZE_IS[function.__name__] = size_is
         return function
 
     return register
@@ -36,6 +39,7 @@ def architecture(source: str, /, *, size: tuple[float, float], **fields: Coeffic
 @architecture(
     "the naive reading: sparsity is the inactive share of all parameters",
     size=(1e3, 1e15),
+    size_is="active_params",
     active_experts=Coefficient(typical=(1, 8)),
     granularity=Coefficient(typical=(1, 16)),
     shared_experts=Coefficient(typical=(0, 2), domain=NON_NEGATIVE),
@@ -202,7 +206,24 @@ class Architecture:
         size in the range has that value.
         """
 
+        if name == _SIZE_IS[self.form.name]:
+            return np.log(context[name])
+
         def surplus(x, cell):
             return np.log(self.describe(x, cell["sparsity"], fields(cell))[name] / cell[name])
 
         return crossing(surplus, context, self.log_size)
+
+
+def architecture_from(name: str, content: Mapping[str, Any], **fields: Any) -> Architecture:
+    """The Architecture that a config mapping describes (keys: form, fields, flops); `fields` override."""
+    form = ARCHITECTURES.get(str(content.get("form")))
+    if form is None:
+        raise InputError(f"architecture {name}: form={content.get('form')!r}; it takes {', '.join(ARCHITECTURES)}")
+    return Architecture(name, form, {**(content.get("fields") or {}), **fields}, str(content.get("flops", "exact")))
+
+
+def load_architecture(name: str, flops: str | None = None, **fields: Any) -> Architecture:
+    """The architecture of `conf/architecture/NAME.yaml` or of a YAML file; keyword arguments override its fields."""
+    content = read("architecture", name)
+    return architecture_from(name, {**content, **({"flops": flops} if flops else {})}, **fields)
