@@ -38,13 +38,15 @@ class Subject:
     model: Transformer | None = None
     setting: Setting = _UNSET
     published: str = ""
+    training_batch: float | None = None
 
     @classmethod
     def of(cls, model: Transformer, setting: Setting, about: Mapping[str, Any]) -> Subject:
         """A transformer; `about` is its reference file, or empty."""
         network = model.network(setting.sequence, setting.mask, setting.mtp)
         described = replace(network, description=about.get("description", ""), source=about.get("source", ""))
-        return cls(described, model, setting, _published(about.get("published")))
+        batch = (about.get("training") or {}).get("batch")
+        return cls(described, model, setting, _published(about.get("published")), batch)
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -137,8 +139,9 @@ def _conditions(config: Mapping[str, Any], subjects: Sequence[Subject]) -> dict[
     """What the counts hold for, as attributes of a result."""
     told = {"names": ", ".join(subject.network.name for subject in subjects)}
     if len(subjects) == 1:
-        network = subjects[0].network
-        told |= {"description": network.description, "source": network.source, "published": subjects[0].published}
+        only = subjects[0]
+        told |= {"description": only.network.description, "source": only.network.source}
+        told |= {"published": only.published, "training_batch": only.training_batch}
     kept = ("counting", "recompute", "sequence", "mask")
     return {**{k: v for k, v in told.items() if v}, **{name: config[name] for name in kept}}
 
