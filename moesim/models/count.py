@@ -215,6 +215,7 @@ def _model(name: str | None, content: Any, config: Mapping[str, Any]) -> Subject
         model, about = Transformer.from_spec(name or str(content), spec), spec
     else:
         model, about = Transformer.from_config(spec), {}
+        model = replace(model, name=name or model.name)
     setting = Setting(config["sequence"], config["mask"], config["recompute"], config["mtp"])
     return Subject.of(model, setting, about)
 
