@@ -33,11 +33,15 @@ class Keys:
             raise InputError(f"{self.owner}: no key {' or '.join(map(repr, names))}; add it to the config")
         return value
 
-    def nullable(self, name: str) -> Any:
-        """The value of a key that must be there but may be null (then 0)."""
-        if name not in self.content:
-            raise InputError(f"{self.owner}: no key {name!r}; add it to the config (null for none)")
-        return self.content[name] or 0
+    def nullable(self, *names: str) -> Any:
+        """A key that must be there by one of its names but may be null (then 0)."""
+        if not any(name in self.content for name in names):
+            raise InputError(f"{self.owner}: no key {' or '.join(map(repr, names))}; add it to the config")
+        return self.get(*names, default=0)
+
+    def optional(self, name: str, absent: Any) -> Any:
+        """A key that means 0 if it is null, and `absent` if it is not there."""
+        return self.content.get(name, absent) or 0
 
     def whole(self, *names: str) -> int:
         """A key that must hold a whole number above 0."""
@@ -89,11 +93,16 @@ def _grouped(keys: Keys, head_dim: int = 0, bias: bool = False) -> Fields:
     biased = keys.get("attention_bias", default=bias)
     return {
         **_common(keys),
-        "kv_heads": keys.get("num_key_value_heads", default=0),
+        "kv_heads": keys.nullable("num_key_value_heads"),
         "head_dim": keys.get("head_dim", default=head_dim),
         "qkv_bias": biased,
         "out_bias": biased,
     }
+
+
+def _multi_head(keys: Keys) -> Keys:
+    """The keys of a family that leaves out `num_key_value_heads` where there are as many as heads."""
+    return Keys(keys.owner, {"num_key_value_heads": None, **keys.content})
 
 
 def _routed(keys: Keys, width: str, *, shared: int = 0) -> Fields:
@@ -118,7 +127,7 @@ def _types(keys: Keys, layers: int, name: str, rule: Callable[[int], bool]) -> i
 def llama(keys: Keys) -> Fields:
     """Llama 1 to 3 (LlamaForCausalLM)."""
     return {
-        **_grouped(keys),
+        **_grouped(_multi_head(keys)),
         "d_ff": keys.whole("intermediate_size"),
         "mlp_bias": keys.get("mlp_bias", default=False),
     }
@@ -183,7 +192,7 @@ def qwen3_next(keys: Keys) -> Fields:
 
 def olmoe(keys: Keys) -> Fields:
     """OLMoE: queries and keys normed over their full width; experts in every layer."""
-    return {**_grouped(keys), "head_dim": 0, "qk_norm": "width", **_routed(keys, "intermediate_size")}
+    return {**_grouped(_multi_head(keys)), "head_dim": 0, "qk_norm": "width", **_routed(keys, "intermediate_size")}
 
 
 def _latent(keys: Keys) -> Fields:
@@ -200,12 +209,12 @@ def _latent(keys: Keys) -> Fields:
 
 def _behind_dense(keys: Keys, layers: int) -> Fields:
     """Experts in every `moe_layer_freq`-th layer behind the first `first_k_dense_replace`."""
-    if not keys.nullable("n_routed_experts" if "n_routed_experts" in keys.content else "num_local_experts"):
+    if not keys.nullable("n_routed_experts", "num_local_experts"):
         return {"d_ff": keys.whole("intermediate_size"), "dense_layers": layers}
     first, every = keys.need("first_k_dense_replace"), keys.get("moe_layer_freq", default=1)
     sparse = sum(i >= first and i % every == 0 for i in range(layers))
     return {
-        **_routed(keys, "moe_intermediate_size", shared=keys.get("n_shared_experts", default=0)),
+        **_routed(keys, "moe_intermediate_size", shared=keys.nullable("n_shared_experts")),
         "d_ff": keys.whole("intermediate_size") if sparse < layers else 0,
         "dense_layers": layers - sparse,
         "mtp_layers": keys.get("num_nextn_predict_layers", "num_mtp_layers", default=0),
@@ -234,7 +243,7 @@ def glm4_moe(keys: Keys) -> Fields:
 
 def gpt_oss(keys: Keys) -> Fields:
     """gpt-oss: attention sinks, biases everywhere, a sliding window in every second layer."""
-    fields, window = _grouped(keys, head_dim=64, bias=True), keys.get("sliding_window", default=0)
+    fields, window = _grouped(keys, head_dim=64, bias=True), keys.optional("sliding_window", 128)
     local = _types(keys, fields["layers"], "sliding_attention", lambda i: i % 2 == 0)
     return {
         **fields,
@@ -250,7 +259,7 @@ def gpt_oss(keys: Keys) -> Fields:
 def llama4(keys: Keys) -> Fields:
     """The text part of Llama 4: chunked attention but in every fourth layer, one shared expert."""
     fields, every = _grouped(keys, head_dim=128), keys.get("interleave_moe_layer_step", default=1)
-    layers, chunk = fields["layers"], keys.get("attention_chunk_size", default=0)
+    layers, chunk = fields["layers"], keys.optional("attention_chunk_size", 8192)
     interval = keys.get("no_rope_layer_interval", default=4)
     rope = keys.get("no_rope_layers") or [(i + 1) % interval for i in range(layers)]
     sparse = len(keys.get("moe_layers", default=range(every - 1, layers, every)))

@@ -84,14 +84,16 @@ class Entry:
     def cost(self, layer: Layer, batch: Any, rule: Counting, upstream: float) -> Cost:
         """FLOP of forward, input and weight gradients of all copies; `upstream`: share of tokens trained before it.
 
-        Only the first application of the first copy stands directly behind what came before.
+        Only the first application of the first copy stands directly behind what came before. Shares are nested: the
+        tokens that one layer does without are among those that a layer with a smaller share does without.
         """
         instances = self.copies * self.applied
         if not instances:
             return Cost(0 * batch, 0 * batch, 0 * batch)
-        within = max(upstream, self.trained)
-        entering = self.updating.input_gradient * (upstream + (instances - 1) * within) * batch
-        inside = self.updating.input_gradient * within * instances * batch
+        passed = self.updating.input_gradient
+        within = min(passed, max(upstream, self.trained))
+        entering = (min(passed, upstream) + (instances - 1) * within) * batch
+        inside = within * instances * batch
         one = layer.compute(batch * self.applied, rule, entering, inside)
         weight_gradient = one.weight_gradient * self.updating.weight_gradient
         return Cost(one.forward * self.copies, one.input_gradient, weight_gradient * self.copies)
@@ -243,7 +245,7 @@ def _only(owner: str, given: Collection[str], accepted: Collection[str]) -> None
 
 def _shape(owner: str, value: Any) -> Shape:
     shape = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if len(shape) not in (1, 3):
+    if len(shape) not in (1, 3) or value is None:
         raise InputError(f"{owner}: input={value!r}; it takes a width or [channels, height, width]")
     whole(f"{owner}: input", 1, **{f"input[{i}]": n for i, n in enumerate(shape)})
     return shape
