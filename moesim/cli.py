@@ -117,6 +117,7 @@ _LOOKING = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc"
 def _hydra(verb: str, arguments: list[str]) -> None:
     """Hand the arguments to Hydra, in a directory of their own; its own complaints become one line as well."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
+    _refuse_code(arguments)
     prepared = list(_prepared(arguments))
     if _LOOKING & {argument.partition("=")[0] for argument in arguments}:
         _call_hydra(verb, prepared)
@@ -124,6 +125,22 @@ def _hydra(verb: str, arguments: list[str]) -> None:
         _multirun(verb, prepared)
     else:
         _call_hydra(verb, [*prepared, *_directory(verb, prepared, "run")])
+
+
+def _refuse_code(arguments: list[str]) -> None:
+    """Hydra builds objects from `_target_` in its own sections of a config: none may come from the user."""
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        if "_target_" in argument or key.startswith(("hydra.callbacks", "hydra.searchpath")):
+            raise InputError(
+                f"{argument}: a config cannot name code to run (_target_, callbacks, searchpath); leave it out"
+            )
+    for place, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if place.partition("=")[0] in ("--config-dir", "-cd"):
+            folder = Path(place.partition("=")[2] or following)
+            for path in sorted(folder.rglob("*.y*ml")):
+                if "_target_" in path.read_text() or "searchpath" in path.read_text():
+                    raise InputError(f"{path}: a config cannot name code to run (_target_, searchpath); leave it out")
 
 
 def _call_hydra(verb: str, arguments: list[str]) -> None:

@@ -295,12 +295,15 @@ def _write_in_slabs(plan: _Plan, path: Path) -> None:
 
 
 def _create(file: Any, name: str, dims: list[str], kind: str) -> None:
+    """A variable that is missing everywhere (netCDF has no fill value for text that readers agree on)."""
     import h5py
 
-    if kind == "U":
-        file.create_variable(name, tuple(dims), h5py.string_dtype(), fillvalue="missing")
-    else:
+    if kind != "U":
         file.create_variable(name, tuple(dims), float, fillvalue=np.nan)
+        return
+    created = file.create_variable(name, tuple(dims), h5py.string_dtype())
+    for slab in _slabs(created.shape):
+        created[slab] = np.full(created[slab].shape, _MISSING[kind], dtype=object)
 
 
 def _copy(file: Any, plan: _Plan, i: int, cell: tuple[int, ...]) -> None:

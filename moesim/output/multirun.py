@@ -80,30 +80,34 @@ def survey(directories: Iterable[str | Path]) -> tuple[list[Job], list[str]]:
     for directory in map(Path, directories):
         if not directory.is_dir():
             raise InputError(f"{directory}: no such directory; give the directory of a multirun")
-        found = {job.overrides: job for job in _found(directory, problems)}
-        jobs += [found.pop(overrides, Job(overrides)) for overrides in asked_for(directory)]
-        jobs += found.values()
+        # A job that failed and was later done counts as done; one that was done twice alike counts once.
+        done = {(job.overrides, (job.attrs or {})["config"]): job for job in _results(directory, problems)}
+        failed = {job.overrides: job for job in _failures(directory, problems)}
+        twins: dict[tuple[str, ...], list[Job]] = {}
+        for job in done.values():
+            twins.setdefault(job.overrides, []).append(job)
+        for overrides in dict.fromkeys([*asked_for(directory), *twins, *failed]):
+            jobs += twins.get(overrides) or [failed.get(overrides, Job(overrides))]
     return jobs, problems
 
 
-def _found(directory: Path, problems: list[str]) -> Iterable[Job]:
-    """Failed jobs first, so that a job that failed and was later done counts as done."""
+def _failures(directory: Path, problems: list[str]) -> Iterator[Job]:
     for path in sorted(directory.rglob(ERROR)):
-        record = _json(path)
-        if record:
+        if record := _json(path):
             yield Job(tuple(record["overrides"]), error=record["error"])
         else:
             problems.append(f"{path}: not a record of a failed job; skipped")
+
+
+def _results(directory: Path, problems: list[str]) -> Iterator[Job]:
     for path in sorted(directory.rglob("*.nc")):
         if path.name == COLLECTED or path.name.startswith("."):
             continue
         try:
             attrs = read_attrs(path)
             yield Job(tuple(json.loads(attrs["overrides"])), path, attrs=attrs)
-        except (InputError, ValueError, KeyError) as error:
-            problems.append(
-                f"{error}; skipped" if isinstance(error, InputError) else f"{path}: no job's result; skipped"
-            )
+        except InputError as error:
+            problems.append(f"{error}; skipped")
 
 
 def read_attrs(path: Path) -> dict[str, Any]:
@@ -115,8 +119,8 @@ def read_attrs(path: Path) -> dict[str, Any]:
             attrs = {name: value for name, value in file.attrs.items() if isinstance(value, str)}
     except OSError as error:
         raise InputError(f"{path}: not a readable netCDF4 file ({' '.join(str(error).split())})") from None
-    if "moesim_version" not in attrs or "layout" not in attrs:
-        raise InputError(f"{path}: not written by moesim")
+    if missing := {"moesim_version", "layout", "verb", "config", "overrides"} - set(attrs):
+        raise InputError(f"{path}: no job's result of this version of moesim (it carries no {min(missing)})")
     return attrs
 
 
