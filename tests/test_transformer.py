@@ -318,3 +318,32 @@ def test_bad_files(tmp_path):
 def test_bad_questions(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("experts", "granularity", "shared", "every"), [(8, 1, 0, 1), (32, 4, 1, 2)])
+def test_planning_counts_the_same(experts, granularity, shared, every):
+    """The continuous counting rule that sweeps use, at a whole size: the same but for norm gains."""
+    from moesim.models.architecture import moe_transformer
+
+    d, layers, active = 1024, 16, 2
+    fields = {"aspect": d / layers, "ffn_ratio": 4, "ffn_matrices": 3, "moe_every": every}
+    rule = moe_transformer(
+        d,
+        1 - active / experts,
+        active_experts=active,
+        granularity=granularity,
+        shared_experts=shared,
+        vocabulary=32000,
+        embeddings=2,
+        context=2048,
+        attended=0.5,
+        **fields,
+    )
+    width, dense = 4 * d // granularity, layers - layers // every
+    moe = {"experts": experts, "active_experts": active, "d_expert": width, "shared_experts": shared}
+    model = Transformer(layers, d, 16, 32000, d_ff=4 * d, dense_layers=dense, **moe)
+    gains = (2 * layers + 1) * d
+    assert rule["total_params"] == pytest.approx(model.total_params - gains, rel=1e-12)
+    assert rule["active_params"] == pytest.approx(model.active_params - gains, rel=1e-12)
+    assert rule["nonembedding_params"] == pytest.approx(model.total_params_as("no_embedding") - gains, rel=1e-12)
+    assert rule["flops_per_token"] == pytest.approx(model.training_flops(2048), rel=1e-12)
