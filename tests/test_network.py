@@ -251,6 +251,8 @@ def test_selective_updating_of_an_expert():
     share = Updating(weight_gradient=0.25, update=0.1, input_gradient=1)
     assert ratio.expert(50, update=18, updating=share) == pytest.approx(1 + 1 + 0.25 + 0.1 * 18 / 100)
     assert ratio.expert(50, update=18, updating=Updating.thinned(0)) == 1
+    shares = np.array([0.0, 0.5, 1.0])
+    assert ratio.expert(50, update=18, updating=Updating.thinned(shares)) == pytest.approx(1 + shares * 2.18)
     network = Network("n", (Entry("in", Embedding(9, 64)), Entry("moe", MoE(64, 96, 8, 2))))
     rows = network.with_updating({"moe": {"weight_gradient": 0.25, "update": 0.1}}).flops(200, optimizer=18)
     row = rows["moe.experts"]

@@ -18,6 +18,7 @@ from moesim.models.optimizers import Optimizer
 from moesim.models.optimizers import optimizer as optimizer_of
 from moesim.models.transformer import ACTIVE_CONVENTIONS, TOTAL_CONVENTIONS, Transformer
 from moesim.output.result import Result
+from moesim.output.text import count as letters
 from moesim.planning.space import axis
 from moesim.variables import POSITIVE, check, stamp
 
@@ -228,7 +229,7 @@ def _published(figures: Mapping[str, Any] | None) -> str:
     """The publisher's counts in words, with the convention that fits the active ones."""
     if not figures:
         return ""
-    return f"{figures['total']:.4g} total, {figures['active']:.3g} active ({figures['active_as']})"
+    return f"{letters(figures['total'])} total, {letters(figures['active'])} active ({figures['active_as']})"
 
 
 def _as_subject(value: Subject | Network | Transformer) -> Subject:

@@ -153,7 +153,8 @@ class Experts(Layer):
 class MoE(Experts):
     """A mixture of experts: router, routed experts and shared experts.
 
-    `shared_experts` of width `d_shared` each (0: as wide as a routed one) act on every token.
+    `shared_experts` of width `d_shared` each (0: as wide as a routed one) act on every token, behind a sigmoid gate
+    where `shared_gate`; biases: `bias` of all experts, `shared_bias` of the shared ones, `router_bias`.
     """
 
     shared_experts: int = 0
