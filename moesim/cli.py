@@ -45,6 +45,9 @@ def main(argv: list[str] | None = None) -> None:
         _fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, *tools])}; moesim --help explains them")
     try:
         commands[verb](rest) if verb in commands else _hydra(verb, rest)
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stdout = None
+        raise SystemExit(0) from None
     except (InputError, OSError) as error:
         _fail(f"moesim {verb}", str(error))
 
