@@ -14,9 +14,7 @@ import numpy as np
 
 from moesim.balance.registry import Registry
 from moesim.errors import InputError
-from moesim.laws.derivative import Dual
-from moesim.laws.law import FORMS
-from moesim.laws.repetition import REPETITIONS
+from moesim.laws.derivative import Dual, value_of
 from moesim.variables import VARIABLES
 
 curves = Registry("curve")
@@ -104,39 +102,31 @@ def power(*, floor=1.69, capacity_scale=406.4, capacity_exponent=0.34, data_scal
 
 
 @curves
-def law(*, form: str | None = None, name: str | None = None, coefficients: Mapping | None = None):
-    """Any law of `moesim.laws`, by the `name` of a file in conf/law or by `form` with `coefficients`.
+def law(*, name: str, coefficients: Mapping | None = None):
+    """Any law of `moesim.laws` by the `name` (or path) of its coefficient file; `coefficients` replaces some of them.
 
     Every parameter count of the law takes the expert's capacity per domain; sparsity is 0 and there is one expert.
     """
-    import moesim.laws.dense
-    import moesim.laws.moe  # noqa: F401
+    from moesim.laws.load import load_law
 
-    if name is not None:
-        from moesim.laws.load import load
-
-        chosen = load(name)
-        found, values = chosen.form, chosen.coefficients
-    else:
-        if form not in FORMS:
-            raise InputError(f"curve law: no form {form!r}; it takes {', '.join(sorted(FORMS))}")
-        found = FORMS[form]
-        values = found.check_coefficients(f"curve {form}", dict(coefficients or {}))
-    extra = [name for name in found.inputs if name not in _PARAMS and name not in _DENSE and name != "tokens"]
-    if extra:
-        raise InputError(f"curve law: {found.name} needs {extra[0]!r}, which a single expert does not have")
+    chosen = load_law(name, **dict(coefficients or {}))
+    names, function = chosen.inputs, chosen.form.function
+    if extra := [name for name in names if name not in _PARAMS and name not in _DENSE and name != "tokens"]:
+        raise InputError(f"curve law: {chosen.name} needs {extra[0]!r}, which a single expert does not have")
+    if "tokens" not in names:
+        raise InputError(f"curve law: {chosen.name} does not depend on tokens, so nothing would be learned")
 
     def evaluate(params, tokens, **values):
-        inputs = {name: params if name in _PARAMS else _DENSE.get(name) for name in found.inputs}
-        return found.function(**{**inputs, "tokens": tokens}, **values)
+        inputs = {name: params if name in _PARAMS else _DENSE.get(name) for name in names}
+        return function(**{**inputs, "tokens": tokens}, **values)
 
-    return Curve(evaluate, dict(values))
+    return Curve(evaluate, dict(chosen.coefficients))
 
 
 def _quanta(params, tokens, floor, data_scale, threshold):
-    solved = tokens >= threshold
-    # A token of an unsolved quantum is worth its part of the step, so that gains see something to climb.
-    return floor + np.where(solved, 0.0, data_scale) * (1.0 - 0.0 * tokens)
+    # The difference is zero with slope 1: a token of an unsolved quantum gains its part of the step.
+    unsolved = data_scale * (1.0 - (tokens - value_of(tokens)) / threshold)
+    return floor + np.where(tokens >= threshold, 0.0, unsolved)
 
 
 @curves
@@ -145,17 +135,16 @@ def quanta(*, floor=0.0, data_scale=1.0, threshold=1e6):
     return Curve(_quanta, dict(locals()))
 
 
-def worth_of(config: Values) -> Callable[[Any, Any], Any]:
-    """Effective tokens of (tokens drawn, unique tokens) by a repetition form: `form` and its coefficients.
+def worth_of(config: Values | str) -> Callable[[Any, Any], Any]:
+    """Effective tokens of (tokens drawn, unique tokens) by a repetition: `name` of its file, and coefficients.
 
     The same forms as in planning; parameters in excess do not count here (an expert's capacity is its own term).
     """
-    own = dict(config)
-    name = own.pop("form", "none")
-    if name not in REPETITIONS:
-        raise InputError(f"world: no repetition {name!r}; it takes {', '.join(sorted(REPETITIONS))}")
-    form = REPETITIONS[name]
-    values = form.check_coefficients(f"repetition {name}", own)
+    from moesim.laws.load import load_repetition
+
+    own = {"name": config} if isinstance(config, str) else dict(config)
+    chosen = load_repetition(own.pop("name", "none"), excess="none", **own)
+    form, values = chosen.form, chosen.coefficients
     fixed = {"params": 1.0, "taught_params": 1.0, "density": 1.0}
 
     def worth(tokens, unique):

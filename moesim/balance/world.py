@@ -75,7 +75,7 @@ COMMON = {
     "shuffle": True,
     "target": "micro",
     "curve": {"policy": "power"},
-    "repetition": {"form": "muennighoff2023", "R_D": 15.387756, "R_N": 5.309743},
+    "repetition": "muennighoff2023",
 }
 
 
