@@ -19,6 +19,7 @@ Named = tuple[str, "Figure"]
 
 # Colours that stay apart in grey and for most colour-blind readers (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1)), (0, (6, 1, 1, 1)), "-", (0, (3, 3)))
 _PARTS = {
     "compute": "experts",
     "wait": "waiting",
@@ -48,9 +49,10 @@ def _policies(data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
 
 
 def _band(axis: Axes, x: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
-    """Mean over seeds (first axis) with its 95 % interval."""
+    """Mean over seeds (first axis) with its 95 % interval; each colour has its dashes, for lines that coincide."""
     stats = np.array([interval(column) for column in values.T])
-    axis.plot(x, stats[:, 0], label=label or None, color=colour, linewidth=1.6)
+    dashes = _DASHES[COLOURS.index(colour) % len(_DASHES)]
+    axis.plot(x, stats[:, 0], label=label or None, color=colour, linewidth=1.6, linestyle=dashes)
     axis.fill_between(x, stats[:, 0] - stats[:, 1], stats[:, 0] + stats[:, 1], color=colour, alpha=0.2, linewidth=0)
 
 
@@ -117,6 +119,7 @@ def balance(data: xr.Dataset) -> Figure:
         axis.set_xlabel("step")
     axes[0, 0].axhline(1.0, color="0.5", linewidth=0.8, linestyle=":")
     axes[0, 1].set_ylim(0, 1)
+    axes[1, 1].yaxis.get_major_locator().set_params(integer=True)
     _legend(axes[0, 1], loc="lower right")
     return figure
 
@@ -151,6 +154,7 @@ def serves(data: xr.Dataset) -> Figure:
         axis.set_xlabel("expert, by its main domain")
         axis.set_title(policy, fontsize=10)
         axis.grid(visible=False)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0, 0].set_ylabel("domain, most frequent first")
     figure.colorbar(image, ax=axes[0, -1], label="share of the domain's tokens")
     return figure

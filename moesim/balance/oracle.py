@@ -233,25 +233,27 @@ def optimal_mixture(weight: Any, scale: Any, exponent: Any, tokens: float = 1.0)
     return solved / solved.sum()
 
 
-def least_loss(setting: Any, tokens: np.ndarray, steps: int = 400) -> np.ndarray:
+def least_loss(setting: Any, tokens: np.ndarray, steps: int = 30) -> np.ndarray:
     """No run of these many tokens has a lower target loss: (seed,) for tokens (seed,).
 
     One expert with all its capacity for every domain, every assignment of a domain in one place, repeats free, and the
-    best fixed mixture: a convex problem, solved by exponentiated gradients; the duality gap left is subtracted, so it
-    is a bound however well it was solved.
+    best fixed mixture: a convex problem, solved by scaling weights with their marginal gains; the duality gap left is
+    subtracted, so it is a bound however well it was solved.
     """
     world = setting.world
     natural, weight = world.natural, world.target
     q, best = natural.copy(), np.full(len(natural), -np.inf)
     params = np.full((1, 1, 1), setting.capacity)
     total = tokens[:, None]
-    for turn in range(steps):
+    a = world.curve.values.get("data_exponent", 0.4)
+    power = 1.0 / (1.0 + (a[..., 0] if np.ndim(a) == 3 else a))
+    for _ in range(steps):
         v = world.mix(total * q)[:, :, None]
         gain = weight * (world.curve.gain(params, v) * np.ones(v.shape))[..., 0]
         slope = world.mix(gain) * total
         loss = (weight * (world.curve.loss(params, v) * np.ones(v.shape))[..., 0]).sum(axis=1)
         best = np.maximum(best, loss - (slope.max(axis=1) - (slope * q).sum(axis=1)))
-        q = q * np.exp((slope / slope.max(axis=1, keepdims=True) - 1.0) / np.sqrt(1.0 + turn / 50.0))
+        q = q * np.maximum(slope / slope.max(axis=1, keepdims=True), 1e-9) ** power
         q /= q.sum(axis=1, keepdims=True)
     return best
 

@@ -16,15 +16,19 @@ from moesim.errors import InputError
 from moesim.variables import AT_LEAST_ONE, check
 
 placement = Registry("placement")
-COMMON = {"every": 100}
+COMMON = {"every": 100, "first": 10}
 
 
 @dataclass(frozen=True)
 class Placing:
-    """How copies are placed: `policy` (problem) -> Placement, asked `every` steps and whenever experts change."""
+    """How copies are placed: `policy` (problem) -> Placement.
+
+    Asked at the step `first`, when the router has settled a little, `every` steps, and whenever experts change.
+    """
 
     policy: Callable[..., Placement]
     every: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,15 @@ class Problem:
 def build(config: Mapping[str, Any]) -> Placing:
     """The Placing of a config mapping."""
     shared, own = split_keys(config, COMMON)
-    check("placement", "every", shared["every"], AT_LEAST_ONE)
-    return Placing(placement.build(own), int(shared["every"]))
+    for name in COMMON:
+        check("placement", name, shared[name], AT_LEAST_ONE)
+    return Placing(placement.build(own), int(shared["every"]), int(shared["first"]))
 
 
 def place(policy: Placing, state: State, setting: Any, changed: np.ndarray, start: bool = False) -> State:
     """The state with its copies placed for the loads seen so far, and the copies that had to move counted."""
-    due = start or changed.any() or (state.step % policy.every == 0 and state.step > 0)
+    now = state.step == policy.first or (state.step % policy.every == 0 and state.step > 0)
+    due = start or changed.any() or now
     if not due:
         return replace(state, migrated=np.zeros(state.migrated.shape))
     before = None if start else state.placement

@@ -39,6 +39,7 @@ DEFAULTS = {
     "forgetting": 0.0,
     "selective": 0.0,
     "load_memory": 0.9,
+    "learn_every": 1,
     "record_every": 10,
     "target_loss": None,
     "policies": None,
@@ -66,6 +67,7 @@ class Setting:
     forgetting: float
     selective: float
     load_memory: float
+    learn_every: int
 
     @property
     def slots(self) -> int:
@@ -137,6 +139,7 @@ def setting(config: Mapping[str, Any], seeds: tuple[int, ...]) -> Setting:
         float(config["forgetting"]),
         float(config["selective"]),
         float(config["load_memory"]),
+        _whole(config, "learn_every"),
     )
 
 
@@ -216,9 +219,17 @@ def sample_step(given: Setting, state: State) -> State:
     return replace(state, mixture=mixture, memory=memory, drawn=drawn)
 
 
+def due(given: Setting, state: State) -> bool:
+    """Whether router and losses are brought up to date in this step: every `learn_every`, and after experts changed."""
+    edited = given.structure.grows and (state.step - 1) % given.structure.every == 0
+    return state.step % given.learn_every == 0 or edited or state.step == given.steps - 1
+
+
 def route_step(given: Setting, state: State) -> State:
     """Assign tokens to experts, drop what exceeds capacity, and let the controller answer."""
-    probability = given.routing.assign(_logits(given, state), state.drawn, state.alive, given.active)
+    probability = state.probability
+    if due(given, state):
+        probability = given.routing.assign(_logits(given, state), state.drawn, state.alive, given.active)
     assigned = probability * state.drawn[:, :, None]
     memory = state.memory
     if given.routing.tokens and given.routing.assign.func in (routing.topk, routing.hash_):
@@ -248,6 +259,9 @@ def learn_step(given: Setting, state: State) -> State:
     world = given.world
     worth = learning.fresh_worth(world, state.seen, state.drawn)
     learned = learning.learn(state.learned, state.assigned, worth, state.frozen, given.forgetting)
+    seen = state.seen + state.drawn
+    if not due(given, state):
+        return replace(state, learned=learned, seen=seen)
     params = given.params(state)
     expert_loss = learning.expert_losses(world, learned, params)
     probability = _meant(state)
@@ -257,9 +271,10 @@ def learn_step(given: Setting, state: State) -> State:
     if rule.reinforcement or rule.decay:
         reward = rule.reward(probability, expert_loss, loss)
         share = probability if given.active == 1 else probability / given.active
-        scores = routing.reinforce(scores, share, reward, rule.reinforcement, rule.decay)
+        stride = given.learn_every
+        scores = routing.reinforce(scores, share, reward, stride * rule.reinforcement, stride * rule.decay)
     scores, bias = rule.control(scores, bias, probability, state.load, state.drawn, state.alive)
-    seen, frozen = state.seen + state.drawn, state.frozen
+    frozen = state.frozen
     if given.selective > 0 and state.step % given.structure.every == 0:
         gains = learning.expert_gains(world, learned, params, state.assigned, state.load)
         frozen = learning.nothing_left(gains, state.alive, given.selective)
@@ -373,10 +388,10 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], progress: Any =
 
 
 def _loss_regret(given: Setting, records: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Target loss above the least that these tokens allow, at a dozen records (NaN between)."""
+    """Target loss above the least that these tokens allow, at a few records and the last (NaN between)."""
     loss = records["target_loss"]
     regret = np.full(loss.shape, np.nan)
-    for i in np.unique(np.linspace(0, loss.shape[1] - 1, 8).astype(int)):
+    for i in np.unique(np.linspace(0, loss.shape[1] - 1, 4).astype(int)):
         regret[:, i] = loss[:, i] - oracle.least_loss(given, records["tokens"][:, i])
     return {"regret_loss": regret}
 
