@@ -122,7 +122,9 @@ def balancer() -> None:
     for groups, nodes, devices in ((1, 1, 36), (8, 4, 36), (8, 4, 32)):
         ours = [timed(lambda a=(groups, nodes, devices): eplb(loads, 288, *a)) for _ in range(9)]
         peer = [timed(lambda a=(groups, nodes, devices): reference(loads, 288, *a)) for _ in range(5)]
-        same = np.array_equal(eplb(loads, 288, groups, nodes, devices).slots, reference(loads, 288, groups, nodes, devices))
+        same = np.array_equal(
+            eplb(loads, 288, groups, nodes, devices).slots, reference(loads, 288, groups, nodes, devices)
+        )
         print(
             f"groups={groups} nodes={nodes} devices={devices}: {median(ours) * 1e3:.1f} ms, "
             f"reference {median(peer) * 1e3:.1f} ms, ratio {median(peer) / median(ours):.1f}, same placement: {same}"

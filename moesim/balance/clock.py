@@ -102,7 +102,9 @@ def build(config: Mapping[str, Any]) -> Cluster:
             raise InputError(f"cluster: unknown key {key!r}; it takes chip, {', '.join(known)}")
     for key in ("flops", "memory_bandwidth", "scale_up", "scale_out"):
         if own.get(key) is None:
-            raise InputError(f"cluster: no value for {key!r}; choose a preset such as cluster=h100, or give {key}=NUMBER")
+            raise InputError(
+                f"cluster: no value for {key!r}; choose a preset such as cluster=h100, or give {key}=NUMBER"
+            )
     if own.get("speeds") is not None:
         own["speeds"] = tuple(float(v) for v in own["speeds"])
     made = Cluster(**own)
@@ -113,7 +115,9 @@ def build(config: Mapping[str, Any]) -> Cluster:
             f"cluster: devices={made.devices} do not fill nodes of devices_per_node={made.devices_per_node}; use a multiple"
         )
     if len(made.speed) != made.devices or (made.speed <= 0).any():
-        raise InputError(f"cluster: speeds={made.speeds}; it takes one number above 0 for each of {made.devices} devices")
+        raise InputError(
+            f"cluster: speeds={made.speeds}; it takes one number above 0 for each of {made.devices} devices"
+        )
     return made
 
 
@@ -122,11 +126,16 @@ def faster(cluster: Cluster, factor: float) -> Cluster:
     return replace(cluster, flops=cluster.flops * factor, memory_bandwidth=cluster.memory_bandwidth * factor)
 
 
-# Forward, input gradient and weight gradient cost 2 FLOP per weight and token each.
+# Local until the package counts the FLOPs of layers itself: forward, input gradient and weight gradient cost 2 FLOP per
+# weight and token each.
+def forward_flops(weights: Any, tokens: Any) -> Any:
+    """FLOPs of one expert on `tokens`, forward."""
+    return 2.0 * weights * tokens
+
+
 def expert_flops(weights: Any, tokens: Any, updated: Any = 1.0) -> Any:
     """FLOPs of one expert on `tokens`, forward and backward; without weight gradient where `updated` is 0."""
-    # Local until the package counts FLOPs of layers itself: 2 forward, 2 + 2 backward per weight per token.
-    return weights * tokens * (4.0 + 2.0 * updated)
+    return forward_flops(weights, tokens) * (2.0 + updated)
 
 
 def gemm_seconds(cluster: Cluster, tokens: Any, flops: Any) -> np.ndarray:
@@ -147,7 +156,7 @@ def gemm_efficiency(cluster: Cluster, tokens: Any) -> np.ndarray:
     tokens = np.asarray(tokens, dtype=float)
 
     def rate(m):
-        flops = expert_flops(cluster.expert_weights, m)
+        flops = forward_flops(cluster.expert_weights, m)
         return flops / gemm_seconds(cluster, m, flops)
 
     return rate(tokens) / rate(1e12)
@@ -159,7 +168,7 @@ def expert_seconds(cluster: Cluster, slot_tokens: np.ndarray, updated: np.ndarra
     `slot_tokens` (..., slot): token assignments per step; `updated` (..., slot): 1 where weight gradients are made.
     """
     rows = slot_tokens / cluster.microbatches
-    forward = gemm_seconds(cluster, rows, expert_flops(cluster.expert_weights, rows) / 3.0)
+    forward = gemm_seconds(cluster, rows, forward_flops(cluster.expert_weights, rows))
     each = forward * (2.0 + updated) + cluster.launch
     busy = np.where(slot_tokens > 0, each, 0.0) * cluster.microbatches
     per_device = busy.reshape(*busy.shape[:-1], cluster.devices, -1).sum(axis=-1)
@@ -186,7 +195,9 @@ def exchange_seconds(cluster: Cluster, tokens: float, active: int, imbalance: An
     """
     own = tokens / cluster.devices
     inner = destinations(min(cluster.devices, cluster.devices_per_node), active)
-    up = all_to_all_seconds(own, cluster.d_model, 1.0, min(cluster.devices, cluster.devices_per_node), cluster.scale_up, inner)
+    up = all_to_all_seconds(
+        own, cluster.d_model, 1.0, min(cluster.devices, cluster.devices_per_node), cluster.scale_up, inner
+    )
     out = 0.0
     if cluster.nodes > 1:
         copies = destinations(cluster.nodes, active, cluster.node_limit)

@@ -84,16 +84,24 @@ def curve_of(config: Values) -> Curve:
     return replace(curves.build(own)(), first_tokens=first)
 
 
-def _power(params, tokens, floor, capacity_scale, capacity_exponent, data_scale, data_exponent):
-    data = data_scale * np.exp(-data_exponent * np.log(tokens))
+def _power(params, tokens, floor, capacity_scale, capacity_exponent, data_scale, data_exponent, at_tokens):
+    data = data_scale * np.exp(-data_exponent * np.log(tokens if at_tokens == 1.0 else tokens / at_tokens))
     if np.isscalar(capacity_scale) and capacity_scale == 0:
         return floor + data
     return (floor + capacity_scale * params**-capacity_exponent) + data
 
 
 @curves
-def power(*, floor=1.69, capacity_scale=406.4, capacity_exponent=0.34, data_scale=410.7, data_exponent=0.28):
-    """floor + capacity_scale params^-capacity_exponent + data_scale tokens^-data_exponent, in nat/token.
+def power(
+    *,
+    floor=1.69,
+    capacity_scale=406.4,
+    capacity_exponent=0.34,
+    data_scale=410.7,
+    data_exponent=0.28,
+    at_tokens=1.0,
+):
+    """floor + capacity_scale params^-capacity_exponent + data_scale (tokens/at_tokens)^-data_exponent, in nat/token.
 
     The defaults are the rounded coefficients of Hoffmann et al. 2022, arXiv:2203.15556, eq. 10; each may be a list
     with one value per domain. capacity_scale=0 leaves the plain data law of a domain.

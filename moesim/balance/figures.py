@@ -205,7 +205,9 @@ def weights(data: xr.Dataset) -> Figure:
     for i, (policy, own) in enumerate(_policies(data)):
         first = own.isel(seed=0)
         x, y = first.natural_weight.values, first.domain_tokens.values / first.domain_tokens.values.sum()
-        axis.scatter(x, y, s=12, alpha=0.8, color=COLOURS[i % len(COLOURS)], marker="osD^vX*P"[i % 8], label=policy or None)
+        axis.scatter(
+            x, y, s=12, alpha=0.8, color=COLOURS[i % len(COLOURS)], marker="osD^vX*P"[i % 8], label=policy or None
+        )
         lowest, highest = min(lowest, x.min()), max(highest, x.max())
     axis.plot([lowest, highest], [lowest, highest], color="0.5", linewidth=0.8, linestyle=":")
     axis.set_xscale("log")
@@ -222,7 +224,9 @@ def of_trace(data: xr.Dataset) -> list[Named]:
     windows = [str(w) for w in data.window.values]
     for (policy, own), colour in zip(_policies(data), COLOURS * 9, strict=False):
         line = own.isel(seed=0)
-        axes[0, 0].plot(windows, line.max_over_mean.values, marker="o", markersize=4, label=policy or "replayed", color=colour)
+        axes[0, 0].plot(
+            windows, line.max_over_mean.values, marker="o", markersize=4, label=policy or "replayed", color=colour
+        )
         axes[0, 1].plot(windows, line.utilisation.values, marker="o", markersize=4, color=colour)
     hindsight = _policies(data)[0][1].max_over_mean_hindsight.isel(seed=0).values
     axes[0, 0].plot(windows, hindsight, color="0.5", linestyle=":", label="EPLB with hindsight")
@@ -273,7 +277,9 @@ def _gaps(data: xr.Dataset, names: Sequence[str], loss_: str) -> Figure:
         limit = max(abs(v) for axis in axes[row] for v in axis.get_ylim())
         for axis in axes[row]:
             axis.set_ylim(-limit, limit)
-        axes[row, 0].set_ylabel(f"split+feed minus policy,\n{loss_.replace('_', ' ')} (nat/token)\nat equal {_SAID[budget]}")
+        axes[row, 0].set_ylabel(
+            f"split+feed minus policy,\n{loss_.replace('_', ' ')} (nat/token)\nat equal {_SAID[budget]}"
+        )
     axes[0, 0].text(0.03, 0.04, "split+feed better", transform=axes[0, 0].transAxes, fontsize=8, color="0.35")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(rivals), frameon=False, fontsize=9)

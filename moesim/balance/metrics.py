@@ -45,7 +45,7 @@ def top_share(loads: Any, count: int) -> np.ndarray:
 
 def tail_loss(loss: np.ndarray, natural: np.ndarray, share: float = 0.1) -> np.ndarray:
     """Mean loss (seed,) of the rarest tenth of the domains, at least one; arguments (seed, domain)."""
-    count = max(int(round(share * loss.shape[1])), 1)
+    count = max(round(share * loss.shape[1]), 1)
     rare = np.argsort(natural, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(loss, rare, axis=1).mean(axis=1)
 

@@ -28,7 +28,7 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "drop_share": ((), "1", "share of assignments dropped"),
     "utilisation": ((), "1", "share of the step that a mean device computes"),
     "idle_share": ((), "1", "share of the expert time that a mean device waits"),
-    "step_time": ((), "s", "time of a step"),
+    "step_time": ((), "s", "time of a step, mean since the last record"),
     "tokens": ((), "token", "tokens processed"),
     "wall_clock": ((), "s", "wall-clock"),
     "micro_loss": ((), "nat/token", "loss by natural frequency"),

@@ -270,5 +270,3 @@ def _exchanged(slots: np.ndarray, loads: np.ndarray, devices: int, stop: float) 
     out = slots.reshape(devices, -1).copy()
     out[high, best[0]], out[low, best[1]] = out[low, best[1]], out[high, best[0]]
     return out.ravel(), True
-
-

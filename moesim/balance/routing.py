@@ -154,17 +154,28 @@ def balanced(z, tokens, alive, active, *, iterations: int = 50, sharpness: float
     For one active expert this is Sinkhorn normalisation of exp(logit) with equal column sums (Clark et al. 2022,
     2202.01169); BASE is Lewis et al. 2021, 2103.16716.
     """
-    price = equal_load_prices(sharpness * z, tokens, alive, active, iterations)
-    return inclusion(sharpness * z + price[:, None, :], active)
+    sharp = sharpness * z
+    price = equal_load_prices(sharp, tokens, alive, active, iterations)
+    return inclusion(sharp + price[:, None, :], active)
+
+
+# Prices are first found for softer logits: at the full sharpness alone they would creep.
+_SOFTER = (32.0, 8.0, 2.0, 1.0)
 
 
 def equal_load_prices(z, tokens, alive, active, iterations, price=None):
-    """Additions to the logits (seed, expert) that make expected loads equal, by `iterations` of log-scaling."""
+    """Additions to the logits (seed, expert) that make expected loads equal, by `iterations` of log-scaling.
+
+    Without a `price` to start from, a part of the iterations goes to logits divided by 32, 8 and 2.
+    """
+    stages = _SOFTER if price is None else (1.0,)
     price = np.zeros(alive.shape) if price is None else price
     fair = active * tokens.sum(axis=1, keepdims=True) / alive.sum(axis=1, keepdims=True)
-    for _ in range(iterations):
-        load = np.einsum("sk,ske->se", tokens, inclusion(z + price[:, None, :], active))
-        price = price + np.where(alive, np.log(fair / np.maximum(load, 1e-12 * fair)), 0.0)
+    for softer in stages:
+        for _ in range(max(iterations // len(stages), 1)):
+            load = np.einsum("sk,ske->se", tokens, inclusion((z + price[:, None, :]) / softer, active))
+            step = np.log(fair / np.maximum(load, 1e-12 * fair))
+            price = price + softer * np.where(alive, step, 0.0)
     return price
 
 
@@ -198,13 +209,15 @@ def quantile(scores, bias, probability, load, tokens, alive, *, iterations: int 
 
     The mean-field counterpart of alternating quantiles of (score - threshold); see `token_router.quantile_prices`.
     """
-    active = max(int(round(float(probability[0].sum(axis=-1).mean()))), 1)
+    active = max(round(float(probability[0].sum(axis=-1).mean())), 1)
     price = equal_load_prices(scores, tokens, alive, active, iterations, bias)
     return scores, np.where(alive, price - (price * alive).sum(1, keepdims=True) / alive.sum(1, keepdims=True), 0.0)
 
 
 @controls
-def auxiliary(scores, bias, probability, load, tokens, alive, *, weight: float = 1e-3, rate: float = 1.0, scope="global"):
+def auxiliary(
+    scores, bias, probability, load, tokens, alive, *, weight: float = 1e-3, rate: float = 1.0, scope="global"
+):
     """Gradient step on the auxiliary loss weight x sum_i f_i P_i, f_i = experts x share of the assignments.
 
     `scope` global: f over the whole batch, all-reduced; micro: f over each domain's own tokens, which pushes every

@@ -317,7 +317,10 @@ def trajectory(given: Setting) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
 
 
 def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total: np.ndarray) -> dict[str, np.ndarray]:
-    """What a record keeps of a step, domains in the order of their names; `total` (seed, expert) is all load so far."""
+    """What a record keeps, domains in the order of their names; `total` (seed, expert) is all load so far.
+
+    Times in `parts` are means since the last record; loads and losses are those of the step.
+    """
     world, there = given.world, state.alive
     natural, received = world.natural, parts["received"]
     micro = (natural * state.loss).sum(axis=1)
@@ -372,12 +375,15 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], progress: Any =
     every = _whole(complete(config), "record_every")
     rows, steps, total, state = [], [], np.zeros((len(seeds), given.most_experts)), None
     apart = np.full((len(seeds), given.most_experts), np.nan)
+    window: list[dict[str, np.ndarray]] = []
     for state, parts in trajectory(given):
         total = total + state.load
+        window.append(parts)
         last = state.step == given.steps
         if state.step % every == 0 or last or state.step == 1:
-            rows.append(record(given, state, parts, total))
+            rows.append(record(given, state, _mean_parts(window), total))
             steps.append(state.step)
+            window = []
             if given.structure.grows:
                 apart = np.where(np.isnan(apart) & (structure.separation(state) > 0.5), state.step - state.born, apart)
         if progress is not None:
@@ -385,6 +391,12 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], progress: Any =
     records = {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
     records |= _loss_regret(given, records)
     return Outcome(records, np.array(steps), state, given, apart)
+
+
+def _mean_parts(window: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Times averaged over the steps since the last record, so that rare costs count; loads of the last step."""
+    timed = ("step_time", *clock.PARTS)
+    return {**window[-1], **{name: np.mean([parts[name] for parts in window], axis=0) for name in timed}}
 
 
 def _loss_regret(given: Setting, records: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

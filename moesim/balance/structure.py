@@ -316,7 +316,7 @@ def grow(view: View, *, factor: float = 2.0, way: Any = "clone"):
         raise InputError(f"structure grow: factor={factor:g}; it takes a number above 1")
     order = view.alive[np.argsort(-view.load(view.alive), kind="stable")]
     vacant, way = view.vacant(), ways.build(way)
-    count = min(int(round((factor - 1.0) * len(order))), len(order), len(vacant), max(view.room([]), 0))
+    count = min(round((factor - 1.0) * len(order)), len(order), len(vacant), max(view.room([]), 0))
     return [_split(view, int(e), child, way) for e, child in zip(order[:count], vacant, strict=False)]
 
 
@@ -344,5 +344,3 @@ def separation(state: State) -> np.ndarray:
     parents = np.take_along_axis(share, np.maximum(state.parent, 0)[:, None, :], axis=2)
     distance = 0.5 * np.abs(share - parents).sum(axis=1)
     return np.where((state.parent >= 0) & state.alive, distance, np.nan)
-
-

@@ -113,7 +113,9 @@ def study(config: Mapping[str, Any]) -> xr.Dataset:
     names, combinations = cells(config["sweep"])
     policies = [str(name) for name in config.get("policies") or {}]
     if CLAIM not in policies or len(policies) < 2:
-        raise InputError(f"balance: a sweep compares {CLAIM} with other policies; give policies with that name among them")
+        raise InputError(
+            f"balance: a sweep compares {CLAIM} with other policies; give policies with that name among them"
+        )
     results = []
     for values in tqdm(combinations, disable=None, desc="worlds", unit="world"):
         world = dict(config)
@@ -129,8 +131,11 @@ def study(config: Mapping[str, Any]) -> xr.Dataset:
     out = xr.Dataset(data, coords=coords, attrs={"title": "moesim balance: split and feed", "axes": ", ".join(names)})
     for budget, loss in product(("tokens", "time"), LOSSES):
         name = f"{loss}_at_equal_{budget}"
-        out[f"gap_{name}"] = out[name].sel(policy=CLAIM, drop=True) - out[name]
-        out[f"gap_{name}"].attrs = {"units": "nat/token", "long_name": f"{CLAIM} minus policy: {name.replace('_', ' ')}"}
+        out[f"gap_{name}"] = (out[name].sel(policy=CLAIM, drop=True) - out[name]).transpose(*out[name].dims)
+        out[f"gap_{name}"].attrs = {
+            "units": "nat/token",
+            "long_name": f"{CLAIM} minus policy: {name.replace('_', ' ')}",
+        }
     return out
 
 
@@ -145,7 +150,10 @@ def _ends(data: xr.Dataset) -> xr.Dataset:
         attrs = data[loss].attrs
         out[f"{loss}_at_equal_tokens"] = (("policy", "seed"), last[loss].transpose("policy", "seed").values, attrs)
         clocks, curves = (data[v].transpose("policy", "seed", "step").values for v in ("wall_clock", loss))
-        at = [[np.interp(b, t, c) for b, t, c in zip(budget, ts, cs, strict=True)] for ts, cs in zip(clocks, curves, strict=True)]
+        at = [
+            [np.interp(b, t, c) for b, t, c in zip(budget, ts, cs, strict=True)]
+            for ts, cs in zip(clocks, curves, strict=True)
+        ]
         out[f"{loss}_at_equal_time"] = (("policy", "seed"), np.array(at), attrs)
     for name in ("wall_clock", "max_over_mean", "utilisation", "experts_alive"):
         out[name] = (("policy", "seed"), last[name].transpose("policy", "seed").values.astype(float), data[name].attrs)
@@ -199,7 +207,15 @@ def _gaps(data: xr.Dataset, axes: list[str]) -> str:
 def trace_table(data: xr.Dataset) -> str:
     """Per policy: means over the windows after the first, which nothing was planned on."""
     names = [str(p) for p in data.policy.values] if "policy" in data.dims else ["run"]
-    columns = ("max_over_mean", "max_over_mean_hindsight", "max_vio", "gini", "utilisation", "step_time", "moved_copies")
+    columns = (
+        "max_over_mean",
+        "max_over_mean_hindsight",
+        "max_vio",
+        "gini",
+        "utilisation",
+        "step_time",
+        "moved_copies",
+    )
     lines = ["  ".join(["policy".rjust(12), *(c.rjust(max(len(c), 9)) for c in columns)])]
     for name in names:
         own = (data.sel(policy=name) if "policy" in data.dims else data).isel(step=slice(1, None))

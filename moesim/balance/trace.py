@@ -97,7 +97,9 @@ def trace(
         with file.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         if rows and (lacking := {"window", "layer", "expert", "count"} - set(rows[0])):
-            raise InputError(f"world trace: {file.name} has no column {sorted(lacking)[0]!r}; it takes window, layer, expert, count")
+            raise InputError(
+                f"world trace: {file.name} has no column {sorted(lacking)[0]!r}; it takes window, layer, expert, count"
+            )
         return from_rows(rows, windows, f"world trace {file.name}", "window")
     table = shipped("routing_olmoe_mixtral_expert_counts.csv")
     models = sorted({row["model"] for row in table})
@@ -118,18 +120,22 @@ def lognormal_trace(
     active: int = 8,
     seed: int = 0,
 ):
-    """Synthetic loads: exp(spread x normal) per expert, each window's logarithm moved by `drift` x normal.
+    """Synthetic loads exp(x): x is normal over experts with standard deviation `spread` in every window.
 
-    The defaults reproduce DeepSeek-R1's published imbalance before and after EPLB.
+    From one window to the next x changes by `drift` (root mean square). The defaults reproduce DeepSeek-R1's published
+    imbalance before and after EPLB.
     """
     for name, value in {"layers": layers, "experts": experts, "windows": windows}.items():
         check("world lognormal_trace", name, value, AT_LEAST_ONE)
     check("world lognormal_trace", "spread", spread, NON_NEGATIVE)
     check("world lognormal_trace", "drift", drift, NON_NEGATIVE)
     rng = np.random.default_rng([seed, 5])
-    base = spread * rng.standard_normal((1, layers, experts))
-    moved = base + drift * np.cumsum(rng.standard_normal((windows, layers, experts)), axis=0)
-    return Trace(np.exp(moved), tuple(map(str, range(windows))), tuple(map(str, range(layers))), active)
+    kept = max(1.0 - 0.5 * (drift / spread) ** 2, 0.0) if spread > 0 else 1.0
+    moved = [rng.standard_normal((layers, experts))]
+    for _ in range(windows - 1):
+        moved.append(kept * moved[-1] + np.sqrt(1.0 - kept**2) * rng.standard_normal((layers, experts)))
+    loads = np.exp(spread * np.stack(moved))
+    return Trace(loads, tuple(map(str, range(windows))), tuple(map(str, range(layers))), active)
 
 
 def is_trace(config: Mapping[str, Any]) -> bool:
@@ -145,9 +151,11 @@ def replay(config: Mapping[str, Any]) -> xr.Dataset:
     recorded = traces.build(config["world"])()
     for group, only in {"structure": "fixed", "sampling": "natural"}.items():
         if (chosen := config.get(group, {}).get("policy", only)) != only:
-            raise InputError(f"balance: {group}={chosen} with a trace: recorded loads do not respond; use {group}={only}")
+            raise InputError(
+                f"balance: {group}={chosen} with a trace: recorded loads do not respond; use {group}={only}"
+            )
     cluster, placing = clock.build(config["cluster"]), placement.build(config["placement"])
-    layers, experts = recorded.loads.shape[1:]
+    _layers, experts = recorded.loads.shape[1:]
     if cluster.slots < experts:
         raise InputError(
             f"balance: {cluster.slots} slots (devices x slots_per_device) are fewer than {experts} experts of the trace; "
@@ -221,7 +229,11 @@ def _dataset(records: list[dict[str, Any]], recorded: Trace, cluster: clock.Clus
         label = known[2] if known else name.replace("_", " ")
         values = np.stack([np.asarray(row[name], dtype=float) for row in records])[None]
         data[name] = (("seed", "step", *_DIMS.get(name, ())), values, {"units": unit, "long_name": label})
-    data["wall_clock"] = (("seed", "step"), np.cumsum(data["step_time"][1], axis=1), {"units": "s", "long_name": "wall-clock"})
+    data["wall_clock"] = (
+        ("seed", "step"),
+        np.cumsum(data["step_time"][1], axis=1),
+        {"units": "s", "long_name": "wall-clock"},
+    )
     coords = {
         "seed": [0],
         "step": np.arange(len(records)),
