@@ -202,27 +202,23 @@ class Repetition:
         worth = effective.params / values["params"]
         for active, total in _PAIRS:
             if total in quantities:
-                lost = quantities[total] if self.excess == "total" else quantities.get(active, quantities[total])
-                out[total] = quantities[total] - (1.0 - worth) * lost
+                base = quantities[total] if self.excess == "total" else quantities.get(active, quantities[total])
+                out[total] = (quantities[total] - base) + worth * base  # no cancellation where worth is tiny
             if active in quantities:
                 out[active] = quantities[active] * worth
         return out, effective.penalty
 
 
-def taught_params(
+def taught_slope(
     law: Law,
     path: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]],
-    context: Mapping[str, Any],
     coefficients: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    log_size: np.ndarray,
-) -> np.ndarray:
-    """Log size of the compute-optimal model for one pass over the unique tokens: where N dL/dN = D dL/dD at D = U.
+) -> Callable[[Any, Mapping[str, Any]], np.ndarray]:
+    """dL / d log size of a model that sees the unique tokens once, along constant compute: 0 at the taught size.
 
-    `path(log_size, context)` gives the law's inputs (without tokens) and flops_per_token of a model of that size; the
-    general condition is that the loss is stationary along constant compute, flops_per_token x tokens. `context` holds
-    `unique_tokens` and whatever else varies from cell to cell (arrays that broadcast); `coefficients(context)` gives
-    the law's. `log_size` is the ascending grid that brackets the answer. Returns inf where U is unlimited or more
-    parameters always help, -inf where fewer always do; shape of the broadcast context.
+    There N dL/dN = D dL/dD at D = U, where flops_per_token is 6 N. `path(log_size, context)` gives the law's inputs
+    (without tokens) and flops_per_token of a model of that size; `context` holds `unique_tokens` and whatever else
+    varies from cell to cell (arrays that broadcast); `coefficients(context)` gives the law's.
     """
 
     def slope(x, cell):
@@ -232,7 +228,17 @@ def taught_params(
         tokens = Dual(unique, -unique * flops.tangent / flops.value)
         inputs = {**at, "tokens": tokens, "compute": flops.value * unique}
         loss = law.form.function(**{name: inputs[name] for name in law.inputs}, **coefficients(cell))
-        return np.broadcast_to(loss.tangent, np.shape(loss.value))
+        return np.broadcast_arrays(loss.tangent, loss.value)[0]
 
-    solved = crossing(slope, context, log_size)
-    return np.where(np.isinf(context["unique_tokens"]), np.inf, solved)
+    return slope
+
+
+def taught_params(
+    slope: Callable[[Any, Mapping[str, Any]], np.ndarray], context: Mapping[str, Any], log_size: np.ndarray
+) -> np.ndarray:
+    """Log size of the compute-optimal model for one pass over the unique tokens: the root of `taught_slope`.
+
+    `log_size` is the ascending grid that brackets the answer. Returns inf where U is unlimited or more parameters
+    always help, -inf where fewer always do; shape of the broadcast context.
+    """
+    return np.where(np.isinf(context["unique_tokens"]), np.inf, crossing(slope, context, log_size))

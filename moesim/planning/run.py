@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.config import choices
 from moesim.errors import InputError
 from moesim.laws.load import law_from, load_law, load_repetition, repetition_from
 from moesim.models.architecture import architecture_from, load_architecture
-from moesim.output.result import Result
+from moesim.output.plots import spread
+from moesim.output.result import Result, Stream
 from moesim.planning import figures, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
-from moesim.planning.space import axis
-from moesim.planning.sweep import sweep
+from moesim.planning.space import SIZES, Space, axis
+from moesim.planning.sweep import loss_in_slabs, sweep
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,20 +29,32 @@ _EXTRAPOLATED = {
     "optimal_extrapolated": "the optima",
     "best_extrapolated": "the runs at the best sparsity",
 }
-_POINTS, _MARGIN = 161, 10.0
+_PER_DECADE, _MARGIN = 24, 10.0
 
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
+    if missing := [group for group in ("law", "repetition", "architecture", "space") if not config.get(group)]:
+        raise InputError(f"{missing[0]}: nothing chosen; it takes {', '.join(choices(missing[0]))}")
     space = dict(config["space"])
     bounds = space.pop("sparsity_bounds")
     axes = {name: value for name, value in space.items() if value is not None}
-    dataset = _compared(config, axes, bounds) if config["compare"] else _swept(_model(config, {}), axes, bounds)
+    streams: dict[str, Stream] = {}
+    if config["compare"]:
+        dataset = shown = _compared(config, axes, bounds)
+    else:
+        model = _model(config, {})
+        axes = _with_size(model, axes)
+        large = _cells(model, axes) * 8 > config["memory"]
+        dataset = shown = sweep(model, loss=not large, sparsity_bounds=bounds, **axes)
+        if large:
+            streams = {"loss": loss_in_slabs(model, **axes)}
+            shown = sweep(model, sparsity_bounds=bounds, **_thinned(axes)) if config["figures"] else dataset
     dataset = dataset.assign_attrs(_citation(config))
-    drawn = figures.draw(dataset) if config["figures"] else {}
+    drawn = figures.draw(shown) if config["figures"] else {}
     compared = list(config["compare"])
     text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
-    return Result(dataset, text, figures=drawn, warnings=_warnings(dataset))
+    return Result(dataset, streams, text, figures=drawn, warnings=_warnings(dataset))
 
 
 def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
@@ -65,11 +79,26 @@ def _axes(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {**content, key: ranged}
 
 
-def _swept(model: Model, axes: dict[str, Any], bounds: Any) -> xr.Dataset:
-    if not {"active_params", "total_params"} & set(axes):
-        found = optimum(model, best=False, **axes).optimal_active_params
-        axes = {**axes, "active_params": np.geomspace(found.min() / _MARGIN, found.max() * _MARGIN, _POINTS)}
-    return sweep(model, sparsity_bounds=bounds, **axes)
+def _with_size(model: Model, axes: dict[str, Any]) -> dict[str, Any]:
+    if {"active_params", "total_params"} & set(axes):
+        return axes
+    return {**axes, "active_params": _around(optimum(model, best=False, **axes).optimal_active_params.values)}
+
+
+def _cells(model: Model, axes: Mapping[str, Any]) -> float:
+    return float(np.prod([float(n) for n in Space.of(model, axes).sizes.values()]))
+
+
+def _thinned(axes: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes with as many values as a figure shows."""
+    kept = {name: axis(name, value) for name, value in axes.items()}
+    return {n: spread(v, 200 if n in SIZES else 8) if np.ndim(v) else v for n, v in kept.items()}
+
+
+def _around(optima: np.ndarray) -> np.ndarray:
+    """Powers of 10^(1/24) around the optima: the same values in every run, so that collected runs share their axis."""
+    low, high = np.log10([optima.min() / _MARGIN, optima.max() * _MARGIN]) * _PER_DECADE
+    return 10.0 ** (np.arange(np.floor(low), np.ceil(high) + 1) / _PER_DECADE)
 
 
 def _compared(config: Mapping[str, Any], axes: dict[str, Any], bounds: Any) -> xr.Dataset:
@@ -79,11 +108,11 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], bounds: Any) -> x
     compare = {name: list(values) for name, values in config["compare"].items()}
     if unknown := [name for name in compare if name not in _COMPARED]:
         raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
-    found = [
+    found: list[xr.Dataset] = [
         optimum(_model(config, chosen), sparsity_bounds=bounds, **axes).expand_dims({n: [v] for n, v in chosen.items()})
         for chosen in _combinations(compare)
     ]
-    combined = xr.combine_by_coords(
+    combined: Any = xr.combine_by_coords(
         found, combine_attrs="override", join="outer", compat="no_conflicts", coords="minimal", data_vars="all"
     )
     return combined.sel(compare)  # in the order given, not by name
