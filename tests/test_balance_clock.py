@@ -34,8 +34,8 @@ def test_distinct_devices_of_top_8_of_256_over_8():
 
 
 def test_gemm_efficiency_follows_deepgemm():
-    made = clock.build({"flops": 1979e12, "memory_bandwidth": 3.35e12, "scale_up": 1e11, "scale_out": 1e11, "matrices": 1,
-                        "d_model": 7168, "d_ff": 4096, "value_bytes": 1.0})  # fmt: skip
+    shape = {"matrices": 1, "d_model": 7168, "d_ff": 4096, "value_bytes": 1.0}
+    made = clock.build({"flops": 1979e12, "memory_bandwidth": 3.35e12, "scale_up": 1e11, "scale_out": 1e11, **shape})
     published = {16: 0.07, 32: 0.13, 64: 0.25, 128: 0.43, 256: 0.66, 512: 0.83, 1024: 0.92, 4096: 0.97}
     for rows, share in published.items():
         assert clock.gemm_efficiency(made, rows) == pytest.approx(share, abs=0.035)

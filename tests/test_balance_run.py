@@ -18,12 +18,16 @@ TRACES = ("trace", "deepseek_r1")
 
 
 def config(over=None, **choices):
-    """conf/balance.yaml with its defaults, small, with other choices and keys."""
-    main = files.read(".", "balance")
-    picks = {key: value for item in main.pop("defaults") if isinstance(item, dict) for key, value in item.items()}
-    out = {**main, **{group: files.read(group, choices.get(group, name)) for group, name in picks.items()}}
+    """What `moesim balance` composes from conf/balance.yaml, small, with other choices and keys."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    overrides = [f"{group}={name}" for group, name in choices.items()]
+    with initialize_config_dir(str(files.conf_dir()), version_base="1.3"):
+        composed = compose("balance", overrides)
+    out = OmegaConf.to_container(composed, resolve=False)
     small = {"steps": 60, "seeds": 2, "experts": 8, "record_every": 5, "cluster": {"devices": 4}}
-    return merged(merged(out, small), over or {})
+    return merged(merged({key: value for key, value in out.items() if key != "choices"}, small), over or {})
 
 
 def merged(base, over):
@@ -60,6 +64,7 @@ def test_every_policy_keeps_the_books_and_the_bounds(group, name):
     np.testing.assert_allclose(last.seen.sum(1), given.tokens * given.steps, rtol=1e-9)
     assert (records["regret_balance"] > -1e-9).all()
     assert (records["regret_time"] > -1e-9).all()
+    assert (outcome.regrets["regret_schedule"] > -1e-9).all()
     assert (records["max_over_mean"] > 1 - 1e-12).all()
     if outcome.setting.world.curve.values.get("threshold") is None:
         assert np.nanmin(records["regret_loss"]) > -1e-9

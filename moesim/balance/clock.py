@@ -25,7 +25,7 @@ class Cluster:
 
     `flops` (FLOP/s), `memory_bandwidth`, `scale_up`, `scale_out` (byte/s) of one device; `peak_share`,
     `bandwidth_share` and `sharpness` shape the GEMM time [(FLOP/P)^p + (bytes/W)^p]^(1/p). `layers` MoE layers, each
-    with experts of `matrices` x `d_model` x `d_ff` weights. `value_bytes`, `dispatch_bytes`, `combine_bytes` per number.
+    with experts of `matrices` x `d_model` x `d_ff` weights. `value_bytes`, `dispatch_bytes`, `combine_bytes` per value.
     `microbatches` per step. The dense part is `dense_ratio` x the balanced expert time, or `dense_flops_per_token`
     (forward and backward) at `dense_share` of peak. `node_limit`: most nodes that a token is sent to (null: as many as
     it falls on). `speeds`: relative speed of each device (null: all 1).
@@ -112,7 +112,8 @@ def build(config: Mapping[str, Any]) -> Cluster:
         check("cluster", key, getattr(made, key), domain)
     if made.devices % made.nodes or (made.devices > made.devices_per_node and made.devices % made.devices_per_node):
         raise InputError(
-            f"cluster: devices={made.devices} do not fill nodes of devices_per_node={made.devices_per_node}; use a multiple"
+            f"cluster: devices={made.devices} do not fill nodes of devices_per_node={made.devices_per_node}; "
+            "use a multiple"
         )
     if len(made.speed) != made.devices or (made.speed <= 0).any():
         raise InputError(
@@ -234,7 +235,7 @@ def _link(cluster: Cluster) -> float:
 
 
 def migration_seconds(cluster: Cluster, arrivals: np.ndarray) -> np.ndarray:
-    """Time (seed,) to fetch the copies that arrive on each device (seed, device): weights, and optimizer if not sharded."""
+    """Time (seed,) to fetch the copies that arrive on each device (seed, device), with optimizer unless sharded."""
     state = 0.0 if cluster.sharded_optimizer else cluster.optimizer_bytes
     volume = cluster.expert_weights * (cluster.value_bytes + state)
     return cluster.layers * arrivals.max(axis=1) * volume / _link(cluster)

@@ -139,7 +139,7 @@ def _quanta(params, tokens, floor, data_scale, threshold):
 
 @curves
 def quanta(*, floor=0.0, data_scale=1.0, threshold=1e6):
-    """floor + data_scale until a domain has `threshold` tokens, floor from then on (Michaud et al. 2023, 2303.13506)."""
+    """floor + data_scale until a domain has `threshold` tokens, then floor (Michaud et al. 2023, 2303.13506)."""
     return Curve(_quanta, dict(locals()))
 
 

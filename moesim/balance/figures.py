@@ -280,7 +280,9 @@ def _gaps(data: xr.Dataset, names: Sequence[str], loss_: str) -> Figure:
         axes[row, 0].set_ylabel(
             f"split+feed minus policy,\n{loss_.replace('_', ' ')} (nat/token)\nat equal {_SAID[budget]}"
         )
-    axes[0, 0].text(0.03, 0.04, "split+feed better", transform=axes[0, 0].transAxes, fontsize=8, color="0.35")
+    axes[0, 0].text(
+        0.03, 0.92, "below 0: split+feed is better", transform=axes[0, 0].transAxes, fontsize=8, color="0.35"
+    )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(rivals), frameon=False, fontsize=9)
     return figure

@@ -63,7 +63,7 @@ def effective_experts(share: Any) -> np.ndarray:
 
 
 def first_reach(values: np.ndarray, at: np.ndarray, target: float) -> np.ndarray:
-    """Where (in `at`) a falling curve first reaches `target`, linear between records; NaN if never. Both (seed, step)."""
+    """Where (in `at`) a falling curve first reaches `target`, NaN if never. Arguments (seed, step)."""
     out = np.full(len(values), np.nan)
     for row, (curve, axis) in enumerate(zip(values, at, strict=True)):
         below = np.flatnonzero(curve <= target)

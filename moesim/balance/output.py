@@ -71,7 +71,7 @@ def dataset(runs: Sequence[Outcome], config: Mapping[str, Any]) -> xr.Dataset:
     for name, (dims, unit, text) in VARIABLES.items():
         values = _joined([run.records[name] for run in runs])
         data[name] = (("seed", "step", *dims), values, {"units": unit, "long_name": text})
-    data |= _family(runs) | _natural(runs) | _targets(runs, config.get("target_loss"))
+    data |= _family(runs) | _regrets(runs) | _natural(runs) | _targets(runs, config.get("target_loss"))
     data["expert_tokens"] = _served(runs)
     coords = {
         "seed": np.concatenate([run.setting.streams.seeds for run in runs]),
@@ -90,6 +90,20 @@ def _family(runs: Sequence[Outcome]) -> dict[str, Any]:
         "separation_steps": (_joined([r.separation for r in runs]), "step", "steps until a split expert stood apart"),
     }
     return {n: (("seed", "expert"), v, {"units": u, "long_name": t}) for n, (v, u, t) in rows.items()}
+
+
+_REGRETS = {
+    "regret_schedule": "busiest device above the best sharing of tokens among its replicas (Hall bound), last step",
+    "regret_lpt": "busiest device above LPT of the same copies, last step",
+    "regret_floor": "MaxVio above the noise floor of random routing, last step",
+}
+
+
+def _regrets(runs: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        name: (("seed",), _joined([r.regrets[name] for r in runs]), {"units": "1", "long_name": text})
+        for name, text in _REGRETS.items()
+    }
 
 
 def _natural(runs: Sequence[Outcome]) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _amended(slots: np.ndarray, copies: np.ndarray, loads: np.ndarray, devices: 
 
 @placement
 def packed(problem: Problem):
-    """Each copy that the structure wants, packed heaviest first onto the lightest device with room; no more replicas."""
+    """Each copy that the structure wants, packed heaviest first onto the lightest device with room."""
     out = np.full((len(problem.loads), problem.slots), -1)
     per_device = problem.slots // problem.devices
     for row, copies in enumerate(problem.copies):

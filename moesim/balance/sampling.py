@@ -99,13 +99,14 @@ def temperature(state, setting, *, exponent: float = 0.3):
 
 @sampling
 def unimax(state, setting, *, epochs: float = 4.0):
-    """As even as possible with no domain passed more than `epochs` times over the run (Chung et al. 2023, 2304.09151)."""
+    """As even as possible, no domain passed more than `epochs` times in the run (Chung et al. 2023, 2304.09151)."""
     check("sampling unimax", "epochs", epochs, POSITIVE)
     caps = epochs * setting.world.unique / (setting.tokens * setting.steps)
     if (caps.sum(axis=-1) < 1.0 - 1e-9).any():
         most = float(caps.sum(axis=-1).min())
         raise InputError(
-            f"sampling unimax: {epochs:g} epochs hold {most:.3g} of the tokens; give epochs of {epochs / most:.3g} or more"
+            f"sampling unimax: {epochs:g} epochs hold {most:.3g} of the tokens; "
+            f"give epochs of {epochs / most:.3g} or more"
         )
     return capped(np.full(caps.shape, 1.0 / caps.shape[-1]), caps), state.memory
 
@@ -119,7 +120,8 @@ def optimal(state, setting, *, exponent: float | None = None):
     a = setting.world.curve.values.get("data_exponent") if exponent is None else exponent
     if a is None:
         raise InputError("sampling optimal: the curve has no data_exponent; give exponent=NUMBER")
-    a = a[..., 0] if np.ndim(a) == 3 else a
+    a = np.asarray(a, dtype=float)
+    a = a[..., 0] if a.ndim == 3 else a
     return normalised(setting.world.target ** (1.0 / (1.0 + a))), state.memory
 
 
@@ -161,8 +163,9 @@ def _check_reach(world, limit: np.ndarray, least: float) -> None:
         seed, leaf = np.unravel_index(int(np.argmax(alone)), alone.shape)
         name = world.names[int(np.argmax(world.position[seed] == leaf))]
         raise InputError(
-            f"sampling feed_idle: domain {name!r} alone keeps {least * world.natural[seed, leaf]:.3g} of the tokens, above the "
-            f"expert-load bound {limit[seed].max():.3g}; lower least, raise bound, or split the domain (world.atom)"
+            f"sampling feed_idle: domain {name!r} alone keeps {least * world.natural[seed, leaf]:.3g} of the "
+            f"tokens, above the expert-load bound {limit[seed].max():.3g}; lower least, raise bound, or let the domain "
+            "be divided (world.atom)"
         )
 
 

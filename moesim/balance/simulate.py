@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # A block of seeds whose (seed, domain, expert) arrays stay in a core's cache is stepped at once.
 CELLS_IN_CACHE = 2**18
 GROUPS = ("world", "routing", "structure", "sampling", "placement", "cluster")
+OTHERS = ("figures", "choices", "experiment")  # keys of a config that say nothing about the run
 DEFAULTS = {
     "steps": 1000,
     "tokens_per_step": 2.0**22,
@@ -100,7 +101,7 @@ def _whole(config: Mapping[str, Any], name: str) -> int:
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with defaults filled in; InputError for unknown keys and missing groups."""
     for key in config:
-        if key not in DEFAULTS and key not in GROUPS:
+        if key not in DEFAULTS and key not in GROUPS and key not in OTHERS:
             raise InputError(f"balance: unknown key {key!r}; it takes {', '.join([*GROUPS, *DEFAULTS])}")
     for group in GROUPS:
         if not isinstance(config.get(group), Mapping):
@@ -158,20 +159,13 @@ def _most_experts(config: Mapping[str, Any], cluster: clock.Cluster, experts: in
 def start(given: Setting) -> State:
     """The state before the first step: a router that leans to each expert's own part of the tree, nothing learned."""
     world, seeds = given.world, len(given.streams.seeds)
-    domains, experts = world.domains, given.most_experts
-    shape, pair = (seeds, domains, experts), (seeds, experts)
-    alive = np.broadcast_to(np.arange(experts) < given.experts, pair).copy()
-    scores = np.full(shape, -np.inf)
-    home = np.minimum((np.arange(given.experts) + 0.5) * domains / given.experts, domains - 1).astype(int)
-    lean = similarity(domains, 1.0, 0.5)[:, home]
-    for row, rng in enumerate(given.streams["router"]):
-        noise = given.routing.noise * rng.standard_normal((domains, given.experts))
-        scores[row, :, : given.experts] = given.routing.affinity * lean + noise
+    shape, pair = (seeds, world.domains, given.most_experts), (seeds, given.most_experts)
+    alive = np.broadcast_to(np.arange(given.most_experts) < given.experts, pair).copy()
     zeros, blank = np.zeros(pair), np.zeros(seeds)
     even = alive * (given.tokens * given.active / given.experts)
     state = State(
         step=0,
-        scores=scores,
+        scores=_first_scores(given, shape),
         bias=zeros,
         learned=np.zeros(shape),
         assigned=np.zeros(shape),
@@ -199,6 +193,16 @@ def start(given: Setting) -> State:
     probability = given.routing.assign(_logits(given, state), expected, alive, given.active)
     state = replace(state, probability=probability)
     return placement.place(given.placing, state, given, np.ones(seeds, dtype=bool), start=True)
+
+
+def _first_scores(given: Setting, shape: tuple[int, ...]) -> np.ndarray:
+    scores = np.full(shape, -np.inf)
+    home = np.minimum((np.arange(given.experts) + 0.5) * shape[1] / given.experts, shape[1] - 1).astype(int)
+    lean = similarity(shape[1], 1.0, 0.5)[:, home]
+    for row, rng in enumerate(given.streams["router"]):
+        noise = given.routing.noise * rng.standard_normal(lean.shape)
+        scores[row, :, : given.experts] = given.routing.affinity * lean + noise
+    return scores
 
 
 def _logits(given: Setting, state: State) -> np.ndarray:
@@ -296,7 +300,7 @@ def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray
     parts = clock.step_seconds(
         given.cluster, state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated
     )
-    total = sum(parts[name] for name in clock.PARTS)
+    total = np.sum([parts[name] for name in clock.PARTS], axis=0)
     return replace(state, wall_clock=state.wall_clock + total, step=state.step + 1), {**parts, "step_time": total}
 
 
@@ -367,13 +371,14 @@ class Outcome:
     final: State
     setting: Setting
     separation: np.ndarray
+    regrets: dict[str, np.ndarray]
 
 
 def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], progress: Any = None) -> Outcome:
     """Run the seeds of one block side by side."""
     given = setting(config, seeds)
     every = _whole(complete(config), "record_every")
-    rows, steps, total, state = [], [], np.zeros((len(seeds), given.most_experts)), None
+    rows, steps, total, state = [], [], np.zeros((len(seeds), given.most_experts)), start(given)
     apart = np.full((len(seeds), given.most_experts), np.nan)
     window: list[dict[str, np.ndarray]] = []
     for state, parts in trajectory(given):
@@ -390,7 +395,8 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], progress: Any =
             progress.update(len(seeds))
     records = {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
     records |= _loss_regret(given, records)
-    return Outcome(records, np.array(steps), state, given, apart)
+    final = _final_regrets(given, state, records)
+    return Outcome(records, np.array(steps), state, given, apart, final)
 
 
 def _mean_parts(window: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -408,6 +414,32 @@ def _loss_regret(given: Setting, records: Mapping[str, np.ndarray]) -> dict[str,
     return {"regret_loss": regret}
 
 
+def _final_regrets(given: Setting, state: State, records: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The last step against the other oracles, (seed,) each.
+
+    Busiest device against the Hall bound of its placement and against LPT of the same copies on any device; MaxVio
+    against the noise floor of random routing (NaN for expected tokens, which have no noise).
+    """
+    copies = state.placement.copies(state.bias.shape[1])
+    busiest = records["device_loads"][:, -1].max(axis=1)
+    hall = [
+        oracle.schedule(load, s, given.devices)[1] for load, s in zip(state.load, state.placement.slots, strict=True)
+    ]
+    each = state.load / np.maximum(copies, 1)
+    lpt = [oracle.lpt(np.repeat(row, count), given.devices) for row, count in zip(each, copies, strict=True)]
+    floor = np.full(state.seeds, np.nan)
+    if given.routing.tokens:
+        alive = state.alive.sum(axis=1)
+        floor = np.array(
+            [oracle.sampling_floor(given.routing.batch * given.active / n, int(n), given.active) for n in alive]
+        )
+    return {
+        "regret_schedule": busiest / np.array(hall) - 1.0,
+        "regret_lpt": busiest / np.array(lpt) - 1.0,
+        "regret_floor": records["max_vio"][:, -1] - floor,
+    }
+
+
 def blocks_of(seeds: tuple[int, ...], cells: int) -> list[tuple[int, ...]]:
     """Seeds in blocks whose arrays of `cells` numbers each stay in cache."""
     size = max(1, CELLS_IN_CACHE // max(cells, 1))
@@ -415,12 +447,15 @@ def blocks_of(seeds: tuple[int, ...], cells: int) -> list[tuple[int, ...]]:
 
 
 def outcomes(config: Mapping[str, Any], progress: Any = None) -> list[Outcome]:
-    """Run all seeds of a config, block by block."""
+    """Run all seeds of a config, block by block, with a progress bar on a terminal unless one is given."""
+    from tqdm import tqdm
+
     filled = complete(config)
     seeds = tuple(int(filled["seed"]) + i for i in range(_whole(filled, "seeds")))
     probe = setting(config, seeds[:1])
     cells = probe.world.domains * probe.most_experts
-    return [run_block(config, block, progress) for block in blocks_of(seeds, cells)]
+    with tqdm(total=len(seeds) * probe.steps, disable=None, leave=False, unit="step") as bar:
+        return [run_block(config, block, progress or bar) for block in blocks_of(seeds, cells)]
 
 
 def simulate(config: Mapping[str, Any], progress: Any = None) -> xr.Dataset:

@@ -253,7 +253,7 @@ def fixed(view: View):
 
 @structure
 def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int = 4):
-    """Split up to `at_most` hot experts per window, those first that the criterion `by` (load, residual, divisible) ranks.
+    """Split up to `at_most` hot experts per window, ranked by the criterion `by` (load, residual, divisible).
 
     `way`: along_tree or clone, with options. Only load counts by default, as in the plain recipe: a hot expert with a
     single domain is split too, and stays hot.
@@ -269,7 +269,7 @@ def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int
 
 @structure
 def split_or_replicate(view: View, *, divisibility: float = 0.5, way: Any = "along_tree", at_most: int = 4):
-    """Split a hot expert whose load the best cut divides well (quality of `divisibility` or more), else replicate it."""
+    """Split a hot expert if the best cut divides its load well (quality `divisibility` or more), else replicate it."""
     way, edits, vacant = ways.build(way), [], view.vacant()
     for expert in view.hot[:at_most]:
         if view.room(edits) <= 0:

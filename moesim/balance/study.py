@@ -171,14 +171,25 @@ def verdicts(gaps: np.ndarray) -> np.ndarray:
 
 
 def study_table(data: xr.Dataset) -> str:
-    """Against each policy: in how many worlds split_feed is better, worse, undecided; then the mean gap along each axis."""
-    axes = str(data.attrs["axes"]).split(", ")
-    lines = [f"{CLAIM} against other policies: worlds better / undecided / worse (95 % interval over seeds)", ""]
+    """Against each policy: in how many worlds split_feed is better, undecided, worse; then mean gaps by axis."""
+    axes, rivals = str(data.attrs["axes"]).split(", "), _rivals(data)
+    head = "".join(f"{name:>14}" for name in rivals)
+    lines = [
+        f"{CLAIM} against a policy: worlds better / undecided / worse (95 % interval over seeds)",
+        f"{'':32}{head}",
+    ]
     lines += [_counts(data, budget, loss) for loss, budget in product(LOSSES, ("tokens", "time"))]
-    lines += ["", "Mean gap in micro loss (nat/token, negative: split_feed better) by value of each axis", ""]
-    for axis in axes:
-        for value in data[axis].values:
-            lines.append(f"{axis:>12} = {value:<6g} " + _gaps(data.sel({axis: value}), axes))
+    for budget, said in {"tokens": "tokens", "time": "wall-clock"}.items():
+        lines += [
+            "",
+            f"mean gap in micro loss at equal {said} (nat/token; below 0: {CLAIM} is better)",
+            f"{'':32}{head}",
+        ]
+        gap = data[f"gap_micro_loss_at_equal_{budget}"]
+        for axis in axes:
+            for value in data[axis].values:
+                means = [float(gap.sel({axis: value, "policy": rival}).mean()) for rival in rivals]
+                lines.append(f"{axis + f' = {value:g}':>32}" + "".join(f"{mean:>+14.3f}" for mean in means))
     return "\n".join(lines)
 
 
@@ -188,20 +199,9 @@ def _rivals(data: xr.Dataset) -> list[str]:
 
 def _counts(data: xr.Dataset, budget: str, loss: str) -> str:
     gap = data[f"gap_{loss}_at_equal_{budget}"]
-    cells_ = []
-    for rival in _rivals(data):
-        signs = verdicts(gap.sel(policy=rival).transpose("seed", ...).values)
-        cells_.append(f"{rival} {(signs < 0).sum():d}/{(signs == 0).sum():d}/{(signs > 0).sum():d}")
-    return f"{loss:>12} at equal {budget:<7}" + "   ".join(cells_)
-
-
-def _gaps(data: xr.Dataset, axes: list[str]) -> str:
-    out = []
-    for budget in ("tokens", "time"):
-        gap = data[f"gap_micro_loss_at_equal_{budget}"]
-        cells_ = [f"{rival} {float(gap.sel(policy=rival).mean()):+.3f}" for rival in _rivals(data)]
-        out.append(f"at equal {budget}: " + "  ".join(cells_))
-    return "   ".join(out)
+    signs = [verdicts(gap.sel(policy=rival).transpose("seed", ...).values) for rival in _rivals(data)]
+    cells_ = [f"{(v < 0).sum():d} / {(v == 0).sum():d} / {(v > 0).sum():d}" for v in signs]
+    return f"{loss.replace('_', ' ') + ' at equal ' + budget:>32}" + "".join(f"{cell:>14}" for cell in cells_)
 
 
 def trace_table(data: xr.Dataset) -> str:

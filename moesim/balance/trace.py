@@ -55,7 +55,7 @@ def from_rows(rows: Sequence[Mapping[str, str]], windows: Sequence[str] | None, 
     if np.isnan(loads).any():
         w, y, e = (int(i) for i in np.argwhere(np.isnan(loads))[0])
         raise InputError(
-            f"{owner}: no count for window {names[w]}, layer {layers[y]}, expert {experts[e]}; give every one, 0 if idle"
+            f"{owner}: no count for window {names[w]}, layer {layers[y]}, expert {experts[e]}; give 0 if idle"
         )
     return Trace(_positive(owner, loads), tuple(names), tuple(layers), int(float(rows[0].get("k") or 1)))
 
@@ -158,7 +158,7 @@ def replay(config: Mapping[str, Any]) -> xr.Dataset:
     _layers, experts = recorded.loads.shape[1:]
     if cluster.slots < experts:
         raise InputError(
-            f"balance: {cluster.slots} slots (devices x slots_per_device) are fewer than {experts} experts of the trace; "
+            f"balance: {cluster.slots} slots (devices x slots_per_device) are fewer than {experts} traced experts; "
             f"give slots_per_device={-(-experts // cluster.devices)} or more"
         )
     tokens = float(check("balance", "tokens_per_step", config.get("tokens_per_step", 2.0**22), POSITIVE))
@@ -186,7 +186,7 @@ def _arrivals(previous: Any, planned: Any, cluster: clock.Cluster, experts: int)
     return new.sum(axis=1).astype(float)
 
 
-def _judged(planned, loads, arrivals, cluster, recorded, tokens) -> dict[str, np.ndarray]:
+def _judged(planned, loads, arrivals, cluster, recorded, tokens) -> dict[str, Any]:
     """One window: every layer's barrier on its own; the layers of the trace stand for all layers of the model."""
     single = replace(cluster, layers=1)
     frozen = np.zeros(loads.shape, dtype=bool)
@@ -194,7 +194,7 @@ def _judged(planned, loads, arrivals, cluster, recorded, tokens) -> dict[str, np
     per_layer = parts["received"]
     hindsight = eplb(loads, cluster.slots, 1, 1, cluster.devices)
     times = {f"time_{name}": parts[name].mean() * cluster.layers for name in clock.PARTS}
-    total = sum(times.values())
+    total = float(np.sum(list(times.values())))
     busy = times["time_compute"] + times["time_dense"] + times["time_update"]
     return {
         "loads": loads,

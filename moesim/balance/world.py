@@ -95,7 +95,10 @@ def build(config: Mapping[str, Any], seeds: tuple[int, ...], tokens: float) -> W
     target = _target(shared["target"], domains, macro, count)
     return World(
         domains.names,
-        *(values[leaf] for values in (domains.frequency, domains.unique, macro, target)),
+        domains.frequency[leaf],
+        domains.unique[leaf],
+        macro[leaf],
+        target[leaf],
         position,
         float(shared["rho"]),
         float(shared["similarity_decay"]),
