@@ -345,6 +345,56 @@ def test_proportional_counts_use_every_slot():
     assert (counts >= 1).all()
 
 
+@pytest.mark.parametrize("a", [0.1, 0.28, 0.5])
+def test_optimal_sampling_has_no_regret_without_interference(a):
+    curve = {"floor": 0.0, "capacity_scale": 0.0, "data_exponent": a}
+    world = {"domains": 32, "rho": 0.0, "unique_tokens": np.inf, "curve": curve}
+    over = {"experts": 1, "world": world, "cluster": {"devices": 1}, "seeds": 1}
+    best, natural, flat = (run(over, sampling=name) for name in ("optimal", "natural", "unimax"))
+    p, tokens = best.setting.world.natural, best.setting.tokens * 60
+    closed = 410.7 * tokens**-a * (p ** (1 / (1 + a))).sum() ** (1 + a)
+    assert best.records["micro_loss"][0, -1] == pytest.approx(closed, rel=1e-9)
+    assert best.records["regret_loss"][0, -1] == pytest.approx(0.0, abs=1e-6 * closed)
+    assert natural.records["regret_loss"][0, -1] > 1e-4 * closed
+    assert flat.records["regret_loss"][0, -1] > natural.records["regret_loss"][0, -1]
+
+
+@pytest.mark.parametrize("experts", [2, 3, 8])
+def test_the_router_of_a_run_collapses_at_the_threshold(experts):
+    from moesim.balance.oracle import collapse_threshold
+
+    def largest(part):
+        rich = part * collapse_threshold(experts, 0.5, 0.05)
+        routing = {"temperature": 0.5, "decay": 0.05, "reinforcement": rich, "reward": "popularity"}
+        world = {"domains": 1, "shuffle": False}
+        over = {
+            "experts": experts,
+            "routing": {**routing, "affinity": 0.0, "noise": 1e-3},
+            "world": world,
+            "steps": 3000,
+        }
+        probability = run(
+            {**over, "seeds": 1, "cluster": {"slots_per_device": 4}, "record_every": 1000}
+        ).final.probability
+        return experts * probability.max()
+
+    assert largest(0.95) == pytest.approx(1.0, abs=0.02)
+    jump = {2: 1.37, 3: 2.56, 8: 7.99}[experts]  # of two: 1 + tanh x where x = 1.05 tanh x
+    assert largest(1.05) == pytest.approx(jump, rel=0.02)
+
+
+def test_the_experiment_runs_in_one_world():
+    one = {"rho": [0.02], "skew": [1.0], "exponent": [0.28], "indivisible": [0.1]}
+    made = config(
+        {"sweep": one, "seeds": 2, "steps": 120, "experts": 16, "cluster": {"devices": 8}}, experiment="split_and_feed"
+    )
+    data, _, table = simulate.run(made)
+    assert list(data.policy.values) == ["static", "eplb", "hybrid", "hybrid_feed", "split_feed"]
+    np.testing.assert_array_equal(data.micro_loss_at_equal_tokens[0], data.micro_loss_at_equal_tokens[1])
+    assert (data.wall_clock.sel(policy="eplb") < data.wall_clock.sel(policy="static")).all()
+    assert "equal wall-clock" in table
+
+
 def test_run_gives_dataset_figures_and_table():
     over = {"policies": {"static": {}, "both": {"structure": "split", "sampling": "feed_idle"}}, "target_loss": 12.0}
     data, figures, table = simulate.run(config(over))

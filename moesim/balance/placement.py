@@ -47,6 +47,7 @@ class Problem:
     slots: int
     devices: int
     nodes: int
+    step: int = 0
 
 
 def build(config: Mapping[str, Any]) -> Placing:
@@ -73,6 +74,7 @@ def place(policy: Placing, state: State, setting: Any, changed: np.ndarray, star
         setting.slots,
         setting.devices,
         setting.nodes,
+        state.step,
     )
     new = policy.policy(problem)
     return replace(state, placement=new, migrated=_moved(before, new, setting, state.bias.shape[1]))
@@ -225,11 +227,17 @@ def proportional_counts(loads: np.ndarray, slots: int) -> np.ndarray:
 
 
 @placement
-def scheduled(problem: Problem, *, groups: int = 1):
-    """EPLB places the replicas; a linear programme then shares each expert's tokens among them (LPLB, MicroMoE)."""
+def scheduled(problem: Problem, *, groups: int = 1, replan: int = 100):
+    """A linear programme shares each expert's tokens among its replicas (LPLB, MicroMoE) at every decision.
+
+    EPLB places the replicas, anew only every `replan` steps or when experts change.
+    """
     from moesim.balance.oracle import schedule
 
-    base = eplb(problem, groups=groups)
+    check("placement scheduled", "replan", replan, AT_LEAST_ONE)
+    base, due = problem.previous, problem.step <= replan or problem.step % replan == 0
+    if base is None or due or problem.changed.any():
+        base = eplb(problem, groups=groups)
     share = np.zeros(base.share.shape)
     for row, loads in enumerate(problem.loads):
         tokens, _ = schedule(loads, base.slots[row], problem.devices)
