@@ -55,12 +55,23 @@ def full() -> None:
         print(f"256 experts x 1024 domains, 64 devices, 8 seeds, 2000 steps, top-{active}: {seconds:.1f} s")
 
 
+def per_step(made: dict) -> float:
+    """Median seconds of ten steps (one update of router and losses among them) of one seed, without the start."""
+    given = simulate.setting(made, (0,))
+    seconds, begin = [], time.perf_counter()
+    for i, _ in enumerate(simulate.trajectory(given), 1):
+        if i % 10 == 0:
+            seconds.append((time.perf_counter() - begin) / 10)
+            begin = time.perf_counter()
+    return median(seconds)
+
+
 def scaling() -> None:
     """Steps per second (one seed) by size; the exponent of time in experts x domains should not pass 1."""
     sizes, seconds = [], []
     for experts, domains in ((16, 64), (32, 128), (64, 256), (128, 512), (256, 1024), (512, 2048)):
         steps = 200 if experts < 256 else 60
-        took = timed(lambda e=experts, d=domains, n=steps: simulate.outcomes(config(e, d, 16, 1, n))) / steps
+        took = per_step(config(experts, domains, 16, 1, steps))
         sizes.append(experts * domains)
         seconds.append(took)
         print(f"{experts:4d} experts x {domains:5d} domains: {1.0 / took:9.1f} steps/s")

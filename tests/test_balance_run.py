@@ -452,3 +452,22 @@ def test_bad_input_is_named(name):
     over, choices, message = BAD[name]
     with pytest.raises(InputError, match=message):
         simulate.run(config(over, **choices))
+
+
+def test_merging_pruning_and_growing_change_the_number_of_experts():
+    cold = {"structure": {"every": 10, "below": 0.9}}
+    assert run(cold, structure="merge").final.alive.sum(1).max() < 8
+    pruned = run({"structure": {"every": 10, "below": 0.9, "tail": 0.5}, "steps": 35}, structure="prune")
+    assert pruned.final.alive.sum(1).max() < 8
+    assert not np.isfinite(pruned.final.scores[:, 0][~pruned.final.alive]).any()
+    grown = run({"structure": {"every": 20, "factor": 1.25}}, structure="grow").records["experts_alive"]
+    assert grown[:, -1].min() > 8
+
+
+def test_clones_come_apart_only_if_success_is_reinforced():
+    over = {"structure": {"every": 10, "at_most": 1}, "steps": 300, "max_experts": 9}
+    fed = run({**over, "routing": {"reinforcement": 3.0}}, structure="clone")
+    left = run({**over, "routing": {"reinforcement": 0.0}}, structure="clone")
+    assert np.isfinite(fed.separation[:, 8]).any()  # where one clone takes all of it, nothing is left to compare
+    assert np.isnan(left.separation).all()
+    assert (fed.final.parent[:, 8] >= 0).all()

@@ -236,7 +236,9 @@ def of_trace(data: xr.Dataset) -> list[Named]:
     for axis in axes[0]:
         axis.set_xlabel("window; planned on the one before")
         axis.tick_params(axis="x", rotation=45 if max(map(len, windows)) > 3 else 0)
-    _legend(axes[0, 0])
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False, fontsize=8
+    )
     return [("trace", figure)]
 
 

@@ -198,7 +198,7 @@ def start(given: Setting) -> State:
 def _first_scores(given: Setting, shape: tuple[int, ...]) -> np.ndarray:
     scores = np.full(shape, -np.inf)
     home = np.minimum((np.arange(given.experts) + 0.5) * shape[1] / given.experts, shape[1] - 1).astype(int)
-    lean = similarity(shape[1], 1.0, 0.5)[:, home]
+    lean = similarity(shape[1], 1.0, 0.5, home)
     for row, rng in enumerate(given.streams["router"]):
         noise = given.routing.noise * rng.standard_normal(lean.shape)
         scores[row, :, : given.experts] = given.routing.affinity * lean + noise

@@ -15,10 +15,10 @@ def height(leaves: int) -> int:
     return max(leaves - 1, 0).bit_length()
 
 
-def similarity(leaves: int, rho: float, decay: float) -> np.ndarray:
-    """The full similarity matrix (leaf, leaf); `mix` multiplies by it without forming it."""
+def similarity(leaves: int, rho: float, decay: float, to: np.ndarray | None = None) -> np.ndarray:
+    """The similarity matrix (leaf, leaf), or its columns `to`; `mix` multiplies by it without forming it."""
     index = np.arange(leaves)
-    levels = np.frexp((index[:, None] ^ index).astype(float))[1]
+    levels = np.frexp((index[:, None] ^ (index if to is None else to)).astype(float))[1]
     return np.where(levels == 0, 1.0, rho * decay ** np.maximum(levels - 1.0, 0.0))
 
 
