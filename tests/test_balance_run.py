@@ -471,3 +471,12 @@ def test_clones_come_apart_only_if_success_is_reinforced():
     assert np.isfinite(fed.separation[:, 8]).any()  # where one clone takes all of it, nothing is left to compare
     assert np.isnan(left.separation).all()
     assert (fed.final.parent[:, 8] >= 0).all()
+
+
+def test_tokens_between_updates_are_learned_in_full():
+    over = {"routing": {"reinforcement": 0.0, "decay": 0.0}, "structure": {"every": 7}, "sampling": {"every": 3}}
+    for choices in ({}, {"structure": "split", "sampling": "feed_idle_power"}):
+        fine, coarse = run(over, **choices), run({**over, "learn_every": 4}, **choices)
+        np.testing.assert_allclose(coarse.final.learned, fine.final.learned, rtol=1e-10)
+        np.testing.assert_allclose(coarse.records["loads"], fine.records["loads"], rtol=1e-10)
+        np.testing.assert_allclose(coarse.final.loss, fine.final.loss, rtol=1e-10)

@@ -144,7 +144,7 @@ def feed_idle(state, setting, *, bound: float = 1.1, iterations: int = 20, least
     natural = setting.world.natural
     for _ in range(iterations):
         mixture = _tilted(natural, part, price, least)
-        load = np.einsum("sk,ske->se", mixture, part)
+        load = (mixture[:, None, :] @ part)[:, 0]
         price = np.maximum(price + np.log(np.maximum(load, 1e-300) / limit), 0.0)
     return _tilted(natural, part, price, least), {**state.memory, "price": price}
 
@@ -170,7 +170,7 @@ def _check_reach(world, limit: np.ndarray, least: float) -> None:
 
 
 def _tilted(natural, part, price, least):
-    exponent = np.einsum("ske,se->sk", part, price)
+    exponent = (part @ price[:, :, None])[..., 0]
     free = normalised(natural * np.exp(exponent.min(axis=1, keepdims=True) - exponent))
     return least * natural + (1.0 - least) * free
 

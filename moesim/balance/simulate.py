@@ -87,7 +87,7 @@ class Setting:
 
     def params(self, state: State) -> np.ndarray:
         """Capacity per domain served (seed, expert)."""
-        served = learning.domains_served(self.world, state.assigned, state.load)
+        served = learning.domains_served(self.world, state.assigned, state.assigned.sum(axis=1))
         return self.capacity / np.maximum(served, 1.0)
 
 
@@ -168,6 +168,7 @@ def start(given: Setting) -> State:
         scores=_first_scores(given, shape),
         bias=zeros,
         learned=np.zeros(shape),
+        pending=np.zeros(shape[:2]),
         assigned=np.zeros(shape),
         probability=np.zeros(shape),
         loss=np.zeros(shape[:2]),
@@ -224,34 +225,56 @@ def sample_step(given: Setting, state: State) -> State:
 
 
 def due(given: Setting, state: State) -> bool:
-    """Whether router and losses are brought up to date in this step: every `learn_every`, and after experts changed."""
-    edited = given.structure.grows and (state.step - 1) % given.structure.every == 0
-    return state.step % given.learn_every == 0 or edited or state.step == given.steps - 1
+    """Whether losses are brought up to date in this step: every `learn_every`, before and after experts change.
+
+    Always where a step has its own draws, drops or forgetting.
+    """
+    edits = given.structure.grows and state.step % given.structure.every <= 1
+    rule = given.routing
+    own = rule.assign.func not in (routing.topk, routing.hash_)
+    exact = rule.tokens or own or given.forgetting > 0 or np.isfinite(rule.capacity_factor)
+    return state.step % given.learn_every == 0 or edits or exact or state.step == given.steps - 1
 
 
 def route_step(given: Setting, state: State) -> State:
-    """Assign tokens to experts, drop what exceeds capacity, and let the controller answer."""
-    probability = state.probability
-    if due(given, state):
-        probability = given.routing.assign(_logits(given, state), state.drawn, state.alive, given.active)
+    """Assign tokens to experts and drop what exceeds capacity; between updates only the loads are needed."""
+    if not due(given, state):
+        return _loaded(given, state, (state.drawn[:, None, :] @ state.probability)[:, 0])
+    probability = given.routing.assign(_logits(given, state), state.drawn, state.alive, given.active)
+    state = _credited(state)
+    assigned, load = _assigned(given, state, probability)
+    return _loaded(given, replace(state, assigned=assigned, probability=probability), load)
+
+
+def _credited(state: State) -> State:
+    """The state with pending tokens learned, by the routing under which they came."""
+    if not state.pending.any():
+        return state
+    learned = state.learned + state.probability * (state.pending[:, :, None] * ~state.frozen[:, None, :])
+    return replace(state, learned=learned, pending=np.zeros(state.pending.shape))
+
+
+def _assigned(given: Setting, state: State, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Token assignments kept (seed, domain, expert) and loads (seed, expert): expected, or drawn token by token."""
     assigned = probability * state.drawn[:, :, None]
-    memory = state.memory
     if given.routing.tokens and given.routing.assign.func in (routing.topk, routing.hash_):
         scale = given.tokens / given.routing.batch
-        pairs = zip(probability, *memory["batch"], strict=True)
+        pairs = zip(probability, *state.memory["batch"], strict=True)
         assigned = np.stack([routing.draw_experts(p, d, u) for p, d, u in pairs]) * scale
     load = assigned.sum(axis=1)
     if np.isfinite(given.routing.capacity_factor):
         room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)
         kept = np.minimum(1.0, room / np.maximum(load, 1e-300))
         assigned, load = assigned * kept[:, None, :], load * kept
+    return assigned, load
+
+
+def _loaded(given: Setting, state: State, load: np.ndarray) -> State:
     wanted = given.tokens * given.active
     dropped = wanted - load.sum(axis=1)
     mean_load = given.load_memory * state.mean_load + (1.0 - given.load_memory) * load
     return replace(
         state,
-        assigned=assigned,
-        probability=probability,
         load=load,
         dropped=np.where(dropped > 1e-9 * wanted, dropped, 0.0),
         mean_load=load if state.step == 0 else mean_load,
@@ -262,20 +285,22 @@ def learn_step(given: Setting, state: State) -> State:
     """Experts learn what they were assigned; losses follow; the router is reinforced and balanced."""
     world = given.world
     worth = learning.fresh_worth(world, state.seen, state.drawn)
-    learned = learning.learn(state.learned, state.assigned, worth, state.frozen, given.forgetting)
     seen = state.seen + state.drawn
     if not due(given, state):
-        return replace(state, learned=learned, seen=seen)
+        return replace(state, pending=state.pending + state.drawn * worth, seen=seen)
+    learned = learning.learn(state.learned, state.assigned, worth, state.frozen, given.forgetting)
     params = given.params(state)
     expert_loss = learning.expert_losses(world, learned, params)
     probability = _meant(state)
     loss = learning.domain_losses(probability, expert_loss)
     rule = given.routing
     scores, bias = state.scores, state.bias
+    if state.step % given.learn_every:
+        return replace(state, learned=learned, loss=loss, expert_loss=expert_loss, seen=seen)
     if rule.reinforcement or rule.decay:
+        stride = given.learn_every
         reward = rule.reward(probability, expert_loss, loss)
         share = probability if given.active == 1 else probability / given.active
-        stride = given.learn_every
         scores = routing.reinforce(scores, share, reward, stride * rule.reinforcement, stride * rule.decay)
     scores, bias = rule.control(scores, bias, probability, state.load, state.drawn, state.alive)
     frozen = state.frozen

@@ -60,7 +60,8 @@ class State:
     """Everything that one step hands to the next; arrays are never changed in place.
 
     `scores` (seed, domain, expert): router logits, -inf for an expert that is not there. `bias` (seed, expert).
-    `learned` (seed, domain, expert): effective tokens an expert has had of a domain. `assigned`: token assignments of
+    `learned` (seed, domain, expert): effective tokens an expert has had of a domain, but for those of the `pending`
+    (seed, domain) tokens that are credited with the next update. `assigned`: token assignments of
     the last step, same shape. `probability`: share of a domain's assignments that an expert is meant to get.
     `loss` (seed, domain), `gain` (seed, domain, expert): loss removed by one more token. `seen` (seed, domain): tokens
     drawn. `load`, `mean_load` (seed, expert): of the last step and its moving average. `hot`: windows in a row that an
@@ -72,6 +73,7 @@ class State:
     scores: np.ndarray
     bias: np.ndarray
     learned: np.ndarray
+    pending: np.ndarray
     assigned: np.ndarray
     probability: np.ndarray
     loss: np.ndarray
