@@ -19,6 +19,7 @@ from moesim.errors import InputError
 # Verb -> (module whose run(config) does the work, what it does).
 VERBS = {
     "sweep": ("moesim.planning.run", "isoFLOP curves, compute-optimal runs and the best sparsity under finite data"),
+    "flops": ("moesim.models.count", "what a network or a model holds and costs, per layer, forward and backward"),
 }
 _USAGE = """moesim: how sparse, how large and how long to train a Mixture of Experts when unique data is finite
 
@@ -44,6 +45,9 @@ def main(argv: list[str] | None = None) -> None:
         _fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, *tools])}; moesim --help explains them")
     try:
         commands[verb](rest) if verb in commands else _hydra(verb, rest)
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stdout = None
+        raise SystemExit(0) from None
     except (InputError, OSError) as error:
         _fail(f"moesim {verb}", str(error))
 
@@ -213,7 +217,7 @@ def _prepared(arguments: list[str]) -> Iterator[str]:
         if match := _RANGE.fullmatch(argument):
             yield from (f"{match['key']}=null", f"++{argument}")  # Hydra would merge it into what stands there
         else:
-            yield _stored(argument) if re.search(r"\.ya?ml\b", argument) else argument
+            yield _stored(argument) if re.search(r"\.(ya?ml|json)\b", argument) else argument
 
 
 def _stored(argument: str) -> str:
@@ -224,7 +228,7 @@ def _stored(argument: str) -> str:
 
     group, equals, values = argument.partition("=")
     for value in values.split(",") if equals and (conf_dir() / group).is_dir() else ():
-        if value.endswith((".yaml", ".yml")):
+        if value.endswith((".yaml", ".yml", ".json")):
             name = str(Path(value).with_suffix("")).replace("/", "_").strip("._")
             ConfigStore.instance().store(group=group, name=name, node=read(group, value))
             argument = argument.replace(value, name)
