@@ -19,6 +19,7 @@ from moesim.errors import InputError
 # Verb -> (module whose run(config) does the work, what it does).
 VERBS = {
     "sweep": ("moesim.planning.run", "isoFLOP curves, compute-optimal runs and the best sparsity under finite data"),
+    "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
     "flops": ("moesim.models.count", "what a network or a model holds and costs, per layer, forward and backward"),
 }
 _USAGE = """moesim: how sparse, how large and how long to train a Mixture of Experts when unique data is finite

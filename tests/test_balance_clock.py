@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from test_balance_run import config
 
-from moesim.balance import clock, eplb, metrics, simulate, token_router, trace
+from moesim.balance import clock, eplb, metrics, token_router, trace
 from moesim.balance.oracle import sampling_floor
+from moesim.balance.run import run
 from moesim.balance.world import shipped
 from moesim.errors import InputError
 
@@ -151,12 +152,13 @@ def replayed(placement, **world):
     made = config(world="trace", placement=placement)
     made["world"].update(world)
     made["cluster"].update(devices=8, slots_per_device=9)
-    return simulate.run(made)
+    return run(made)
 
 
 def test_replay_judges_a_window_with_the_plan_of_the_one_before():
     windows = ["arxiv", "github", "c4"]
-    data, figures, table = replayed("eplb", windows=windows)
+    result = replayed("eplb", windows=windows)
+    data, table = result.dataset, result.table
     recorded = trace.traces.build({"policy": "trace", "windows": windows})()
     for step in (1, 2):
         planned = eplb(recorded.loads[step - 1] / recorded.loads[step - 1].sum(-1, keepdims=True), 72, devices=8)
@@ -164,7 +166,7 @@ def test_replay_judges_a_window_with_the_plan_of_the_one_before():
         np.testing.assert_allclose(data.layer_max_over_mean.values[0, step], expected, rtol=1e-9)
     assert (data.max_over_mean >= 1).all()
     assert (data.max_over_mean[0, 1:] >= data.max_over_mean_hindsight[0, 1:] * 0.98).all()
-    assert figures[0][0] == "trace"
+    assert next(iter(result.figures)) == "trace"
     assert "moved_copies" in table
     np.testing.assert_allclose(data.device_loads.sum("device"), data.loads.sum("expert"), rtol=1e-9)
 
@@ -172,7 +174,7 @@ def test_replay_judges_a_window_with_the_plan_of_the_one_before():
 def test_traces_and_learning_do_not_mix():
     made = config(world="trace", structure="split")
     with pytest.raises(InputError, match="structure=split with a trace"):
-        simulate.run(made)
+        run(made)
 
 
 GOOD = [("a", 0, 0, 5), ("a", 0, 1, 3), ("b", 0, 0, 1), ("b", 0, 1, 2)]

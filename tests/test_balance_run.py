@@ -9,6 +9,7 @@ from moesim import config as files
 from moesim.balance import clock, learning, placement, sampling, simulate, study
 from moesim.balance import structure as structures
 from moesim.balance.routing import inclusion
+from moesim.balance.run import run as drive
 from moesim.balance.state import Placement
 from moesim.balance.tree import best_cut, mix, similarity
 from moesim.errors import InputError
@@ -388,7 +389,8 @@ def test_the_experiment_runs_in_one_world():
     made = config(
         {"sweep": one, "seeds": 2, "steps": 120, "experts": 16, "cluster": {"devices": 8}}, experiment="split_and_feed"
     )
-    data, _, table = simulate.run(made)
+    result = drive(made)
+    data, table = result.dataset, result.table
     assert list(data.policy.values) == ["static", "eplb", "hybrid", "hybrid_feed", "split_feed"]
     np.testing.assert_array_equal(data.micro_loss_at_equal_tokens[0], data.micro_loss_at_equal_tokens[1])
     assert (data.wall_clock.sel(policy="eplb") < data.wall_clock.sel(policy="static")).all()
@@ -397,9 +399,10 @@ def test_the_experiment_runs_in_one_world():
 
 def test_run_gives_dataset_figures_and_table():
     over = {"policies": {"static": {}, "both": {"structure": "split", "sampling": "feed_idle"}}, "target_loss": 12.0}
-    data, figures, table = simulate.run(config(over))
+    result = drive(config(over))
+    data, table = result.dataset, result.table
     assert set(data.dims) >= {"policy", "seed", "step", "expert", "device", "domain"}
-    assert [name for name, _ in figures] == ["loss", "balance", "time", "serves", "family", "sampling"]
+    assert list(result.figures) == ["loss", "balance", "time", "serves", "family", "sampling"]
     assert "both" in table
     assert all("units" in data[name].attrs for name in data.data_vars)
     assert np.isfinite(data.tokens_to_target).all()
@@ -409,10 +412,11 @@ def test_run_gives_dataset_figures_and_table():
 def test_study_compares_in_every_world():
     claim = {"structure": "split", "sampling": "feed_idle"}
     over = {"policies": {"static": {}, "split_feed": claim}, "sweep": {"rho": [0.0, 0.3], "indivisible": [0.05, 1.0]}}
-    data, figures, table = simulate.run(config({**over, "steps": 30}))
+    result = drive(config({**over, "steps": 30}))
+    data, table = result.dataset, result.table
     assert data.gap_micro_loss_at_equal_time.dims == ("policy", "seed", "rho", "indivisible")
     assert (data.gap_micro_loss_at_equal_time.sel(policy="split_feed") == 0).all()
-    assert len(figures) == 2
+    assert len(result.figures) == 2
     assert "rho = 0.3" in table
     np.testing.assert_array_equal(study.verdicts(np.array([[1.0, -1, 1], [1.1, -1.1, -1], [0.9, -0.9, 0]])), [1, -1, 0])
 
@@ -451,7 +455,7 @@ BAD = {
 def test_bad_input_is_named(name):
     over, choices, message = BAD[name]
     with pytest.raises(InputError, match=message):
-        simulate.run(config(over, **choices))
+        drive(config(over, **choices))
 
 
 def test_merging_pruning_and_growing_change_the_number_of_experts():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.models import ratio
 from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, check
 
 PARTS = ("compute", "wait", "all_to_all", "dense", "sync", "update", "migration")
@@ -127,16 +128,15 @@ def faster(cluster: Cluster, factor: float) -> Cluster:
     return replace(cluster, flops=cluster.flops * factor, memory_bandwidth=cluster.memory_bandwidth * factor)
 
 
-# Local until the package counts the FLOPs of layers itself: forward, input gradient and weight gradient cost 2 FLOP per
-# weight and token each.
 def forward_flops(weights: Any, tokens: Any) -> Any:
-    """FLOPs of one expert on `tokens`, forward."""
+    """FLOPs of one expert on `tokens`, forward: every weight multiplies and adds once per token."""
     return 2.0 * weights * tokens
 
 
 def expert_flops(weights: Any, tokens: Any, updated: Any = 1.0) -> Any:
     """FLOPs of one expert on `tokens`, forward and backward; without weight gradient where `updated` is 0."""
-    return forward_flops(weights, tokens) * (2.0 + updated)
+    updating = ratio.ALWAYS if np.all(updated == 1.0) else ratio.Updating(weight_gradient=updated)
+    return forward_flops(weights, tokens) * ratio.total_to_forward(np.inf, update=0.0, updating=updating)
 
 
 def gemm_seconds(cluster: Cluster, tokens: Any, flops: Any) -> np.ndarray:

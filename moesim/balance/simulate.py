@@ -22,12 +22,11 @@ from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, SHARE, check
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
 
 # A block of seeds whose (seed, domain, expert) arrays stay in a core's cache is stepped at once.
 CELLS_IN_CACHE = 2**18
 GROUPS = ("world", "routing", "structure", "sampling", "placement", "cluster")
-OTHERS = ("figures", "choices", "experiment")  # keys of a config that say nothing about the run
+OTHERS = ("figures", "choices", "experiment", "verb")  # keys of a config that say nothing about the run
 DEFAULTS = {
     "steps": 1000,
     "tokens_per_step": 2.0**22,
@@ -488,14 +487,3 @@ def simulate(config: Mapping[str, Any], progress: Any = None) -> xr.Dataset:
     from moesim.balance.output import dataset
 
     return dataset(outcomes(config, progress), complete(config))
-
-
-def run(config: Mapping[str, Any]) -> tuple[xr.Dataset, list[tuple[str, Figure]], str]:
-    """Run a resolved config: the Dataset, its figures by name, and a table for the console.
-
-    With `policies` (name -> replaced groups) the policies run on the same draws and gain a dim; with `sweep` they run
-    over worlds (see `study`); with a trace as world the recorded loads are replayed. Raises InputError for bad input.
-    """
-    from moesim.balance import study
-
-    return study.run(config)

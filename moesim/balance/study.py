@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim import config as files
-from moesim.balance import output, simulate, trace
+from moesim.balance import simulate, trace
 from moesim.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
 
 # Axis of a study -> where its value goes in the config.
 AXES = {
@@ -39,19 +38,6 @@ def with_policy(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
         own = out.get(group, {})
         out[group] = files.read(group, choice) if isinstance(choice, str) else {**own, **choice}
     return out
-
-
-def run(config: Mapping[str, Any]) -> tuple[xr.Dataset, list[tuple[str, Figure]], str]:
-    """See `simulate.run`."""
-    from moesim.balance import figures
-
-    if config.get("sweep"):
-        data = study(config)
-        return data, figures.of_study(data), study_table(data)
-    data = compared(config)
-    if trace.is_trace(config):
-        return data, figures.of_trace(data), trace_table(data)
-    return data, figures.of_run(data), output.table(data)
 
 
 def compared(config: Mapping[str, Any]) -> xr.Dataset:
