@@ -95,3 +95,27 @@ def root(f: Callable[..., Any], context: Context, low: np.ndarray, high: np.ndar
             tolerances={"xatol": 1e-12, "xrtol": 4e-16, "fatol": 0.0, "frtol": 0.0},
         )
     return np.asarray(found.x), np.asarray(found.success)
+
+
+def minimum(
+    f: Callable[..., Any], context: Context, low: np.ndarray, middle: np.ndarray, high: np.ndarray, where: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The minimum of f bracketed by low < middle < high and whether it was found, in the cells `where`; NaN elsewhere.
+
+    By `scipy.optimize.elementwise.find_minimum`, to the rounding of f.
+    """
+    from scipy.optimize import elementwise
+
+    x, found = np.full(np.shape(where), np.nan), np.zeros(np.shape(where), bool)
+    if where.any():
+        names = [name for name, value in context.items() if np.ndim(value)]
+        fixed = {name: value for name, value in context.items() if not np.ndim(value)}
+        args = tuple(np.broadcast_to(context[name], where.shape)[where] for name in names)
+        with np.errstate(all="ignore"):
+            result = elementwise.find_minimum(
+                lambda x, *cells: np.asarray(f(x, {**fixed, **dict(zip(names, cells, strict=True))})),
+                (low[where], middle[where], high[where]),
+                args=args,
+            )
+        x[where], found[where] = result.x, result.success
+    return x, found

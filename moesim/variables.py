@@ -76,16 +76,22 @@ _PREFIXES = {"optimal_": "compute-optimal ", "best_": "at the best sparsity: "}
 
 
 def check(owner: str, name: str, value: Any, domain: Domain) -> Any:
-    """Return `value` unchanged if it is numeric and inside `domain`; raise InputError otherwise."""
-    try:
-        values = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise InputError(f"{owner}: {name}={value!r} is not a number; it takes {domain.text}") from None
+    """`value` as float, float array or DataArray if it is numeric and inside `domain`; InputError otherwise."""
+    values = np.asarray(value)
+    numbers = values.dtype.kind in "iuf" or (values.dtype.kind == "O" and all(map(_is_number, values.flat)))
+    if not numbers:
+        raise InputError(f"{owner}: {name}={value!r} is not a number; it takes {domain.text}")
+    values = values.astype(float, copy=False)
     good = domain.contains(values)
-    if values.dtype == bool or not good.all():
-        bad = values if values.ndim == 0 else values[~good].flat[0]
-        raise InputError(f"{owner}: {name}={bad:g} is outside its domain; it takes {domain.text}")
-    return value
+    if not good.all():
+        raise InputError(f"{owner}: {name}={values[~good].flat[0]:g} is outside its domain; it takes {domain.text}")
+    if hasattr(value, "dims"):
+        return value.astype(float)
+    return values if values.ndim else float(values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def stamp(dataset: xr.Dataset) -> xr.Dataset:

@@ -1,8 +1,7 @@
-"""Coefficient, Form, Law and the registry: what a published formula needs so that everything else can use it."""
+"""Law and the registry of loss formulas."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -12,52 +11,10 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.variables import POSITIVE, VARIABLES, Domain, check
+from moesim.forms import Coefficient, Form
+from moesim.variables import VARIABLES, check
 
-
-@dataclass(frozen=True)
-class Coefficient:
-    """One coefficient of a form, declared once.
-
-    `unit`, `domain` (accepted values) and `typical` (a range where fits start; tests and docs use it too).
-    """
-
-    unit: str = "1"
-    typical: tuple[float, float] = (0.1, 10.0)
-    domain: Domain = POSITIVE
-
-
-@dataclass(frozen=True)
-class Form:
-    """A published formula: a plain function with its declared coefficients and its source."""
-
-    name: str
-    function: Callable[..., Any]
-    source: str
-    coefficients: Mapping[str, Coefficient]
-    inputs: tuple[str, ...]
-    reports: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, function: Callable[..., Any], source: str, coefficients: Mapping[str, Coefficient], **extra) -> Form:
-        """The Form of a function whose positional arguments are inputs and whose keyword-only ones are coefficients."""
-        kinds = {name: p.kind for name, p in inspect.signature(function).parameters.items()}
-        declared = [name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY]
-        if set(declared) != set(coefficients):
-            raise TypeError(f"{function.__name__}: declared coefficients {list(coefficients)} != arguments {declared}")
-        inputs = tuple(name for name, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY)
-        return cls(function.__name__, function, source, {c: coefficients[c] for c in declared}, inputs, **extra)
-
-    def check_coefficients(self, owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values in declared order; InputError for an unknown, missing, non-numeric or out-of-domain one."""
-        takes = f"it takes {', '.join(self.coefficients)}"
-        for name in values:
-            if name not in self.coefficients:
-                raise InputError(f"{owner}: unknown coefficient {name!r}; {takes}")
-        missing = [name for name in self.coefficients if values.get(name) is None]
-        if missing:
-            raise InputError(f"{owner}: no value for coefficient {missing[0]!r}; {takes}; give {missing[0]}=NUMBER")
-        return {c: check(owner, c, values[c], spec.domain) for c, spec in self.coefficients.items()}
+__all__ = ["FORMS", "Coefficient", "Form", "Law", "law"]
 
 
 FORMS: dict[str, Form] = {}

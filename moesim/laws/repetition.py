@@ -16,8 +16,9 @@ import numpy as np
 
 from moesim.elementwise import crossing
 from moesim.errors import InputError
+from moesim.forms import Coefficient, Form
 from moesim.laws.derivative import Dual
-from moesim.laws.law import Coefficient, Form, Law
+from moesim.laws.law import Law
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 
 REPETITIONS: dict[str, Form] = {}

@@ -1,0 +1,101 @@
+"""From a coefficient file in conf/law/ or conf/repetition/, or one of your own, to a Law or a Repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moesim import config
+from moesim.errors import InputError
+from moesim.laws.law import FORMS, Form, Law
+from moesim.laws.repetition import REPETITIONS, Repetition
+from moesim.variables import VARIABLES
+
+# The keys of a file: the type of each, in words and for isinstance.
+_MAPPING, _LIST, _TEXT = ("a mapping", Mapping), ("a list", (list, tuple)), ("a text", str)
+_SHARED = {"form": _TEXT, "coefficients": _MAPPING, "source": _TEXT, "marking": _TEXT, "caveats": _LIST}
+_LAW_KEYS = {**_SHARED, "definitions": _MAPPING, "data_range": _MAPPING}
+_REPETITION_KEYS = {**_SHARED, "excess": _TEXT}
+
+
+def load_law(name_or_path: str | Path, **coefficients: Any) -> Law:
+    """The law of `conf/law/NAME.yaml` or of a YAML file given by its path; keyword arguments replace its coefficients.
+
+    Coefficients without a value in the file (null) must be given. Raises InputError for a bad file or coefficient.
+    """
+    return law_from(name_or_path, _replaced(config.read("law", name_or_path), coefficients))
+
+
+def law_from(name: str | Path, mapping: Mapping[str, Any]) -> Law:
+    """A Law called `name` from the content of its file: form, coefficients and what is known about them.
+
+    Keys: `form` and `coefficients` (required), `source`, `marking`, `caveats` (list), `definitions` (symbol: what it
+    means there), `data_range` (variable: [lowest, highest]).
+    """
+    owner, known = f"law {name}", _known(f"law {name}", mapping, _LAW_KEYS, FORMS)
+    ranges = known.pop("data_range", {})
+    return Law(_title(name), **known, data_range={v: _interval(owner, v, ranges[v]) for v in ranges})
+
+
+def load_repetition(name_or_path: str | Path, excess: str | None = None, **coefficients: Any) -> Repetition:
+    """The repetition of `conf/repetition/NAME.yaml` or of a path; keyword arguments replace its coefficients.
+
+    `excess` (none, active or total) replaces the file's. Raises InputError for a bad file or coefficient.
+    """
+    content = _replaced(config.read("repetition", name_or_path), coefficients)
+    return repetition_from(name_or_path, content if excess is None else {**content, "excess": excess})
+
+
+def repetition_from(name: str | Path, mapping: Mapping[str, Any]) -> Repetition:
+    """A Repetition called `name` from the content of its file.
+
+    Keys: `form` and `coefficients` (required), `excess` (none, active or total), `source`, `marking`, `caveats` (list).
+    """
+    return Repetition(_title(name), **_known(f"repetition {name}", mapping, _REPETITION_KEYS, REPETITIONS))
+
+
+def _title(name: str | Path) -> str:
+    return Path(name).stem if str(name).endswith((".yaml", ".yml")) else str(name)
+
+
+def _replaced(content: Mapping[str, Any], coefficients: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not coefficients or not isinstance(content.get("coefficients"), Mapping):
+        return content
+    return {**content, "coefficients": {**content["coefficients"], **coefficients}}
+
+
+def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], forms: Mapping[str, Form]) -> dict:
+    """The mapping with its form looked up and its lists made tuples; InputError for a bad key, type or form."""
+    _check_keys(owner, mapping, keys)
+    if mapping["form"] not in forms:
+        raise InputError(f"{owner}: unknown form {mapping['form']!r}; there are {', '.join(forms)}")
+    given = {key: tuple(value) if keys[key] is _LIST else value for key, value in mapping.items()}
+    return {**given, "form": forms[mapping["form"]], "coefficients": dict(mapping["coefficients"])}
+
+
+def _check_keys(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple]) -> None:
+    takes = f"it takes {', '.join(keys)}"
+    for key, value in mapping.items():
+        if key not in keys:
+            raise InputError(f"{owner}: unknown key {key!r}; {takes}")
+        if not isinstance(value, keys[key][1]):
+            raise InputError(f"{owner}: {key}={value!r} is not {keys[key][0]}; write it as {keys[key][0]}")
+    for key in ("form", "coefficients"):
+        if key not in mapping:
+            raise InputError(f"{owner}: no key {key!r}; {takes}; add {key}")
+
+
+def _interval(owner: str, variable: str, bounds: Any) -> tuple[float, float]:
+    """(lowest, highest) of a variable of the table."""
+    if variable not in VARIABLES:
+        raise InputError(f"{owner}: data_range names {variable!r}; it takes {', '.join(VARIABLES)}")
+    try:
+        low, high = (float(bound) for bound in bounds)
+    except (TypeError, ValueError):
+        low, high = np.nan, np.nan
+    if not low <= high:
+        raise InputError(f"{owner}: data_range of {variable} is {bounds!r}; it takes [lowest, highest], two numbers")
+    return low, high

@@ -1,0 +1,112 @@
+"""A law, a repetition and an architecture put together: the loss of a run of given compute, size, sparsity and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.laws.derivative import Dual
+from moesim.laws.law import Law
+from moesim.laws.load import load_law, load_repetition
+from moesim.laws.repetition import Repetition, taught_params
+from moesim.models.architecture import Architecture, load_architecture
+
+_PARTS = {
+    "law": (Law, load_law),
+    "repetition": (Repetition, load_repetition),
+    "architecture": (Architecture, load_architecture),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What planning sweeps: a loss law, what repeated data is worth, and how parameters and FLOPs are counted.
+
+    Each part may be given by the name of its file in `conf/`. In the methods, `log_size` is the architecture's log
+    size and `cell` maps compute, sparsity, unique_tokens and any coefficient that varies (`law.NAME`,
+    `repetition.NAME`, `architecture.NAME`) to numbers or arrays that broadcast; nothing is validated there.
+    """
+
+    law: Law
+    repetition: Repetition
+    architecture: Architecture
+
+    def __init__(self, law: Law | str, repetition: Repetition | str = "none", architecture: Any = "proportional"):
+        for name, given in {"law": law, "repetition": repetition, "architecture": architecture}.items():
+            kind, load = _PARTS[name]
+            part = load(given) if isinstance(given, str) else given
+            if not isinstance(part, kind):
+                raise InputError(f"Model: {name}={given!r}; it takes a name or a moesim {kind.__name__}")
+            object.__setattr__(self, name, part)
+
+    def varying(self) -> dict[str, Any]:
+        """The coefficients and fields that are arrays, by the name that cells give them."""
+        return {f"{part}.{name}": value for part, name, value in self._named() if np.ndim(value)}
+
+    def at(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Every quantity of the run: parameters, experts, FLOPs per token, tokens and what the cell gives."""
+        described = self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))
+        return {
+            **described,
+            "compute": cell["compute"],
+            "unique_tokens": cell["unique_tokens"],
+            "tokens": cell["compute"] / described["flops_per_token"],
+        }
+
+    def loss(self, log_size: Any, cell: Mapping[str, Any]) -> Any:
+        """Loss in nat/token; with a repetition that measures excess, the cell must come from `with_taught_params`."""
+        quantities, penalty = self.repetition.apply(
+            self.at(log_size, cell), cell.get("taught_params", np.inf), self._values("repetition", cell)
+        )
+        inputs = {name: quantities[name] for name in self.law.inputs}
+        return self.law.form.function(**inputs, **self.law_coefficients(cell)) + penalty
+
+    def slope(self, log_size: Any, cell: Mapping[str, Any]) -> np.ndarray:
+        """dL / d log size at constant compute."""
+        loss = self.loss(Dual(log_size, 1.0), cell)
+        return np.broadcast_to(loss.tangent, np.shape(loss.value))
+
+    def report(self, name: str, log_size: Any, cell: Mapping[str, Any]) -> Any:
+        """A further quantity that the law reports."""
+        quantities = self.at(log_size, cell)
+        inputs = {key: quantities[key] for key in self.law.inputs}
+        return self.law.form.reports[name](**inputs, **self.law_coefficients(cell))
+
+    def with_taught_params(self, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """The cell, with the parameters that its unique tokens can teach if the repetition asks for them."""
+        if not self.repetition.needs_taught_params or not np.isfinite(cell["unique_tokens"]).any():
+            return dict(cell)
+        matters = ("sparsity", "unique_tokens", "law.", "architecture.")
+        context = {name: value for name, value in cell.items() if name.startswith(matters)}
+        grid = self.architecture.log_size
+        log_size = taught_params(
+            self.law,
+            lambda x, at: self.architecture.describe(x, at["sparsity"], self.fields(at)),
+            context,
+            self.law_coefficients,
+            grid,
+        )
+        described = self.architecture.describe(np.maximum(log_size, grid[0]), cell["sparsity"], self.fields(cell))
+        return {**cell, "taught_params": self.repetition.counted(described)}
+
+    def law_coefficients(self, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """The law's coefficients in the cell."""
+        return self._values("law", cell)
+
+    def fields(self, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """The architecture's fields in the cell."""
+        return self._values("architecture", cell)
+
+    def _values(self, part: str, cell: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: cell.get(f"{part}.{name}", value) for name, value in self._mapping(part).items()}
+
+    def _mapping(self, part: str) -> Mapping[str, Any]:
+        own = getattr(self, part)
+        return own.fields if part == "architecture" else own.coefficients
+
+    def _named(self):
+        return ((part, name, value) for part in _PARTS for name, value in self._mapping(part).items())

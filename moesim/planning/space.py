@@ -1,0 +1,149 @@
+"""Axes of a sweep: a number, a list, `{linspace: [first, last, n]}` or `{geomspace: [first, last, n]}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.variables import VARIABLES, check
+
+if TYPE_CHECKING:
+    from moesim.planning.model import Model
+
+_RANGES = {"linspace": np.linspace, "geomspace": np.geomspace}
+_ACCEPTED = "a number, a list of numbers, {linspace: [first, last, n]} or {geomspace: [first, last, n]}"
+
+
+def axis(name: str, value: Any) -> Any:
+    """A number as float, anything else as 1-D float array of distinct values.
+
+    Raises InputError for text, booleans, empty or nested lists, repeated values and impossible ranges.
+    """
+    if isinstance(value, Mapping):
+        return _range(name, dict(value))
+    values = np.asarray(value, dtype=object)
+    bad = [v for v in values.flat if isinstance(v, bool | np.bool_ | str | bytes) or not np.isscalar(v)]
+    if bad or values.ndim > 1 or not values.size:
+        raise InputError(f"{name}: {bad[0] if bad else value!r} is not an axis; it takes {_ACCEPTED}")
+    try:
+        numbers = values.astype(float)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}: {value!r} is not an axis; it takes {_ACCEPTED}") from None
+    if numbers.ndim == 0:
+        return float(numbers)
+    distinct, counts = np.unique(numbers, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(f"{name}: the value {distinct[counts > 1][0]:g} stands twice; an axis takes distinct values")
+    return numbers
+
+
+def _range(name: str, value: dict) -> np.ndarray:
+    kind, arguments = next(iter(value.items()), (None, None))
+    if kind not in _RANGES or len(value) > 1:
+        raise InputError(f"{name}: {value!r} is not an axis; it takes {_ACCEPTED}")
+    ends = axis(f"{name}.{kind}", list(arguments)[:2]) if isinstance(arguments, list | tuple) else None
+    if ends is None or len(arguments) != 3 or len(ends) != 2:
+        raise InputError(f"{name}: {kind}: {arguments!r}; it takes [first, last, n] with two different ends")
+    first, last, n = *ends, arguments[2]
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 2:
+        raise InputError(f"{name}: {kind}: n={n!r}; it takes a whole number of points, 2 or more")
+    if not np.isfinite(ends).all() or (kind == "geomspace" and min(ends) <= 0):
+        raise InputError(f"{name}: {kind} from {first:g} to {last:g}; the ends must be finite, of geomspace above 0")
+    return _RANGES[kind](first, last, n)
+
+
+# Dims in Datasets: coefficients first, then these, then any other, the size axis last.
+_ORDER = ("compute", "sparsity", "experts", "unique_tokens")
+SIZES = ("active_params", "total_params")
+
+
+@dataclass(frozen=True)
+class Space:
+    """Axes aligned to common dims: what a model is evaluated on.
+
+    `sizes` maps each dim to its length, `coords` each dim that has one to its values, `context` each varying name to
+    an array with one axis per dim (of length 1 where it does not vary) or a number.
+    """
+
+    sizes: Mapping[str, int]
+    coords: Mapping[str, Any]
+    context: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, model: Model, axes: Mapping[str, Any]) -> Space:
+        """The space spanned by `axes` (name -> number, 1-D array, range or DataArray) and the model's own arrays.
+
+        A name is a variable that planning can vary or a field of the architecture. Raises InputError for anything
+        else, and for values outside the variable's domain or dims of different lengths.
+        """
+        fields = model.architecture.fields
+        accepted = (*_ORDER, *SIZES, *fields)
+        arrays = dict(model.varying())
+        for name, value in axes.items():
+            if name not in accepted:
+                raise InputError(f"axis {name!r}: no such axis; there are {', '.join(accepted)} and coefficients")
+            domain = VARIABLES[name].domain if name not in fields else model.architecture.form.coefficients[name].domain
+            values = value if hasattr(value, "dims") else axis(name, value)
+            arrays[f"architecture.{name}" if name in fields else name] = check("axis", name, values, domain)
+        return cls._aligned({name: _labelled(name, value) for name, value in arrays.items()}, model)
+
+    @classmethod
+    def _aligned(cls, arrays: Mapping[str, Any], model: Model) -> Space:
+        sizes, coords = {}, {}
+        for name, array in arrays.items():
+            for dim, length in array.sizes.items():
+                if sizes.setdefault(str(dim), length) != length:
+                    raise InputError(
+                        f"axis {name}: dim {dim!r} has length {length} here and {sizes[str(dim)]} elsewhere"
+                    )
+            coords.update({str(key): coord.variable for key, coord in array.coords.items()})
+        dims = sorted(sizes, key=_rank)
+        coords.update({name: ((), array.item()) for name, array in arrays.items() if not array.dims})
+        context = {name: _expanded(array, dims) for name, array in arrays.items()}
+        if "experts" in context:
+            active = model.architecture.describe(0.0, 0.0, model.fields(context))["active_experts"]
+            sparsity = 1.0 - active / context.pop("experts")
+            context["sparsity"] = check("axis experts", "sparsity", sparsity, VARIABLES["sparsity"].domain)
+        defaults = {"sparsity": 0.0, "unique_tokens": np.inf}
+        return cls({dim: sizes[dim] for dim in dims}, coords, {**defaults, **context})
+
+    def variable(self, array: Any, without: tuple[str, ...] = ()) -> tuple[list[str], np.ndarray]:
+        """Dims and values of an aligned array, without the dims along which it does not vary and those named."""
+        array = np.asarray(array)
+        if array.ndim == 0:
+            return [], array
+        kept = {
+            d: n for (d, n), own in zip(self.sizes.items(), array.shape, strict=True) if own == n and d not in without
+        }
+        return list(kept), array.reshape(list(kept.values()))
+
+
+def _rank(dim: str) -> tuple[int, ...]:
+    known = (*_ORDER, None, *SIZES)
+    return (known.index(dim) if dim in known else known.index(None) if dim in VARIABLES else -1,)
+
+
+def _labelled(name: str, value: Any) -> Any:
+    """A DataArray: of no dims for a number, along its own name (without prefix) for a 1-D array."""
+    import xarray as xr
+
+    if hasattr(value, "dims"):
+        return value
+    if np.ndim(value) == 0:
+        return xr.DataArray(value)
+    if np.ndim(value) > 1:
+        raise InputError(f"{name}: an array of {np.ndim(value)} dims needs names for them; give a DataArray")
+    dim = name.rpartition(".")[2]
+    return xr.DataArray(value, dims=[dim], coords={dim: value})
+
+
+def _expanded(array: Any, dims: list[str]) -> Any:
+    """The values with one axis for each of `dims`, of length 1 where the array has no such dim."""
+    if not array.dims:
+        return float(array)
+    own = [dim for dim in dims if dim in array.dims]
+    return array.transpose(*own).values.reshape([array.sizes.get(dim, 1) for dim in dims])
