@@ -1,0 +1,291 @@
+"""Many fits at once: each row of one batch is a fit of its own, from its own start, with its own weights and losses.
+
+Each step solves (H + lambda M) s = -gradient with the Gauss-Newton Hessian H of the objective and, as damping, the matrix
+M of iteratively reweighted least squares. M overestimates the curvature of Huber's function everywhere, so a damped
+step is safe, and H is exact near the optimum, so an undamped one is fast; both transform alike under a change of
+coefficients, so neither needs them scaled or their trade-offs removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moesim.fitting.objective import Objective
+from moesim.laws.derivative import Jet
+
+STATUSES = ("converged", "at bound", "stalled", "not finite")
+CONVERGED, AT_BOUND, STALLED, NOT_FINITE = range(4)
+
+_ELEMENTS = 2**15  # rows x runs evaluated together, so that the arrays of a formula stay in cache
+_LARGEST_STEP = 4.0
+_ROUNDING = 1e-15  # of a residual
+_SHEAR = 1e-4  # share of the damping that turns the step towards the gradient, out of narrow valleys
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The objective as a function of x: `predict(x, derive)` maps (rows, p) to losses (rows, runs), with Jets in the
+    index of x if `derive`; `penalty(x)` gives what is added to the objective with its first two derivatives in x, of
+    shapes (rows,), (rows, p), (rows, p); `lower` and `upper` are the box of x.
+    """
+
+    predict: Callable[[np.ndarray, bool], Any]
+    objective: Objective
+    lower: np.ndarray
+    upper: np.ndarray
+    penalty: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The data of each row: `observed` on the residual's scale and `weight`, each (runs,) for all or (rows, runs).
+
+    `held` marks entries of x that a row keeps at its start: (rows, p) or None.
+    """
+
+    observed: np.ndarray
+    weight: np.ndarray
+    held: np.ndarray | None = None
+
+    def of(self, index: np.ndarray | slice) -> Rows:
+        """Those rows only."""
+        pick = [a if a is None or a.ndim == 1 else a[index] for a in (self.observed, self.weight, self.held)]
+        return Rows(pick[0], pick[1], pick[2])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where each row ended: x (rows, p), objective, status (index into STATUSES), the largest cosine between the
+    residuals' pull and the effect of a coefficient (0 at a stationary point), and the number of steps; (rows,)."""
+
+    x: np.ndarray
+    objective: np.ndarray
+    status: np.ndarray
+    slope: np.ndarray
+    steps: np.ndarray
+
+
+def values(problem: Problem, x: np.ndarray, rows: Rows) -> np.ndarray:
+    """The objective at x, without derivatives: (rows,); inf where it is not finite."""
+    out = np.empty(len(x))
+    for cut in _cuts(len(x), rows.observed.shape[-1]):
+        part = rows.of(cut)
+        with np.errstate(all="ignore"):
+            predicted = np.broadcast_to(problem.predict(x[cut], False), (len(x[cut]), rows.observed.shape[-1]))
+            residual, _ = problem.objective.residual(predicted, part.observed)
+            out[cut] = np.vecdot(problem.objective.rho(residual)[0], part.weight)
+            out[cut] += 0.0 if problem.penalty is None else problem.penalty(x[cut])[0]
+    return np.where(np.isfinite(out), out, np.inf)
+
+
+def solve(
+    problem: Problem, x: np.ndarray, rows: Rows, tolerance: float = 1e-18, max_steps: int = 200, damping: float = 1.0
+) -> Solution:
+    """Minimise every row from x (rows, p).
+
+    A row is done when a full step would lower the objective by less than `tolerance` of it. Whether it ended at a
+    stationary point is then decided by the gradient alone, not by how the steps went.
+    """
+    state = _State.start(problem, np.clip(x, problem.lower, problem.upper), rows, damping)
+    for _ in range(max_steps):
+        active = np.flatnonzero(~state.done)
+        if not len(active):
+            break
+        for cut in _cuts(len(active), rows.observed.shape[-1]):
+            state.advance(active[cut], tolerance)
+    return state.solution()
+
+
+def _cuts(rows: int, runs: int) -> list[slice]:
+    size = max(1, _ELEMENTS // max(runs, 1))
+    return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
+
+
+class _State:
+    """Where every row stands: the last accepted point with its gradient, and the step to be tried from it."""
+
+    def __init__(self, problem: Problem, x: np.ndarray, rows: Rows, damping: float):
+        n, p = x.shape
+        self.problem, self.rows, self.x = problem, rows, x.copy()
+        self.objective, self.gradient, self.step = np.full(n, np.inf), np.zeros((n, p)), np.zeros((n, p))
+        self.slope, self.fraction, self.damping = np.zeros(n), np.ones(n), np.full(n, damping)
+        self.done, self.steps = np.zeros(n, bool), np.zeros(n, int)
+
+    @classmethod
+    def start(cls, problem: Problem, x: np.ndarray, rows: Rows, damping: float) -> _State:
+        state = cls(problem, x, rows, damping)
+        for cut in _cuts(len(x), rows.observed.shape[-1]):
+            index = np.arange(len(x))[cut]
+            terms = _Terms.at(problem, x[index], rows.of(index))
+            state.objective[index] = terms.total
+            state.done[index] = ~np.isfinite(terms.total)
+            state.renew(index, terms, x[index], np.isfinite(terms.total))
+        return state
+
+    def advance(self, index: np.ndarray, tolerance: float) -> None:
+        """Try the step of each row; take it, or shorten it for the next time."""
+        problem, before = self.problem, self.objective[index]
+        tried = np.clip(self.x[index] + self.fraction[index, None] * self.step[index], problem.lower, problem.upper)
+        terms = _Terms.at(problem, tried, self.rows.of(index))
+        promised = -self.slope[index] * self.fraction[index]
+        small = promised <= 1e-10 * before  # below this, differences of the objective are rounding: trust the step
+        gain = before - terms.total
+        taken = np.where(small, gain >= -1e-9 * before - _ROUNDING**2, gain > 1e-4 * promised)
+        taken &= np.isfinite(terms.total)
+        self.steps[index] += 1
+        self._tune(index, taken, gain, promised)
+        won = index[taken]
+        self.x[won], self.objective[won] = tried[taken], terms.total[taken]
+        self.renew(index, terms, self.x[index], taken)
+        self._finish(index, taken, tolerance)
+
+    def _tune(self, index: np.ndarray, taken: np.ndarray, gain: np.ndarray, promised: np.ndarray) -> None:
+        """Less damping after steps that kept their promise, more after steps that had to be shortened."""
+        full = self.fraction[index] == 1.0
+        quality = gain / np.where(promised > 0, promised, 1.0)
+        factor = np.where(full, np.where(quality > 0.4, 0.1, np.where(quality > 0.2, 0.5, 3.0)), 5.0)
+        factor = np.where(promised <= 1e-10 * self.objective[index], 0.1, factor)
+        old = self.damping[index]
+        self.damping[index] = np.where(taken, np.clip(np.where(factor > 1, np.maximum(old, 1e-2), old) * factor, 1e-9, 1e6), old)
+        # the minimum of the parabola through the value and slope here and the value there, within a factor
+        slope = np.where(np.isfinite(gain), promised / (2.0 * np.maximum(promised - np.where(np.isfinite(gain), gain, 0), 1e-300)), 0.25)
+        self.fraction[index] = np.where(taken, 1.0, self.fraction[index] * np.clip(slope, 0.1, 0.5))
+
+    def renew(self, index: np.ndarray, terms: _Terms, x: np.ndarray, taken: np.ndarray) -> None:
+        """Gradient and next step of the rows whose point is new."""
+        gradient, matrix = terms.derivatives(self.damping[index])
+        frozen = ((x <= self.problem.lower) & (gradient > 0)) | ((x >= self.problem.upper) & (gradient < 0))
+        if self.rows.held is not None:
+            frozen |= self.rows.held[index]
+        gradient = np.where(frozen, 0.0, gradient)
+        p = matrix.shape[1]
+        damping = self.damping[index]
+        matrix[:, range(p), range(p)] *= 1.0 + np.minimum(_SHEAR * damping, 1.0)[:, None]
+        step = _shortest(matrix, gradient, frozen)
+        won, gradient, step = index[taken], gradient[taken], step[taken]
+        self.gradient[won], self.step[won] = gradient, step
+        self.slope[won] = np.vecdot(gradient, step)
+
+    def _finish(self, index: np.ndarray, taken: np.ndarray, tolerance: float) -> None:
+        floor = self.rows.weight[..., :1].size and _ROUNDING**2 * self.rows.observed.shape[-1]
+        little = -self.slope[index] <= tolerance * self.objective[index] + floor
+        stuck = self.fraction[index] < 1e-12
+        self.done[index] = (taken & little & (self.damping[index] <= 1e-2)) | stuck
+
+    def solution(self) -> Solution:
+        """Check every row's gradient afresh."""
+        n = len(self.x)
+        slope, at_edge = np.empty(n), np.empty(n, bool)
+        for cut in _cuts(n, self.rows.observed.shape[-1]):
+            index = np.arange(n)[cut]
+            terms = _Terms.at(self.problem, self.x[index], self.rows.of(index))
+            slope[index], at_edge[index] = terms.stationarity(self.problem, self.x[index], self.rows.of(index).held)
+        status = np.where(slope <= STATIONARY, np.where(at_edge, AT_BOUND, CONVERGED), STALLED)
+        status = np.where(np.isfinite(self.objective) & np.isfinite(slope), status, NOT_FINITE)
+        return Solution(self.x, self.objective, status, slope, self.steps)
+
+
+STATIONARY = 1e-6
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """The objective's terms at a point: psi, curvature and weight of each run, and the effect of each entry of x."""
+
+    total: np.ndarray
+    residual: np.ndarray
+    psi: np.ndarray
+    curvature: np.ndarray
+    pull: np.ndarray
+    weight: np.ndarray
+    effects: list
+    penalty: tuple | None
+
+    @classmethod
+    def at(cls, problem: Problem, x: np.ndarray, rows: Rows) -> _Terms:
+        with np.errstate(all="ignore"):
+            loss = problem.predict(x, True)
+            shape = (len(x), rows.observed.shape[-1])
+            loss = loss if isinstance(loss, Jet) else Jet(loss, {})
+            residual, slope = problem.objective.residual(np.broadcast_to(loss.value, shape), rows.observed)
+            rho, psi, curvature, pull = problem.objective.rho(residual)
+            total = np.vecdot(rho, rows.weight)
+            effects = [loss.first[j] * slope if j in loss.first else None for j in range(x.shape[1])]
+            penalty = None if problem.penalty is None else problem.penalty(x)
+            total = total if penalty is None else total + penalty[0]
+            total = np.where(np.isfinite(total), total, np.inf)
+        return cls(total, residual, psi, curvature, pull, rows.weight, effects, penalty)
+
+    def derivatives(self, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(gradient (rows, p), H + damping M (rows, p, p))."""
+        n, p = len(self.total), len(self.effects)
+        gradient, matrix = np.zeros((n, p)), np.zeros((n, p, p))
+        with np.errstate(all="ignore"):
+            mass = (self.curvature + damping[:, None] * self.pull) * self.weight
+            force = self.psi * self.weight
+            effects = [None if e is None else np.broadcast_to(e, self.psi.shape) for e in self.effects]
+            for j, effect in enumerate(effects):
+                if effect is None:
+                    continue
+                gradient[:, j] = np.vecdot(force, effect)
+                heavy = mass * effect
+                for k in range(j + 1):
+                    if effects[k] is not None:
+                        matrix[:, j, k] = matrix[:, k, j] = np.vecdot(heavy, effects[k])
+        if self.penalty is not None:
+            gradient += self.penalty[1]
+            matrix[:, range(p), range(p)] += self.penalty[2]
+        return gradient, matrix
+
+    def stationarity(self, problem: Problem, x: np.ndarray, held: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """(largest |cosine| between the pull of the residuals and the effect of an entry of x, whether at the box)."""
+        gradient, _ = self.derivatives(np.zeros(len(x)))
+        low, high = (x <= problem.lower) & (gradient > 0), (x >= problem.upper) & (gradient < 0)
+        free = ~(low | high) if held is None else ~(low | high | held)
+        with np.errstate(all="ignore"):
+            force = self.psi * self.weight
+            force = np.sqrt(np.vecdot(force, self.psi))
+            noise = 1e-14 * np.sqrt(np.sum(self.weight, axis=-1))
+            cosine = np.zeros_like(gradient)
+            for j, effect in enumerate(self.effects):
+                size = 0.0 if effect is None else np.sqrt(np.vecdot(self.weight * effect, np.broadcast_to(effect, self.psi.shape)))
+                size = size + (0.0 if self.penalty is None else np.sqrt(self.penalty[2][:, j]))
+                excess = np.maximum(np.abs(gradient[:, j]) - size * noise, 0.0)
+                cosine[:, j] = excess / np.where(size * force > 0, size * force, 1.0)
+        at_edge = (low | high) if held is None else (low | high) & ~held
+        return np.where(free, cosine, 0.0).max(axis=1, initial=0.0), at_edge.any(axis=1)
+
+
+def _shortest(matrix: np.ndarray, gradient: np.ndarray, frozen: np.ndarray) -> np.ndarray:
+    """-matrix^-1 gradient with frozen entries 0 and no entry beyond the largest step; (rows, p).
+
+    Entries that would go further are held at the largest step and the others solved again, so that a coefficient which
+    hardly matters does not shorten the step of all.
+    """
+    step = _solved(matrix, -gradient, frozen)
+    long = np.abs(step) > _LARGEST_STEP
+    rows = np.flatnonzero(long.any(axis=1))
+    if len(rows):
+        kept = np.where(long[rows], np.clip(step[rows], -_LARGEST_STEP, _LARGEST_STEP), 0.0)
+        right = -gradient[rows] - np.einsum("rij,rj->ri", np.nan_to_num(matrix[rows]), kept)
+        again = kept + _solved(matrix[rows], right, frozen[rows] | long[rows])
+        again /= np.maximum(np.abs(again).max(axis=1, keepdims=True) / _LARGEST_STEP, 1.0)
+        worse = np.vecdot(again, gradient[rows]) > 0
+        short = step[rows] * (_LARGEST_STEP / np.abs(step[rows]).max(axis=1, keepdims=True))
+        step[rows] = np.where(worse[:, None], short, again)
+    return step
+
+
+def _solved(matrix: np.ndarray, right: np.ndarray, frozen: np.ndarray) -> np.ndarray:
+    """matrix^-1 right with frozen entries 0; the matrix is scaled to a unit diagonal first."""
+    p = right.shape[1]
+    diagonal = matrix[:, range(p), range(p)]
+    usable = np.isfinite(diagonal) & (diagonal > 0) & ~frozen
+    scale = np.where(usable, 1.0 / np.sqrt(np.where(usable, diagonal, 1.0)), 0.0)
+    scaled = np.nan_to_num(matrix) * scale[:, :, None] * scale[:, None, :]
+    scaled[:, range(p), range(p)] = 1.0 + 1e-13
+    return np.linalg.solve(scaled, (np.nan_to_num(right) * scale)[..., None])[..., 0] * scale
