@@ -13,6 +13,7 @@ import numpy as np
 
 Context = Mapping[str, Any]
 CELLS_IN_CACHE = 2**17
+CELLS_IN_SCAN = 2**19
 
 
 def shape_of(context: Context) -> tuple[int, ...]:
@@ -47,7 +48,7 @@ def _along_grid(f: Callable[..., Any], context: Context, grid: np.ndarray, reduc
     """reduce(f over the grid as last axis) for every cell, block by block."""
     shape = shape_of(context)
     out = None
-    for block in blocks(shape, max(1, CELLS_IN_CACHE // len(grid))):
+    for block in blocks(shape, max(1, CELLS_IN_SCAN // len(grid))):
         cell = {name: value[..., None] if np.ndim(value) else value for name, value in parts(context, block).items()}
         with np.errstate(all="ignore"):
             values = np.asarray(f(grid, cell))

@@ -1,7 +1,7 @@
 """What loss a run will reach: published laws, and what repetition does to them."""
 
 from moesim.laws import dense, moe, pruned, repetition
-from moesim.laws.law import FORMS, Coefficient, Form, Law, law
+from moesim.laws.law import FORMS, Coefficient, Form, Law
 from moesim.laws.load import law_from, load_law, load_repetition, repetition_from
 from moesim.laws.repetition import REPETITIONS, Repetition
 
@@ -13,7 +13,6 @@ __all__ = [
     "Law",
     "Repetition",
     "dense",
-    "law",
     "law_from",
     "load_law",
     "load_repetition",

@@ -8,8 +8,6 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-import numpy as np
-
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
 from moesim.variables import VARIABLES, check
@@ -95,12 +93,5 @@ class Law:
         for name in self.inputs:
             if name not in inputs:
                 raise InputError(f"{self.name}: no value for input {name!r}; {takes}")
-        values = {name: numeric(check(self.name, name, inputs[name], VARIABLES[name].domain)) for name in self.inputs}
+        values = {name: check(self.name, name, inputs[name], VARIABLES[name].domain) for name in self.inputs}
         return function(**values, **self.coefficients)
-
-
-def numeric(value: Any) -> Any:
-    """A list or integer as float array or number, so that formulas can raise it to negative powers."""
-    if isinstance(value, (int, float)):
-        return float(value)
-    return value.astype(float) if hasattr(value, "astype") else np.asarray(value, dtype=float)

@@ -260,7 +260,7 @@ def hossain2025(total_params, tokens, sparsity, *, e, gamma, a, alpha, c, b, bet
     """L = e (1-S)^gamma + (a (1-S)^alpha + c S)/N^alpha + b/D^beta.
 
     N: total parameters; S: sparsity. At S = 0 it is hoffmann2022, whose constants it reuses; it was not fitted to
-    MoE runs at scale. With a > c sparsity at fixed N lowers the loss: no cost of sparsity below S = 1.
+    MoE runs at scale. With a alpha > c, as published, the loss at fixed N falls up to S = 1.
     """
     N, D, active = total_params, tokens, 1.0 - sparsity
     return e * active**gamma + (a * active**alpha + c * sparsity) * N**-alpha + b * D**-beta

@@ -53,9 +53,9 @@ def repeats(amount, unique):
 
 
 def decayed(times, scale):
-    """Worth of `times` repeats whose value decays exponentially: scale (1 - exp(-times/scale)); `times` if scale=inf."""
-    finite = np.where(np.isinf(scale), 1.0, scale)
-    return np.where(np.isinf(scale), times, -finite * np.expm1(-times / finite))
+    """Worth of `times` repeats of decaying value: scale (1 - exp(-times/scale)), or `times` if scale is inf."""
+    finite = np.minimum(scale, 1e300)  # not np.where, which would strip a DataArray of its dims
+    return -finite * np.expm1(-times / finite)
 
 
 @repetition("no penalty: a repeated token is worth a new one")
@@ -229,8 +229,10 @@ def taught_params(
         at = path(Dual(x, 1.0), cell)
         flops, unique = at["flops_per_token"], cell["unique_tokens"]
         unique = np.where(np.isinf(unique), 1.0, unique)
-        inputs = {**at, "tokens": Dual(unique, -unique * flops.tangent / flops.value)}
-        return law.form.function(**{name: inputs[name] for name in law.inputs}, **coefficients(cell)).tangent
+        tokens = Dual(unique, -unique * flops.tangent / flops.value)
+        inputs = {**at, "tokens": tokens, "compute": flops.value * unique}
+        loss = law.form.function(**{name: inputs[name] for name in law.inputs}, **coefficients(cell))
+        return np.broadcast_to(loss.tangent, np.shape(loss.value))
 
     solved = crossing(slope, context, log_size)
     return np.where(np.isinf(context["unique_tokens"]), np.inf, solved)

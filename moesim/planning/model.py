@@ -90,8 +90,9 @@ class Model:
             self.law_coefficients,
             grid,
         )
-        described = self.architecture.describe(np.maximum(log_size, grid[0]), cell["sparsity"], self.fields(cell))
-        return {**cell, "taught_params": self.repetition.counted(described)}
+        at = np.where(np.isinf(log_size), grid[0], log_size)
+        counted = self.repetition.counted(self.architecture.describe(at, cell["sparsity"], self.fields(cell)))
+        return {**cell, "taught_params": np.where(np.isposinf(log_size), np.inf, counted)}
 
     def law_coefficients(self, cell: Mapping[str, Any]) -> dict[str, Any]:
         """The law's coefficients in the cell."""

@@ -1,0 +1,113 @@
+"""The driver of `moesim sweep`: a resolved config to a Dataset, its figures and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.laws.load import law_from, load_law, load_repetition, repetition_from
+from moesim.models.architecture import architecture_from, load_architecture
+from moesim.output.result import Result
+from moesim.planning import figures, tables
+from moesim.planning.model import Model
+from moesim.planning.optimum import optimum
+from moesim.planning.space import axis
+from moesim.planning.sweep import sweep
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_COMPARED = ("law", "repetition", "excess", "architecture")
+_EXTRAPOLATED = {
+    "extrapolated": "the runs",
+    "optimal_extrapolated": "the optima",
+    "best_extrapolated": "the runs at the best sparsity",
+}
+_POINTS, _MARGIN = 161, 10.0
+
+
+def run(config: Mapping[str, Any]) -> Result:
+    """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
+    space = dict(config["space"])
+    bounds = space.pop("sparsity_bounds")
+    axes = {name: value for name, value in space.items() if value is not None}
+    dataset = _compared(config, axes, bounds) if config["compare"] else _swept(_model(config, {}), axes, bounds)
+    dataset = dataset.assign_attrs(_citation(config))
+    drawn = figures.draw(dataset) if config["figures"] else {}
+    compared = list(config["compare"])
+    text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
+    return Result(dataset, text, figures=drawn, warnings=_warnings(dataset))
+
+
+def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
+    """The config's model, with the compared choices put in by name (an excess also into the config's repetition)."""
+    names, excess = config["choices"], chosen.get("excess")
+    own = _axes(config["repetition"], "coefficients") | ({"excess": excess} if excess else {})
+    return Model(
+        load_law(chosen["law"]) if "law" in chosen else law_from(names["law"], _axes(config["law"], "coefficients")),
+        load_repetition(chosen["repetition"], excess=excess)
+        if "repetition" in chosen
+        else repetition_from(names["repetition"], own),
+        load_architecture(chosen["architecture"])
+        if "architecture" in chosen
+        else architecture_from(names["architecture"], _axes(config["architecture"], "fields")),
+    )
+
+
+def _axes(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The mapping with the lists and ranges under `key` read as axes."""
+    values = content.get(key) or {}
+    ranged = {n: axis(f"{key}.{n}", v) if isinstance(v, list | dict) else v for n, v in values.items()}
+    return {**content, key: ranged}
+
+
+def _swept(model: Model, axes: dict[str, Any], bounds: Any) -> xr.Dataset:
+    if not {"active_params", "total_params"} & set(axes):
+        found = optimum(model, best=False, **axes).optimal_active_params
+        axes = {**axes, "active_params": np.geomspace(found.min() / _MARGIN, found.max() * _MARGIN, _POINTS)}
+    return sweep(model, sparsity_bounds=bounds, **axes)
+
+
+def _compared(config: Mapping[str, Any], axes: dict[str, Any], bounds: Any) -> xr.Dataset:
+    """The optima of every combination of the compared choices, along one dim for each."""
+    import xarray as xr
+
+    compare = {name: list(values) for name, values in config["compare"].items()}
+    if unknown := [name for name in compare if name not in _COMPARED]:
+        raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
+    found = [
+        optimum(_model(config, chosen), sparsity_bounds=bounds, **axes).expand_dims({n: [v] for n, v in chosen.items()})
+        for chosen in _combinations(compare)
+    ]
+    combined = xr.combine_by_coords(
+        found, combine_attrs="override", join="outer", compat="no_conflicts", coords="minimal", data_vars="all"
+    )
+    return combined.sel(compare)  # in the order given, not by name
+
+
+def _combinations(compare: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
+    return (dict(zip(compare, values, strict=True)) for values in product(*compare.values()))
+
+
+def _citation(config: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        f"{part}{suffix}": str(value)
+        for part in ("law", "repetition", "architecture")
+        for suffix, value in (("", config["choices"][part]), ("_source", config[part].get("source", "")))
+        if value
+    }
+
+
+def _warnings(dataset: xr.Dataset) -> tuple[str, ...]:
+    """One line on extrapolation, one on cells without a result."""
+    out = []
+    outside = {what: dataset[name].mean().item() for name, what in _EXTRAPOLATED.items() if name in dataset}
+    if any(outside.values()):
+        shares = ", ".join(f"{share:.0%} of {what}" for what, share in outside.items() if share)
+        out.append(f"outside the data range of law {dataset.attrs['law']}: {shares} (variables *extrapolated)")
+    failed = int((dataset.optimum_status == "failed").sum()) if "optimum_status" in dataset else 0
+    return (*out, f"{failed} optima were not found (optimum_status)") if failed else tuple(out)

@@ -1,0 +1,471 @@
+"""Published laws: numbers printed for them, and what every one of them must do."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import moesim
+from moesim import config
+from moesim.errors import InputError
+from moesim.laws import FORMS, Law, law_from, load_law
+from moesim.laws.derivative import Dual
+from moesim.laws.moe import clark2022_effective_params, saturated
+from moesim.variables import POSITIVE, REAL, VARIABLES
+
+LAWS = {name: load_law(name) for name in config.choices("law")}
+each_law = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+
+# Where the laws are tried: an inner range of each input.
+RANGES = {
+    "compute": (1e19, 1e22),
+    "active_params": (1e7, 1e10),
+    "total_params": (1e8, 1e11),
+    "nonembedding_params": (1e8, 1e11),
+    "tokens": (1e9, 1e12),
+    "sparsity": (0.01, 0.98),
+    "density": (0.05, 0.95),
+    "experts": (2.0, 256.0),
+    "active_experts": (1.0, 16.0),
+    "shared_ratio": (0.01, 0.9),
+    "activation_ratio": (0.01, 0.9),
+    "granularity": (1.0, 16.0),
+}
+
+
+def points(law, count=5, seed=0):
+    """`count` values of each input of the law, independent and log-uniform over its range."""
+    rng = np.random.default_rng(seed)
+    return {name: np.exp(rng.uniform(*np.log(RANGES[name]), count)) for name in law.inputs}
+
+
+# ---------------------------------------------------------------- numbers
+
+LOSSES = [
+    # law, inputs, loss, tolerance
+    # Abnar et al. 2025, eq. 6 at Table 3
+    ("abnar2025", {"total_params": 18.8e9, "tokens": 110.2e9, "sparsity": 0.98}, 2.16934, 1e-5),
+    # Besiroglu et al. 2024, at the optimum for 1e20 FLOP
+    ("besiroglu2024", {"total_params": 8.535e8, "tokens": 1.953e10}, 2.5534, 2e-4),
+    # Ludziejewski et al. 2025, at the optima for 1e20 FLOP
+    ("ludziejewski2025", {"active_params": 1.727e9, "tokens": 9.651e9, "experts": 1}, 2.5897, 2e-4),
+    ("ludziejewski2025", {"active_params": 0.990e9, "tokens": 16.84e9, "experts": 8}, 2.5291, 3e-4),
+    ("ludziejewski2025", {"active_params": 0.674e9, "tokens": 24.72e9, "experts": 32}, 2.4724, 3e-4),
+    # Clark et al. 2022, official run
+    ("clark2022_sbase_refit", {"active_params": 368123904, "experts": 64}, 2.2108, 0.02),
+    # Krajewski et al. 2024, Table 2, N by the formula of the paper
+    ("krajewski2024", {"nonembedding_params": 43e9, "tokens": 28.94e9, "granularity": 16}, 2.491, 0.025),
+]
+
+
+@pytest.mark.parametrize(("name", "inputs", "loss", "tolerance"), LOSSES)
+def test_published_losses(name, inputs, loss, tolerance):
+    assert load_law(name)(**inputs) == pytest.approx(loss, abs=tolerance)
+
+
+OPTIMA = [
+    # law, compute, N*, D*, L* of the Chinchilla form, four digits
+    ("hoffmann2022", 1e20, 6.449e8, 2.585e10, 2.5998),
+    ("hoffmann2022", 1e21, 1.824e9, 9.136e10, 2.3289),
+    ("hoffmann2022", 5.76e23, 3.219e10, 2.982e12, 1.9307),
+    ("hoffmann2022_tex", 1e20, 7.741e8, 2.153e10, 2.5533),
+    ("hoffmann2022_tex", 1e21, 2.215e9, 7.526e10, 2.2954),
+    ("hoffmann2022_tex", 5.76e23, 4.031e10, 2.382e12, 1.9184),
+    ("besiroglu2024", 1e20, 8.535e8, 1.953e10, 2.5534),
+    ("besiroglu2024", 1e21, 2.778e9, 5.999e10, 2.3055),
+    ("besiroglu2024", 5.76e23, 7.225e10, 1.329e12, 1.9744),
+    # Muennighoff et al. 2023, notebook
+    ("muennighoff2023", 5.76e23, 69962173313.5, 1372170066384.2, None),
+]
+
+
+def chinchilla_optimum(compute, A, alpha, B, beta):
+    """N and D that minimise A/N^alpha + B/D^beta at 6 N D = compute, in closed form."""
+    G = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
+    return G * (compute / 6) ** (beta / (alpha + beta)), (compute / 6) ** (alpha / (alpha + beta)) / G
+
+
+@pytest.mark.parametrize(("name", "compute", "params", "tokens", "loss"), OPTIMA)
+def test_chinchilla_optima(name, compute, params, tokens, loss):
+    law = load_law(name)
+    found = chinchilla_optimum(compute, **{k: v for k, v in law.coefficients.items() if k != "E"})
+    assert found == pytest.approx((params, tokens), rel=4e-4 if loss else 1e-8)
+    assert loss is None or law(total_params=found[0], tokens=found[1]) == pytest.approx(loss, abs=1e-4)
+
+
+ABNAR_MINIMA = {
+    # Abnar et al. 2025 with N_a = (1 - S) N: S -> N*, D* in billions and L*, at 3e19 and at 1e20 FLOP
+    0: (0.329, 15.2, 2.8087, 0.639, 26.1, 2.5885),
+    0.25: (0.400, 16.7, 2.7649, 0.787, 28.2, 2.5521),
+    0.5: (0.532, 18.8, 2.7090, 1.07, 31.3, 2.5054),
+    0.75: (0.891, 22.5, 2.6276, 1.84, 36.3, 2.4368),
+    0.9: (1.85, 27.0, 2.5425, 3.97, 42.0, 2.3638),
+    0.95: (3.34, 29.9, 2.4916, 7.34, 45.4, 2.3191),
+    0.98: (7.58, 33.0, 2.4376, 17.1, 48.8, 2.2708),
+}
+
+
+@pytest.mark.parametrize("sparsity", ABNAR_MINIMA)
+@pytest.mark.parametrize(("compute", "at"), [(3e19, 0), (1e20, 3)])
+def test_abnar_minima_of_the_naive_reading(sparsity, compute, at):
+    params = np.geomspace(1e8, 1e11, 100_001)
+    tokens = compute / (6 * (1 - sparsity) * params)
+    losses = load_law("abnar2025")(total_params=params, tokens=tokens, sparsity=sparsity)
+    best = losses.argmin()
+    expected = ABNAR_MINIMA[sparsity][at : at + 3]
+    assert (params[best] / 1e9, tokens[best] / 1e9, losses[best]) == pytest.approx(expected, rel=6e-3)
+    assert losses[best] == pytest.approx(expected[2], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("params", "best"), [(0.3e9, 0.645), (0.5e9, 0.769), (1e9, 0.872), (3e9, 0.951), (10e9, 0.983)]
+)
+def test_abnar_best_sparsity_at_fixed_params(params, best):
+    sparsity, law = np.linspace(0, 0.999, 10_000), load_law("abnar2025")
+
+    def at(compute):
+        tokens = compute / (6 * (1 - sparsity) * params)
+        return sparsity[law(total_params=params, tokens=tokens, sparsity=sparsity).argmin()]
+
+    assert at(1e20) == pytest.approx(best, abs=1e-3)
+    assert at(1e21) < at(1e20)  # at fixed N the best sparsity falls with compute
+
+
+# Krajewski et al. 2024, Table 2: active parameters, tokens, granularity, loss
+KRAJEWSKI = [(100e6, 4.37e9, 8, 3.133), (1e9, 28.94e9, 16, 2.491), (3e9, 72.90e9, 16, 2.245)]
+
+
+@pytest.mark.parametrize(("active", "tokens", "granularity", "loss"), KRAJEWSKI)
+@pytest.mark.parametrize(("expansion", "low", "high"), [(516 / 12, -0.0235, -0.0185), (64, -0.095, -0.055)])
+def test_krajewski_table_2_at_its_stated_offset(active, tokens, granularity, loss, expansion, low, high):
+    law = load_law("krajewski2024")
+    value = law(nonembedding_params=expansion * active, tokens=tokens, granularity=granularity)
+    assert low < value - loss < high
+
+
+# Clark's transform at the constants of Ludziejewski et al. 2025
+EXPANSIONS = {1: 2.0732, 2: 3.0556, 4: 5.0005, 8: 8.8124, 16: 16.1386, 32: 29.7042}
+
+
+@pytest.mark.parametrize("experts", EXPANSIONS)
+def test_saturated_experts(experts):
+    assert saturated(experts - 1, 2.0732, 290.4521) == pytest.approx(EXPANSIONS[experts], abs=1e-3)
+    assert saturated(1e12, 2.0732, 290.4521) == pytest.approx(290.4521)
+
+
+# Ludziejewski et al. 2025, Table 4 (E: m, mu, n, nu) and Table 1 (N_act, D in billions at 1e20 and 1e21 FLOP)
+LUDZIEJEWSKI = {
+    1: ((30.3640, -0.1817, 53.9838, -0.1965), (1.7, 9.7, 5.7, 29.3)),
+    2: ((27.7982, -0.1780, 66.8401, -0.2065), (1.5, 11.4, 5, 33)),
+    4: ((24.8462, -0.1731, 87.7022, -0.2192), (1.2, 13.9, 4.4, 38)),
+    8: ((21.8330, -0.1676, 119.9126, -0.2338), (0.990, 17, 3.8, 44.3)),
+    16: ((19.0159, -0.1617, 167.5073, -0.2494), (0.810, 20.7, 3.3, 51.2)),
+    32: ((16.5424, -0.1557, 234.6726, -0.2652), (0.669, 24.9, 2.85, 58.4)),
+}
+
+
+def ludziejewski_at(experts):
+    """m, mu, n, nu of the joint law at one number of experts."""
+    c = load_law("ludziejewski2025").coefficients
+    E = saturated(experts - 1, c["E_start"], c["E_max"])
+    N = c["a"] * E ** c["delta"], c["alpha"] + c["gamma"] * np.log(E)
+    return *N, c["b"] * E ** c["omega"], c["beta"] + c["zeta"] * np.log(E)
+
+
+@pytest.mark.parametrize("experts", LUDZIEJEWSKI)
+def test_ludziejewski_tables(experts):
+    (m, mu, n, nu), table = ludziejewski_at(experts), LUDZIEJEWSKI[experts]
+    assert (m, mu, n, nu) == pytest.approx(table[0], rel=3e-3)
+    found = [x / 1e9 for C in (1e20, 1e21) for x in chinchilla_optimum(C, m, -mu, n, -nu)]
+    assert found == pytest.approx(table[1], rel=0.0215)  # 2 %, but for E = 2: 1.468 is printed as 1.5
+
+
+# Tian et al. 2025: the leverage at granularity 8 by compute, over activation ratios
+RATIOS = [0.5, 0.25, 0.125, 0.0625, 0.031, 0.0156, 0.0078]
+LEVERAGES = {1e20: [1.39, 1.92, 2.62, 3.50, 4.50, 5.46, 6.27], 1e22: [1.53, 2.35, 3.53, 5.15, 7.15, 9.22, 11.05]}
+
+
+def leverage(compute, ratio, granularity):
+    law = load_law("tian2025")
+    inputs = {"compute": compute, "activation_ratio": ratio, "granularity": granularity}
+    return law.report("leverage", active_params=1e9, tokens=1e10, **inputs)
+
+
+def test_tian_leverage():
+    assert leverage(1e22, 0.031, 12) == pytest.approx(7.24, abs=0.01)
+    for compute, row in LEVERAGES.items():
+        assert leverage(compute, RATIOS, 8) == pytest.approx(row, abs=0.01)
+    granularity = np.geomspace(2, 64, 1001)
+    assert granularity[leverage(1e22, 0.031, granularity).argmax()] == pytest.approx(2**3.5, rel=0.01)
+
+
+@pytest.mark.parametrize("compute", [1e20, 1e22])
+def test_tian_optimum_is_the_dense_optimum_at_the_leveraged_compute(compute):
+    law, dense = load_law("tian2025"), load_law("besiroglu2024")
+    sparse = {"compute": compute, "activation_ratio": 0.05, "granularity": 8}
+    params = np.geomspace(1e8, 1e11, 100_001)
+    losses = law(active_params=params, tokens=compute / (6 * params), **sparse)
+    powers = {k: v for k, v in dense.coefficients.items() if k != "E"}
+    N, _ = chinchilla_optimum(compute, **powers)
+    best_N, best_D = chinchilla_optimum(leverage(compute, 0.05, 8) * compute, **powers)
+    assert params[losses.argmin()] == pytest.approx(N, rel=1e-3)
+    assert losses.min() == pytest.approx(dense(total_params=best_N, tokens=best_D), abs=1e-9)
+
+
+@pytest.mark.parametrize(("params", "share"), [(30e9, 0.40), (671e9, 0.22)])
+def test_zhao_optimal_layout(params, share):
+    law = load_law("zhao2025")
+    at = {"total_params": params, "tokens": 1e12}
+    experts, shared = np.geomspace(1, 50, 10_001), np.linspace(0, 0.99, 10_001)
+    by_experts = law(active_params=params / 5, active_experts=experts, shared_ratio=0.3, **at)
+    by_shared = law(active_params=params / 5, active_experts=7, shared_ratio=shared, **at)
+    best = {"active_experts": experts[by_experts.argmin()], "shared_ratio": shared[by_shared.argmin()]}
+    assert best == pytest.approx({"active_experts": 6.78, "shared_ratio": 0.315}, abs=5e-3)
+    shares = np.linspace(0.01, 1, 10_001)
+    assert shares[law(active_params=params * shares, **best, **at).argmin()] == pytest.approx(share, abs=5e-3)
+
+
+# Frantar et al. 2023: a sparse model is worth a dense one of so many times its non-zero parameters
+MULTIPLIERS = {"frantar2023_t5": (1.587, 2.16, 2.635), "frantar2023_vit": (1.596, 2.17, 2.63)}
+
+
+@pytest.mark.parametrize("name", MULTIPLIERS)
+def test_frantar_dense_equivalents(name):
+    law, density = load_law(name), np.array([0.5, 0.25, 0.125])
+    sizes = np.geomspace(1e8, 4e8, 100_001)
+    dense = law(active_params=sizes, tokens=1e10, density=1)
+    sparse = law(active_params=1e8, tokens=1e10, density=density)
+    found = np.interp(-sparse, -dense, sizes) / 1e8
+    assert found == pytest.approx(MULTIPLIERS[name], abs=5e-3)
+
+
+# Clark et al. 2022, the official runs: law, router, runs, RMSE and mean bias of log10 L
+CLARK = [
+    ("clark2022_sbase", "S-Base", 0.0037, 0.0017),
+    ("clark2022_rlr", "RL-R", 0.0077, 0.0064),
+    ("clark2022_hash", "Hash", 0.0053, -0.0038),
+    ("clark2022_sbase_refit", "S-Base", 0.0032, 0.0),
+    ("clark2022_rlr_refit", "RL-R", 0.0032, 0.0),
+    ("clark2022_hash_refit", "Hash", 0.0030, 0.0),
+]
+
+
+def clark_runs(router):
+    """Active parameters, experts and loss of the end-of-training points: k = 1, every second layer, seed 42."""
+    with open(Path(moesim.__file__).parent / "data" / "clark2022_routed_final.csv") as file:
+        rows = [r for r in csv.DictReader(file) if r["router_type"] in (router, "Dense")]
+    kept = [r for r in rows if (float(r["k"]), float(r["routing_frequency"]), float(r["seed"])) == (1, 0.5, 42)]
+    return (np.array([float(r[c]) for r in kept]) for c in ("N_dense", "num_experts", "loss_validation"))
+
+
+@pytest.mark.parametrize(("name", "router", "rmse", "bias"), CLARK)
+def test_clark_official_runs(name, router, rmse, bias):
+    params, experts, loss = clark_runs(router)
+    error = np.log10(load_law(name)(active_params=params, experts=experts)) - np.log10(loss)
+    assert 56 <= len(loss) <= 59
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(rmse, abs=6e-5)
+    assert error.mean() == pytest.approx(bias, abs=6e-5)
+
+
+def test_clark_effective_params():
+    law = load_law("clark2022_sbase")
+    words = {k: v for k, v in law.coefficients.items() if k != "d"}
+    dense = clark2022_effective_params(5e6, 128.0, **words)
+    assert dense == pytest.approx(51.8e6, rel=2e-3)  # the paper says about 55M, from unrounded coefficients
+    assert law(active_params=dense, experts=1) == pytest.approx(law(active_params=5e6, experts=128), rel=1e-12)
+
+
+def test_limits():
+    abnar, hossain, dense = load_law("abnar2025"), load_law("hossain2025"), load_law("hoffmann2022")
+    assert abnar(total_params=1e200, tokens=1e200, sparsity=0) == pytest.approx(0.94 + 0.4598)
+    assert dense(total_params=1e100, tokens=1e100) == pytest.approx(1.69)
+    at = {"total_params": 1e9, "tokens": 2e10}
+    assert hossain(**at, sparsity=0) == pytest.approx(dense(**at), rel=1e-15)
+    kaplan = load_law("kaplan2020")
+    assert kaplan(nonembedding_params=6.4e13, tokens=1e300) == pytest.approx(1)
+    assert kaplan(nonembedding_params=1e300, tokens=1.8e13) == pytest.approx(1)
+
+
+def test_gadre_in_the_words_of_the_paper():
+    law = load_law("gadre2024_redpajama")
+    N, M, eta = 1e9, 100.0, law.coefficients["alpha"] / 2
+    a, b = (law.coefficients[name] * 6**eta for name in "AB")  # C = 6 N D = 6 M N^2
+    printed = law.coefficients["E"] + (a * M**eta + b * M**-eta) * (6 * M * N**2) ** -eta
+    assert law(total_params=N, tokens=M * N) == pytest.approx(printed, rel=1e-14)
+
+
+# ---------------------------------------------------------------- every law
+
+
+def test_every_form_has_coefficients_and_every_law_a_source():
+    assert {law.form.name for law in LAWS.values()} == set(FORMS)
+    for law in LAWS.values():
+        assert all((law.source, law.marking, law.definitions, law.caveats)), law.name
+        assert law.form.function.__doc__.startswith(("L = ", "log10 L = ", "The dense law")), law.name
+        assert set(law.data_range) <= set(VARIABLES)
+
+
+@each_law
+def test_broadcast_equals_loop_and_kinds_agree(law):
+    row = points(law)
+    first, *rest = law.inputs
+    grid = law(**{first: row[first][:, None]}, **{name: row[name] for name in rest})
+    loop = [[law(**{first: x}, **{n: float(row[n][j]) for n in rest}) for j in range(5)] for x in row[first].tolist()]
+    assert np.isscalar(loop[0][0])
+    np.testing.assert_allclose(grid, loop, rtol=1e-13)
+    named = law(**{first: xr.DataArray(row[first], dims=first)}, **{n: xr.DataArray(row[n], dims="z") for n in rest})
+    np.testing.assert_allclose(named.transpose(first, ...).values, grid if rest else grid[:, 0], rtol=1e-13)
+
+
+@each_law
+def test_coefficients_with_a_draw_dim(law):
+    name, value = next(iter(law.coefficients.items()))
+    drawn = law.with_coefficients(**{name: xr.DataArray([value, value * 1.01], dims="draw")})
+    single = {k: float(v[0]) for k, v in points(law).items()}
+    assert drawn(**single).dims == ("draw",)
+    assert drawn(**single)[0] == pytest.approx(law(**single), rel=1e-14)
+
+
+ALWAYS_FALLS = ("tokens", "total_params", "nonembedding_params", "active_params", "granularity")
+NOT_EVERYWHERE = {("zhao2025", "active_params"), ("tian2025", "granularity")}  # both have an optimum inside
+
+
+@each_law
+def test_loss_falls_with_size_and_tokens(law):
+    names = {n for n in law.inputs if n in ALWAYS_FALLS and (law.form.name, n) not in NOT_EVERYWHERE}
+    for name in names - ({"granularity"} if law.coefficients.get("g") == 0 else set()):
+        at = {k: v[:, None] for k, v in points(law).items()}
+        losses = law(**{**at, name: np.geomspace(*RANGES[name], 50)})
+        assert (np.diff(losses) < 0).all(), name
+
+
+@each_law
+def test_derivative_equals_central_difference(law):
+    at, h = points(law), 1e-5
+    for name in law.inputs:
+        along = {**at, name: Dual(at[name], at[name])}
+        exact = law.form.function(**along, **law.coefficients).tangent
+        up, down = (law(**{**at, name: at[name] * np.exp(s)}) for s in (h, -h))
+        np.testing.assert_allclose(exact, (up - down) / (2 * h), rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+@each_law
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_loss_is_a_positive_number(law, data):
+    inside = {n: data.draw(st.floats(*RANGES[n]), label=n) for n in law.inputs}
+    assert 0 < law(**inside) < 1e4
+
+
+# ---------------------------------------------------------------- bad input
+
+BAD_INPUTS = {
+    "compute": (-1e20, 0, np.nan, np.inf, "much", None, True),
+    "active_params": (-1, 0, np.nan, "1e9"),
+    "total_params": (-1, 0, np.nan, [1e9, -1], "big"),
+    "nonembedding_params": (-1, 0, np.nan, "big"),
+    "tokens": (-1, 0, np.nan, np.inf, "all", [1e9, 0]),
+    "sparsity": (1, 1.5, -0.1, np.nan, "sparse"),
+    "density": (0, 1.1, -0.1, np.nan, "dense"),
+    "experts": (0, 0.5, -8, np.nan, "eight"),
+    "active_experts": (0, -1, np.nan, "one"),
+    "shared_ratio": (1, -0.1, np.nan, "half"),
+    "activation_ratio": (0, 1.1, np.nan, "half"),
+    "granularity": (0, -1, np.nan, "fine"),
+}
+BAD_COEFFICIENTS = {REAL: (np.nan, np.inf, "x", True), POSITIVE: (-1.0, 0.0, np.nan, np.inf, "x", True)}
+
+
+@each_law
+def test_bad_input_is_named(law):
+    good = {name: float(v[0]) for name, v in points(law).items()}
+    for name in law.inputs:
+        for bad in BAD_INPUTS[name]:
+            with pytest.raises(InputError, match=f"{law.name}: {name}="):
+                law(**{**good, name: bad})
+        with pytest.raises(InputError, match=f"{law.name}: no value for input '{name}'"):
+            law(**{k: v for k, v in good.items() if k != name})
+    with pytest.raises(InputError, match="unknown input 'tokenz'; it takes .*" + law.inputs[0]):
+        law(**good, tokenz=1)
+    with pytest.raises(InputError, match=f"{law.name}: no report 'nothing'"):
+        law.report("nothing", **good)
+
+
+@each_law
+def test_bad_coefficient_is_named(law):
+    for name, spec in law.form.coefficients.items():
+        for bad in BAD_COEFFICIENTS.get(spec.domain, (-1.0, np.nan, "x")):
+            with pytest.raises(InputError, match=f"{law.name}: {name}="):
+                load_law(law.name, **{name: bad})
+        with pytest.raises(InputError, match=f"{law.name}: no value for coefficient '{name}'"):
+            load_law(law.name, **{name: None})
+    with pytest.raises(InputError, match=f"{law.name}: unknown coefficient 'betta'; it takes "):
+        load_law(law.name, betta=1.0)
+
+
+@each_law
+def test_typical_ranges_lie_in_the_domain(law):
+    for name, spec in law.form.coefficients.items():
+        low, high = spec.typical
+        assert low < high, name
+        assert spec.domain.contains(np.array([high])).all(), name
+
+
+# ---------------------------------------------------------------- files
+
+GOOD = {"form": "hoffmann2022", "coefficients": {"E": 1.7, "A": 400, "alpha": 0.34, "B": 410, "beta": 0.28}}
+BAD_FILES = [
+    # what replaces keys of a good file, and the message
+    ({"source": 5}, "law mine: source=5 is not a text"),
+    ({"form": "hofman"}, "law mine: unknown form 'hofman'; there are .*hoffmann2022"),
+    ({"sauce": "x"}, "law mine: unknown key 'sauce'; it takes form, coefficients"),
+    ({"coefficients": [1, 2]}, r"law mine: coefficients=\[1, 2\] is not a mapping"),
+    ({"coefficients": {}}, "mine: no value for coefficient 'E'"),
+    ({"coefficients": {**GOOD["coefficients"], "A": "many"}}, "mine: A='many' is not a number"),
+    ({"coefficients": {**GOOD["coefficients"], "gamma": 1}}, "mine: unknown coefficient 'gamma'"),
+    ({"data_range": {"size": [0, 1]}}, "law mine: data_range names 'size'; it takes compute"),
+    ({"data_range": {"tokens": 5}}, "law mine: data_range of tokens is 5; it takes"),
+    ({"data_range": {"tokens": [5, 1]}}, "law mine: data_range of tokens is .* it takes"),
+    ({"data_range": {"tokens": ["a", 1]}}, "law mine: data_range of tokens is .* it takes"),
+    ({"caveats": "none"}, "law mine: caveats='none' is not a list"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_FILES)
+def test_bad_law_file(change, message):
+    with pytest.raises(InputError, match=message):
+        law_from("mine", {**GOOD, **change})
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_missing_key(key):
+    with pytest.raises(InputError, match=f"law mine: no key '{key}'"):
+        law_from("mine", {k: v for k, v in GOOD.items() if k != key})
+
+
+def test_law_of_your_own_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "form: hoffmann2022\ncoefficients: {E: 1.7, A: 4e2, alpha: .34, B: null, beta: .28}\n"
+        "data_range: {tokens: [1e9, .inf]}\ncaveats: [made up]\n"
+    )
+    law = load_law(path, B=410)
+    assert isinstance(law, Law)
+    assert (law.name, law.coefficients["A"], law.coefficients["B"]) == ("mine", 400, 410)
+    assert law.caveats == ("made up",)
+    assert law.data_range == {"tokens": (1e9, np.inf)}
+    assert bool(law.outside({"tokens": 1e8}))
+    assert not law.outside({"tokens": 1e20})
+    with pytest.raises(InputError, match="mine: no value for coefficient 'B'"):
+        load_law(path)
+    with pytest.raises(InputError, match=r"there are .*abnar2025"):
+        load_law("clark2022")
+
+
+def test_dense_laws_flag_sparse_models():
+    assert bool(load_law("besiroglu2024").outside({"sparsity": 0.5, "tokens": 1e10}))
+    assert not load_law("besiroglu2024").outside({"sparsity": 0.0, "tokens": 1e10})
