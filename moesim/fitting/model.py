@@ -18,6 +18,7 @@ from moesim.laws.repetition import taught_params
 
 _NO_REPETITION = Repetition("none", REPETITIONS["none"], {}, excess="none")
 _SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
+_LOG_TINY = -50.0  # of a size so small that every parameter is one too many
 _LOG_SIZES = np.linspace(np.log(1e2), np.log(1e16), 128)
 
 
@@ -148,13 +149,13 @@ class _Contexts:
     def _solve(self, law: Mapping[str, Any]) -> np.ndarray:
         shape = np.broadcast_shapes(np.shape(self.cells["unique_tokens"]), *(np.shape(v) for v in law.values()))
         x = np.broadcast_to(np.log(self.cells["unique_tokens"] / 20.0), shape).copy()
-        for _ in range(12):
+        for _ in range(25):
             step = self._step(x, law)
             x = x + np.clip(step, -3.0, 3.0)
-            if np.nanmax(np.abs(step), initial=0.0) < 1e-12:
+            if not np.nanmax(np.abs(step), initial=0.0) >= 1e-12:
                 break
-        inside = (np.abs(step) < 1e-9) & (x > _LOG_SIZES[0]) & (x < _LOG_SIZES[-1])
-        return x if inside.all() else np.where(inside, x, self._search(law, shape))
+        found = np.abs(step) < 1e-9
+        return x if found.all() else np.where(found, x, np.maximum(self._search(law, shape), _LOG_TINY))
 
     def _step(self, x: Any, law: Mapping[str, Any]) -> Any:
         """Newton's step towards equal gains from parameters and tokens, in logs: exact at once for a sum of powers."""

@@ -165,7 +165,9 @@ class _State:
         p = matrix.shape[1]
         damping = self.damping[index]
         matrix[:, range(p), range(p)] *= 1.0 + np.minimum(_SHEAR * damping, 1.0)[:, None]
-        step = _shortest(matrix, gradient, frozen)
+        low = np.maximum(self.problem.lower - x, -_LARGEST_STEP)
+        high = np.minimum(self.problem.upper - x, _LARGEST_STEP)
+        step = _confined(matrix, gradient, frozen, low, high)
         won, gradient, step = index[taken], gradient[taken], step[taken]
         self.gradient[won], self.step[won] = gradient, step
         self.slope[won] = np.vecdot(gradient, step)
@@ -260,24 +262,26 @@ class _Terms:
         return np.where(free, cosine, 0.0).max(axis=1, initial=0.0), at_edge.any(axis=1)
 
 
-def _shortest(matrix: np.ndarray, gradient: np.ndarray, frozen: np.ndarray) -> np.ndarray:
-    """-matrix^-1 gradient with frozen entries 0 and no entry beyond the largest step; (rows, p).
+def _confined(
+    matrix: np.ndarray, gradient: np.ndarray, frozen: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """-matrix^-1 gradient with frozen entries 0 and the others between low and high; all (rows, p).
 
-    Entries that would go further are held at the largest step and the others solved again, so that a coefficient which
-    hardly matters does not shorten the step of all.
+    Entries that would go further are held at their limit and the others solved again, so that a coefficient which hardly
+    matters, or meets its bound, does not shorten the step of all.
     """
     step = _solved(matrix, -gradient, frozen)
-    long = np.abs(step) > _LARGEST_STEP
-    rows = np.flatnonzero(long.any(axis=1))
-    if len(rows):
-        kept = np.where(long[rows], np.clip(step[rows], -_LARGEST_STEP, _LARGEST_STEP), 0.0)
+    for _ in range(3):
+        far = ((step < low) | (step > high)) & ~frozen
+        rows = np.flatnonzero(far.any(axis=1))
+        if not len(rows):
+            return step
+        ends = np.clip(step[rows], low[rows], high[rows])
+        kept = np.where(far[rows] | (ends == low[rows]) | (ends == high[rows]), ends, 0.0)
+        kept[frozen[rows]] = 0.0
         right = -gradient[rows] - np.einsum("rij,rj->ri", np.nan_to_num(matrix[rows]), kept)
-        again = kept + _solved(matrix[rows], right, frozen[rows] | long[rows])
-        again /= np.maximum(np.abs(again).max(axis=1, keepdims=True) / _LARGEST_STEP, 1.0)
-        worse = np.vecdot(again, gradient[rows]) > 0
-        short = step[rows] * (_LARGEST_STEP / np.abs(step[rows]).max(axis=1, keepdims=True))
-        step[rows] = np.where(worse[:, None], short, again)
-    return step
+        step[rows] = kept + _solved(matrix[rows], right, frozen[rows] | (kept != 0.0))
+    return np.clip(step, low, high)
 
 
 def _solved(matrix: np.ndarray, right: np.ndarray, frozen: np.ndarray) -> np.ndarray:
