@@ -20,7 +20,7 @@ _PUBLIC = {
     "sweep": "moesim.planning.sweep",
     "open_result": "moesim.output.store",
 }
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

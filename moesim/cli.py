@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ usage: moesim VERB [KEY=VALUE ...]
 
 {verbs}
   laws     list the loss laws and repetitions; moesim laws NAME shows one whole
+  collect  moesim collect DIR ...: the results of multiruns as one Dataset
+  rerun    moesim rerun FILE: repeat a result from what it carries and compare bit for bit
 
 moesim VERB --help explains the keys of a verb; moesim VERB -m KEY=A,B runs every combination.
 moesim --version prints the version; eval "$(moesim -sc install=bash)" turns on tab completion.
@@ -34,9 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     """The command line; exits with 2 and one readable line on bad input."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     verb, *rest = arguments or ["--help"]
-    commands = {"laws": _laws, "-sc": _complete, "--version": _version, "-h": _usage, "--help": _usage}
+    tools = {"laws": _laws, "collect": _collect, "rerun": _rerun}
+    commands = tools | {"-sc": _complete, "--version": _version, "-h": _usage, "--help": _usage}
     if verb not in VERBS and verb not in commands:
-        _fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, 'laws'])}; moesim --help explains them")
+        _fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, *tools])}; moesim --help explains them")
     try:
         commands[verb](rest) if verb in commands else _hydra(verb, rest)
     except (InputError, OSError) as error:
@@ -51,54 +56,147 @@ def run_job(config: Any) -> None:
 
     hydra = HydraConfig.get()
     resolved: Any = OmegaConf.to_container(config, resolve=True)
+    job = (hydra.job.name, resolved, Path(hydra.runtime.output_dir), tuple(hydra.overrides.task))
+    if hydra.mode is RunMode.MULTIRUN:
+        _job_of_many(*job, Path(hydra.sweep.dir))
+        return
     try:
-        produce(hydra.job.name, resolved, Path(hydra.runtime.output_dir))
+        produce(*job)
     except (InputError, OSError) as error:
-        if hydra.mode is RunMode.MULTIRUN:
-            raise
         _fail(f"moesim {hydra.job.name}", str(error))
 
 
-def produce(verb: str, config: dict[str, Any], directory: Path) -> Path:
-    """Run a verb on a resolved config and write result, figures and texts into the directory; prints the table."""
+def _job_of_many(verb: str, config: dict[str, Any], directory: Path, overrides: tuple[str, ...], whole: Path) -> None:
+    """A job of a multirun: skipped if it is done, and one that fails leaves word and lets the others go on."""
     import logging
 
+    from moesim.output.multirun import as_yaml, is_done, write_error
+
+    log = logging.getLogger("moesim")
+    try:
+        if is_done(whole, overrides, as_yaml(config)):
+            log.info("done before: %s", " ".join(overrides))
+        else:
+            produce(verb, config, directory, overrides)
+    except Exception as error:
+        expected = isinstance(error, InputError | OSError)
+        log.error("%s: %s", " ".join(overrides), error, exc_info=not expected)
+        write_error(directory, overrides, f"{error}" if expected else f"{type(error).__name__}: {error}")
+
+
+def produce(verb: str, config: dict[str, Any], directory: Path, overrides: tuple[str, ...] = ()) -> Path:
+    """Run a verb on a resolved config; write figures, texts and last the result into the directory; print the table."""
+    import logging
+
+    from moesim.output.multirun import as_yaml
     from moesim.output.plots import write_figures
     from moesim.output.store import write_result
 
-    result = import_module(VERBS[verb][0]).run(config)
+    result = _driver(verb)(config)
     for warning in result.warnings:
         logging.getLogger("moesim").warning(warning)
-    text = _yaml(config)
-    path = write_result(result.dataset.assign_attrs(verb=verb, config=text), directory / result.file)
+    text = as_yaml(config)
     for name, content in {"config.yaml": text, **result.texts}.items():
         (directory / name).write_text(content)
     drawn = write_figures(result.figures, directory)
+    attrs = {"verb": verb, "config": text, "overrides": json.dumps(overrides)}
+    path = write_result(result.dataset.assign_attrs(attrs), directory / result.file)
     print(result.table)
     print("\n".join(f"wrote {os.path.relpath(file)}" for file in (path, *drawn)))
     return path
 
 
-def _yaml(config: Mapping[str, Any]) -> str:
-    from omegaconf import OmegaConf
+def _driver(verb: str) -> Any:
+    return import_module(VERBS[verb][0]).run
 
-    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+_LOOKING = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version"}
 
 
 def _hydra(verb: str, arguments: list[str]) -> None:
-    """Hand the arguments to Hydra; its own complaints become one line as well."""
+    """Hand the arguments to Hydra, in a directory of their own; its own complaints become one line as well."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
+    _refuse_code(arguments)
+    prepared = list(_prepared(arguments))
+    if _LOOKING & {argument.partition("=")[0] for argument in arguments}:
+        _call_hydra(verb, prepared)
+    elif {"-m", "--multirun"} & set(arguments):
+        _multirun(verb, prepared)
+    else:
+        _call_hydra(verb, [*prepared, *_directory(verb, prepared, "run")])
+
+
+def _refuse_code(arguments: list[str]) -> None:
+    """Hydra builds objects from `_target_` in its own sections of a config: none may come from the user."""
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        if "_target_" in argument or key.startswith(("hydra.callbacks", "hydra.searchpath")):
+            raise InputError(
+                f"{argument}: a config cannot name code to run (_target_, callbacks, searchpath); leave it out"
+            )
+    for place, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if place.partition("=")[0] in ("--config-dir", "-cd"):
+            folder = Path(place.partition("=")[2] or following)
+            for path in sorted(folder.rglob("*.y*ml")):
+                if "_target_" in path.read_text() or "searchpath" in path.read_text():
+                    raise InputError(f"{path}: a config cannot name code to run (_target_, searchpath); leave it out")
+
+
+def _call_hydra(verb: str, arguments: list[str]) -> None:
     import hydra
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
-    sys.argv = ["moesim", *_prepared(arguments)]
+    sys.argv = ["moesim", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(run_job)()
     except OverrideParseException as error:
         _fail(f"moesim {verb}", f"{error.override}: {' '.join(str(error).split())}")
     except (HydraException, OmegaConfBaseException) as error:
         _fail(f"moesim {verb}", " ".join(str(error).partition("Config search path")[0].split()))
+
+
+def _directory(verb: str, arguments: list[str], mode: str) -> list[str]:
+    """The override that names a new directory for a run or a sweep, made here so that no two share one."""
+    key = f"hydra.{mode}.dir="
+    if any(argument.startswith(key) for argument in arguments):
+        return []
+    return [f"{key}'{new_directory(Path('outputs') / verb)}'"]
+
+
+def new_directory(parent: Path) -> Path:
+    """A new directory PARENT/<date>/<time with microseconds>; never one that another process has made."""
+    while True:
+        path = parent / datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+
+
+def _multirun(verb: str, arguments: list[str]) -> None:
+    """Run the jobs and collect what they left; `resume=DIR` runs only what DIR lacks. Exits with 1 if any failed."""
+    from moesim.output.collect import collect
+    from moesim.output.multirun import progress, resumed
+
+    resume = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
+    arguments = [argument for argument in arguments if not argument.startswith("resume=")]
+    where = resumed(verb, Path(resume[0]), arguments) if resume else _directory(verb, arguments, "sweep")
+    directory = _value([*arguments, *where], "hydra.sweep.dir")
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")  # jobs side by side must not fight over the cores
+    with progress(directory):
+        _call_hydra(verb, [*arguments, *where])
+    report = collect([directory])
+    print(report)
+    if report.done < report.asked:
+        raise SystemExit(1)
+
+
+def _value(arguments: list[str], key: str) -> Path:
+    return Path(next(a.partition("=")[2].strip("'") for a in reversed(arguments) if a.startswith(f"{key}=")))
 
 
 _RANGE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=\{\s*(linspace|geomspace)\b.*", re.DOTALL)
@@ -134,6 +232,27 @@ def _laws(names: list[str]) -> None:
     print("\n\n".join(map(page, names)) if names else catalogue())
 
 
+def _collect(directories: list[str]) -> None:
+    from moesim.output.collect import collect
+
+    if not directories:
+        raise InputError("give the directory of a multirun, or several: moesim collect outputs/sweep/DATE/TIME")
+    print(collect(directories))
+
+
+def _rerun(paths: list[str]) -> None:
+    """Repeat results from the config that they carry; exits with 1 if any number differs."""
+    from moesim.output.store import open_result, repeated
+
+    if not paths:
+        raise InputError("give a result file: moesim rerun outputs/sweep/DATE/TIME/result.nc")
+    verdicts = [repeated(open_result(path), lambda verb, config: _driver(verb)(config).dataset) for path in paths]
+    for path, verdict in zip(paths, verdicts, strict=True):
+        print(f"{path}: {verdict or 'the same bit for bit'}")
+    if any(verdicts):
+        raise SystemExit(1)
+
+
 def _complete(arguments: list[str]) -> None:
     """Tab completion by Hydra, which does not know verbs: they are completed here and hidden from it."""
     words = os.environ.get("COMP_LINE", "").split()
@@ -148,7 +267,13 @@ def _complete(arguments: list[str]) -> None:
 
 def _verbs_or_install(arguments: list[str], words: list[str]) -> None:
     if arguments[:1] == ["query=bash"]:
-        print(" ".join(verb for verb in (*VERBS, "laws") if verb.startswith(words[1] if len(words) > 1 else "")))
+        print(
+            " ".join(
+                verb
+                for verb in (*VERBS, "laws", "collect", "rerun")
+                if verb.startswith(words[1] if len(words) > 1 else "")
+            )
+        )
     else:
         _hydra("sweep", ["-sc", *arguments])
 

@@ -22,11 +22,15 @@ def shape_of(context: Context) -> tuple[int, ...]:
 
 
 def blocks(shape: tuple[int, ...], cells: int = CELLS_IN_CACHE) -> Iterator[tuple[slice, ...]]:
-    """Slices that cover `shape` in blocks of about `cells`; the longest axes are cut first."""
+    """Slices that cover `shape` in blocks of at most `cells`.
+
+    The longest axis is halved again and again, which keeps blocks near to cubes: a term that lacks some dims is then
+    computed for few of the cells.
+    """
     sizes = list(shape)
     while np.prod(sizes, dtype=float) > cells and max(sizes) > 1:
         axis = int(np.argmax(sizes))
-        sizes[axis] = max(1, int(sizes[axis] * cells / np.prod(sizes, dtype=float)))
+        sizes[axis] = -(-sizes[axis] // 2)
     for corner in np.ndindex(*(-(-n // size) for n, size in zip(shape, sizes, strict=True))):
         yield tuple(slice(i * size, (i + 1) * size) for i, size in zip(corner, sizes, strict=True))
 
@@ -44,23 +48,51 @@ def parts(context: Context, block: tuple[slice, ...]) -> dict[str, Any]:
     return {name: part(value, block) for name, value in context.items()}
 
 
+def select(context: Context, where: np.ndarray) -> dict[str, Any]:
+    """The cells of the context for which `where` holds, flat."""
+    return {
+        name: np.broadcast_to(value, where.shape)[where] if np.ndim(value) else value for name, value in context.items()
+    }
+
+
 def _along_grid(f: Callable[..., Any], context: Context, grid: np.ndarray, reduce: Callable[..., Any]) -> Any:
     """reduce(f over the grid as last axis) for every cell, block by block."""
-    shape = shape_of(context)
-    out = None
+    shape, out = shape_of(context), None
     for block in blocks(shape, max(1, CELLS_IN_SCAN // len(grid))):
         cell = {name: value[..., None] if np.ndim(value) else value for name, value in parts(context, block).items()}
         with np.errstate(all="ignore"):
-            values = np.asarray(f(grid, cell))
+            values = np.array(f(grid, cell), ndmin=len(shape) + 1)
         result = reduce(np.where(np.isnan(values), np.inf, values))
-        out = np.empty(shape, dtype=result.dtype) if out is None else out
+        out = np.empty(shape + result.shape[len(shape) :], result.dtype) if out is None else out
         out[block] = result
     return out
 
 
-def lowest(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.ndarray:
-    """Index of the grid point with the lowest f, for every cell (NaN counts as inf)."""
-    return _along_grid(f, context, grid, lambda values: values.argmin(axis=-1))
+def lowest(f: Callable[..., Any], context: Context, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Index of the grid point with the lowest f (NaN counts as inf; of equals the first), and of its rival.
+
+    The rival is another dip inside the grid if f may be lower between the grid points there: were the dips convex,
+    the one that could reach the lowest value. Without any it is the lowest point itself. Both for every cell.
+    """
+    found = _along_grid(f, context, grid, _two_lowest)
+    return found[..., 0], found[..., 1]
+
+
+def _two_lowest(values: np.ndarray) -> np.ndarray:
+    best = values.argmin(axis=-1)
+    dips = (values[..., 1:-1] < values[..., :-2]) & (values[..., 1:-1] <= values[..., 2:])
+    found = np.stack([best, best], axis=-1)
+    if (several := np.count_nonzero(dips, axis=-1) > 1).any():
+        found[several, 1] = _rival(values[several], dips[several], best[several])
+    return found
+
+
+def _rival(values: np.ndarray, dips: np.ndarray, best: np.ndarray) -> np.ndarray:
+    beside = np.maximum(values[:, :-2], values[:, 2:])
+    reach = np.full(values.shape, np.inf)  # what a convex dip cannot fall below
+    reach[:, 1:-1] = np.where(dips, 2 * values[:, 1:-1] - beside, np.inf)
+    np.put_along_axis(reach, best[:, None], np.inf, axis=-1)
+    return np.where(reach.min(axis=-1) < values.min(axis=-1), reach.argmin(axis=-1), best)
 
 
 def crossing(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.ndarray:
@@ -85,17 +117,27 @@ def root(f: Callable[..., Any], context: Context, low: np.ndarray, high: np.ndar
     """A root of f between low and high and whether it was found, for every cell; f(low), f(high) differ in sign."""
     from scipy.optimize import elementwise
 
-    names = [name for name, value in context.items() if np.ndim(value)]
-    fixed = {name: value for name, value in context.items() if not np.ndim(value)}
-    args = tuple(np.broadcast_to(context[name], np.shape(low)) for name in names)
+    call, args = _flat(f, context, np.ones(np.shape(low), bool))
     with np.errstate(all="ignore"):
         found = elementwise.find_root(
-            lambda x, *cells: np.asarray(f(x, {**fixed, **dict(zip(names, cells, strict=True))})),
-            (low, high),
+            call,
+            (np.ravel(low), np.ravel(high)),
             args=args,
             tolerances={"xatol": 1e-12, "xrtol": 4e-16, "fatol": 0.0, "frtol": 0.0},
         )
-    return np.asarray(found.x), np.asarray(found.success)
+    return np.reshape(found.x, np.shape(low)), np.reshape(found.success, np.shape(low))
+
+
+def _flat(f: Callable[..., Any], context: Context, where: np.ndarray) -> tuple[Callable[..., Any], tuple]:
+    """f as a function of x and flat arrays, and those arrays: the cells of the context for which `where` holds."""
+    cell = select(context, where)
+    names = [name for name, value in cell.items() if np.ndim(value)]
+    fixed = {name: value for name, value in cell.items() if name not in names}
+
+    def call(x, *arrays):
+        return np.asarray(f(x, {**fixed, **dict(zip(names, arrays, strict=True))}))
+
+    return call, tuple(cell[name] for name in names)
 
 
 def minimum(
@@ -109,14 +151,8 @@ def minimum(
 
     x, found = np.full(np.shape(where), np.nan), np.zeros(np.shape(where), bool)
     if where.any():
-        names = [name for name, value in context.items() if np.ndim(value)]
-        fixed = {name: value for name, value in context.items() if not np.ndim(value)}
-        args = tuple(np.broadcast_to(context[name], where.shape)[where] for name in names)
+        call, args = _flat(f, context, where)
         with np.errstate(all="ignore"):
-            result = elementwise.find_minimum(
-                lambda x, *cells: np.asarray(f(x, {**fixed, **dict(zip(names, cells, strict=True))})),
-                (low[where], middle[where], high[where]),
-                args=args,
-            )
+            result = elementwise.find_minimum(call, (low[where], middle[where], high[where]), args=args)
         x[where], found[where] = result.x, result.success
     return x, found

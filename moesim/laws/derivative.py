@@ -22,7 +22,7 @@ _PARTIALS: dict[np.ufunc, tuple] = {
     np.subtract: (lambda out, x, y: 1.0, lambda out, x, y: -1.0),
     np.multiply: (lambda out, x, y: y, lambda out, x, y: x),
     np.divide: (lambda out, x, y: 1.0 / y, lambda out, x, y: -out / y),
-    np.power: (lambda out, x, y: y * x ** (y - 1.0), lambda out, x, y: out * np.log(_positive(x))),
+    np.power: (lambda out, x, y: _power_slope(out, x, y), lambda out, x, y: out * np.log(_positive(x))),
     np.square: (lambda out, x: 2.0 * x,),
     np.sqrt: (lambda out, x: 0.5 / out,),
     np.reciprocal: (lambda out, x: -out * out,),
@@ -53,6 +53,12 @@ def value_of(x: Any) -> Any:
 
 def _positive(x: Any) -> Any:
     return np.where(value_of(x) > 0, x, 1.0)  # so that 0**y has derivative 0 in y, not NaN
+
+
+def _power_slope(out: Any, x: Any, y: Any) -> Any:
+    """y x^(y-1); 0 where x = 0 and the slope is infinite, so that a constant 0^y has derivative 0, not inf x 0."""
+    zero = value_of(x) == 0
+    return np.where(zero, 1.0 * (value_of(y) == 1), out * y / np.where(zero, 1.0, x))
 
 
 def _less(x: Any, y: Any) -> Any:

@@ -202,8 +202,8 @@ class Repetition:
         worth = effective.params / values["params"]
         for active, total in _PAIRS:
             if total in quantities:
-                lost = quantities[total] if self.excess == "total" else quantities.get(active, quantities[total])
-                out[total] = quantities[total] - (1.0 - worth) * lost
+                base = quantities[total] if self.excess == "total" else quantities.get(active, quantities[total])
+                out[total] = (quantities[total] - base) + worth * base  # no cancellation where worth is tiny
             if active in quantities:
                 out[active] = quantities[active] * worth
         return out, effective.penalty
@@ -232,7 +232,7 @@ def taught_params(
         tokens = Dual(unique, -unique * flops.tangent / flops.value)
         inputs = {**at, "tokens": tokens, "compute": flops.value * unique}
         loss = law.form.function(**{name: inputs[name] for name in law.inputs}, **coefficients(cell))
-        return np.broadcast_to(loss.tangent, np.shape(loss.value))
+        return np.broadcast_arrays(loss.tangent, loss.value)[0]
 
     solved = crossing(slope, context, log_size)
     return np.where(np.isinf(context["unique_tokens"]), np.inf, solved)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moesim import __version__
 from moesim.errors import InputError
@@ -17,16 +20,28 @@ ENGINE = "h5netcdf"
 
 def write_result(dataset: xr.Dataset, path: str | Path) -> Path:
     """Write a Dataset as netCDF4 under a temporary name, then rename it; OSError names the file if that fails."""
+    with whole(path) as temporary:
+        dataset.assign_attrs(moesim_version=__version__, layout=layout(dataset)).to_netcdf(temporary, engine=ENGINE)
+    return Path(path)
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` if the block ends well and is removed if it does not."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        dataset.assign_attrs(moesim_version=__version__).to_netcdf(temporary, engine=ENGINE)
+        yield temporary
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(error.errno, f"could not write the result: {error.strerror or error}", str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
-    return path
+
+
+def layout(dataset: xr.Dataset) -> str:
+    """Dims and kind (f, i, b, U) of every variable as JSON: lets many results be collected without decoding each."""
+    return json.dumps({str(name): [list(v.dims), v.dtype.kind] for name, v in dataset.variables.items()})
 
 
 def open_result(path: str | Path) -> xr.Dataset:
@@ -48,3 +63,21 @@ def open_result(path: str | Path) -> xr.Dataset:
     if "moesim_version" not in dataset.attrs:
         raise InputError(f"{found[0]}: not written by moesim (it carries no moesim_version)")
     return dataset
+
+
+def repeated(result: xr.Dataset, run: Callable[[str, dict[str, Any]], xr.Dataset]) -> str:
+    """Run a result's verb again on the config it carries; '' if every number is the same, else what differs."""
+    from omegaconf import OmegaConf
+
+    if missing := {"verb", "config"} - set(result.attrs):
+        raise InputError(f"the result carries no {missing.pop()}, so it cannot be repeated")
+    config: Any = OmegaConf.to_container(OmegaConf.create(result.attrs["config"]))
+    again = run(result.attrs["verb"], config | {"figures": False})
+    names = {*map(str, result.variables), *map(str, again.variables)}
+    differ = [name for name in sorted(names) if not _same(result, again, name)]
+    version = result.attrs["moesim_version"]
+    return f"differs in {', '.join(differ)} (made with moesim {version}, this is {__version__})" if differ else ""
+
+
+def _same(a: xr.Dataset, b: xr.Dataset, name: str) -> bool:
+    return name in a.variables and name in b.variables and a[name].variable.equals(b[name].variable)

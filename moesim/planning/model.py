@@ -68,7 +68,7 @@ class Model:
     def slope(self, log_size: Any, cell: Mapping[str, Any]) -> np.ndarray:
         """dL / d log size at constant compute."""
         loss = self.loss(Dual(log_size, 1.0), cell)
-        return np.broadcast_to(loss.tangent, np.shape(loss.value))
+        return np.broadcast_arrays(loss.tangent, loss.value)[0]
 
     def report(self, name: str, log_size: Any, cell: Mapping[str, Any]) -> Any:
         """A further quantity that the law reports."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.elementwise import blocks, lowest, minimum, parts, root, shape_of
+from moesim.elementwise import blocks, lowest, minimum, parts, root, select, shape_of
 from moesim.errors import InputError
 from moesim.planning.model import Model
 from moesim.planning.space import SIZES, Space
@@ -109,7 +109,7 @@ def best_sparsity(model: Model, cell: Cell, bounds: tuple[float, float]) -> dict
         full, log_size, _ = at(t, cell)
         return model.loss(log_size, full)
 
-    index = lowest(value, cell, grid)
+    index, _ = lowest(value, cell, grid)
     # The lowest loss may lie inside the first or last interval: then it is lower just inside the bound than at it.
     low, high = grid[np.maximum(index - 1, 0)], grid[np.minimum(index + 1, len(grid) - 1)]
     middle = np.clip(grid[index], ends[0] + _AT_BOUND, ends[1] - _AT_BOUND)
@@ -139,8 +139,20 @@ def _size(model: Model, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
         log_size = model.architecture.size_of(fixed, wanted, model.fields)
         feasible = np.isfinite(log_size)
         return np.where(feasible, log_size, np.nan), np.where(feasible, INSIDE, INFEASIBLE)
+    best, rival = lowest(model.loss, cell, model.architecture.log_size)
+    log_size, status = _dip(model, cell, best)
+    if (two := rival != best).any():  # two dips of about the same depth: solve both, keep the lower
+        there = select(cell, two)
+        other, other_status = _dip(model, there, rival[two])
+        lower = model.loss(other, there) < model.loss(log_size[two], there)
+        log_size[two] = np.where(lower, other, log_size[two])
+        status[two] = np.where(lower, other_status, status[two])
+    return log_size, status
+
+
+def _dip(model: Model, cell: Cell, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log size and status of the minimum next to a point of the architecture's grid, for every cell."""
     grid = model.architecture.log_size
-    index = lowest(model.loss, cell, grid)
     last = len(grid) - 1
     low, middle, high = grid[np.maximum(index - 1, 0)], grid[index], grid[np.minimum(index + 1, last)]
     log_size, found = root(model.slope, cell, low, high)

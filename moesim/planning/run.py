@@ -27,7 +27,7 @@ _EXTRAPOLATED = {
     "optimal_extrapolated": "the optima",
     "best_extrapolated": "the runs at the best sparsity",
 }
-_POINTS, _MARGIN = 161, 10.0
+_PER_DECADE, _MARGIN = 24, 10.0
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -67,9 +67,14 @@ def _axes(content: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _swept(model: Model, axes: dict[str, Any], bounds: Any) -> xr.Dataset:
     if not {"active_params", "total_params"} & set(axes):
-        found = optimum(model, best=False, **axes).optimal_active_params
-        axes = {**axes, "active_params": np.geomspace(found.min() / _MARGIN, found.max() * _MARGIN, _POINTS)}
+        axes = {**axes, "active_params": _around(optimum(model, best=False, **axes).optimal_active_params.values)}
     return sweep(model, sparsity_bounds=bounds, **axes)
+
+
+def _around(optima: np.ndarray) -> np.ndarray:
+    """Powers of 10^(1/24) around the optima: the same values in every run, so that collected runs share their axis."""
+    low, high = np.log10([optima.min() / _MARGIN, optima.max() * _MARGIN]) * _PER_DECADE
+    return 10.0 ** (np.arange(np.floor(low), np.ceil(high) + 1) / _PER_DECADE)
 
 
 def _compared(config: Mapping[str, Any], axes: dict[str, Any], bounds: Any) -> xr.Dataset:
@@ -79,11 +84,11 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], bounds: Any) -> x
     compare = {name: list(values) for name, values in config["compare"].items()}
     if unknown := [name for name in compare if name not in _COMPARED]:
         raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
-    found = [
+    found: list[xr.Dataset] = [
         optimum(_model(config, chosen), sparsity_bounds=bounds, **axes).expand_dims({n: [v] for n, v in chosen.items()})
         for chosen in _combinations(compare)
     ]
-    combined = xr.combine_by_coords(
+    combined: Any = xr.combine_by_coords(
         found, combine_attrs="override", join="outer", compat="no_conflicts", coords="minimal", data_vars="all"
     )
     return combined.sel(compare)  # in the order given, not by name
