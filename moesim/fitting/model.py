@@ -12,7 +12,7 @@ import numpy as np
 from moesim import config
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
-from moesim.laws import FORMS, REPETITIONS, Law, Repetition, load_law, repetition_from
+from moesim.laws import FORMS, REPETITIONS, Law, Repetition, law_from, load_law, repetition_from
 from moesim.laws.derivative import Jet, value_of
 from moesim.laws.repetition import taught_params
 
@@ -238,16 +238,36 @@ def target_of(law: Any, repetition: Any = "none") -> Target:
 def _repetition_part(repetition: Any) -> tuple[Repetition, dict[str, float]]:
     """(the repetition, its values at hand); coefficients that nobody published stand at a typical value meanwhile."""
     if isinstance(repetition, str | Path):
-        content = config.read("repetition", repetition)
-        given = {name: value for name, value in (content.get("coefficients") or {}).items() if value is not None}
-        form = REPETITIONS.get(str(content.get("form")))
-        typical = {name: float(np.mean(c.typical)) for name, c in form.coefficients.items()} if form else {}
-        return repetition_from(repetition, {**content, "coefficients": {**typical, **given}}), given
+        return _repetition_from(repetition, config.read("repetition", repetition))
     if repetition is None:
         return _NO_REPETITION, {}
     if not isinstance(repetition, Repetition):
         raise InputError(f"fit: repetition={repetition!r}; it takes a name, a path or a moesim Repetition")
     return repetition, {name: float(value) for name, value in repetition.coefficients.items() if _single(value)}
+
+
+def _repetition_from(name: str | Path, content: Mapping[str, Any]) -> tuple[Repetition, dict[str, float]]:
+    given = {c: value for c, value in (content.get("coefficients") or {}).items() if value is not None}
+    filled = {**_typical(REPETITIONS.get(str(content.get("form")))), **given}
+    made = repetition_from(name, {**content, "coefficients": filled})
+    return made, {c: float(made.coefficients[c]) for c in given}
+
+
+def _typical(form: Form | None) -> dict[str, float]:
+    """A typical value of each coefficient, for a file that leaves some open; nothing is known by it."""
+    return {name: float(np.mean(spec.typical)) for name, spec in form.coefficients.items()} if form else {}
+
+
+def target_from(
+    law: str, law_content: Mapping[str, Any], repetition: str, repetition_content: Mapping[str, Any]
+) -> Target:
+    """The Target of the contents of a law's and a repetition's file; coefficients left open (null) are only fitted."""
+    given = {c: v for c, v in (law_content.get("coefficients") or {}).items() if v is not None}
+    filled = {**_typical(FORMS.get(str(law_content.get("form")))), **given}
+    made = law_from(law, {**law_content, "coefficients": filled})
+    wrapped, at_hand = _repetition_from(repetition, repetition_content)
+    target = Target(made.form, wrapped, {c: float(made.coefficients[c]) for c in given}, made.name, made)
+    return replace(target, known={**target.known, **{target.renamed[old]: value for old, value in at_hand.items()}})
 
 
 def _law_part(law: Any) -> tuple[Form, dict[str, float], str, Law | None]:
