@@ -46,8 +46,13 @@ class Objective:
 def _huber(delta: float) -> Rho:
     def rho(z):
         size = np.abs(z)
-        psi = np.clip(z, -delta, delta)
-        return psi * (z - 0.5 * psi), psi, (size <= delta) * 1.0, delta / np.maximum(size, delta)
+        psi = np.minimum(np.maximum(z, -delta), delta)
+        value = psi * -0.5
+        value += z
+        value *= psi
+        inside = (size <= delta).astype(float)
+        np.maximum(size, delta, out=size)
+        return value, psi, inside, np.divide(delta, size, out=size)
 
     return rho
 

@@ -17,6 +17,7 @@ from moesim.variables import Domain, check
 # How far beyond its typical range a coefficient may drift before it counts as having no limit, in units of x: a
 # factor e^25 for a positive one, a million half-widths of the range for a real one.
 _REACH_LOG, _REACH_REAL = 25.0, 1e6
+_SMALLEST = 1e-6  # of the lower typical value, where a coefficient that must stay above 0 stops on a straight scale
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,21 @@ _TRANSFORMS = {(False, False): _real, (True, False): _above, (False, True): _bel
 
 
 def transform_of(spec: Coefficient) -> Transform:
-    """The transform that keeps a coefficient inside its domain, or a straight one whose box does (a loss floor)."""
+    """The transform that keeps a coefficient inside its domain, or a straight one whose box does."""
     low, high = spec.domain.lower, spec.domain.upper
-    if _reaches_its_end(spec):
+    if _straight(spec):
         return _real(low, high, spec.typical)
     return _TRANSFORMS[isfinite(low), isfinite(high)](low, high, spec.typical)
 
 
-def _reaches_its_end(spec: Coefficient) -> bool:
-    """Whether 0 is an ordinary value: it belongs to the domain, and the typical range is not one of magnitudes."""
-    only_below = spec.domain.lower == 0.0 and not isfinite(spec.domain.upper) and not spec.domain.lower_open
-    return only_below and spec.typical[1] <= 20.0 * spec.typical[0]
+def _straight(spec: Coefficient) -> bool:
+    """Whether a positive coefficient moves on a straight scale: exponents and loss floors, of order 1.
+
+    The log of a loss is nearly linear in an exponent itself, which stands before the log of a large number, but not in
+    the log of the exponent; and a floor may well be 0. Amplitudes of unknown magnitude move on a log scale.
+    """
+    positive = spec.domain.lower == 0.0 and not isfinite(spec.domain.upper)
+    return positive and spec.typical[1] <= min(10.0, 20.0 * spec.typical[0])
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,8 @@ def _inside(spec: Coefficient, value: float) -> float:
 def _box(name: str, spec: Coefficient, move: Transform, bounds: Sequence[float | None] | None) -> tuple[float, float]:
     low, high = (float(move.back(_inside(spec, end))) for end in spec.typical)
     box = (min(low, high) - move.reach, max(low, high) + move.reach)
-    box = (float(move.back(spec.domain.lower)), box[1]) if _reaches_its_end(spec) else box
+    if _straight(spec):
+        box = float(move.back(_SMALLEST * spec.typical[0] if spec.domain.lower_open else 0.0)), box[1]
     return box if bounds is None else _narrowed(name, spec, move, box, bounds)
 
 
