@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.fitting.identify import student
 from moesim.output.plots import grid_of_panels, label
 from moesim.output.text import plain
 
@@ -145,10 +146,7 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
 
 def _end_rise(fit: Fit, j: int) -> float:
     """The rise at which the profile interval of entry j ends."""
-    from scipy.special import stdtrit
-
-    freedom = max(int(fit.task.group.max()) + 1 - len(fit.optimum.x), 1)
-    return max(0.5 * float(stdtrit(freedom, 0.5 + fit.level / 2)) ** 2 * fit.local.scale[j], 1e-300)
+    return max(0.5 * student(fit.task, fit.level) ** 2 * fit.local.scale[j], 1e-300)
 
 
 def _between(x: np.ndarray, root: np.ndarray, middle: float) -> tuple[np.ndarray, np.ndarray]:

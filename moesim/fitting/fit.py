@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.fitting.identify import Identification, identify
+from moesim.fitting.identify import Identification, identify, student
 from moesim.fitting.judge import held_out, information, scores
 from moesim.fitting.model import Target, target_of
 from moesim.fitting.objective import Objective, objective_of
@@ -177,11 +177,9 @@ class Fit:
         return found.interval
 
     def _normal(self, level: float) -> np.ndarray:
-        from scipy.special import stdtrit
-
-        freedom = max(int(self.task.group.max()) + 1 - len(self.optimum.x), 1)
-        reach = self.local.error * float(stdtrit(freedom, 0.5 + level / 2))
-        return np.stack([self.optimum.x - reach, self.optimum.x + reach], axis=1)
+        reach, box = student(self.task, level) * self.local.error, self.task.parameters
+        x = self.optimum.x
+        return np.clip(np.stack([x - reach, x + reach], axis=1), box.lower[:, None], box.upper[:, None])
 
 
 def fit(

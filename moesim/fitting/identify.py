@@ -14,7 +14,6 @@ IDENTIFIED, WEAK, NOT_IDENTIFIED, NO_EFFECT = "identified", "weak", "not identif
 # from which a coefficient counts as weakly, or as not identified.
 _WEAK, _NOT = np.log(2.0), np.log(100.0)
 _TRADE_OFF = 0.9
-_TWO_SIDED = 1.96
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,18 @@ class Identification:
 _WORDS = {WEAK: "only weakly identified", NOT_IDENTIFIED: "not identified"}
 
 
+def student(task: Any, level: float) -> float:
+    """Half the width of a two-sided interval in standard errors: Student's t with runs (or groups) less coefficients."""
+    from scipy.special import stdtrit
+
+    freedom = max(int(task.group.max()) + 1 - len(task.parameters.free), 1)
+    return float(stdtrit(freedom, 0.5 + level / 2))
+
+
 def identify(task: Any, x: np.ndarray, local: Any, draws: np.ndarray, profiles: Any) -> Identification:
     """The verdicts of a fit at x, from its local spread, its draws (draws, p) and its profiles if there are."""
     names, p = task.parameters.free, len(x)
-    width = 2.0 * _TWO_SIDED * local.error
+    width = 2.0 * student(task, 0.95) * local.error
     correlation = local.correlation if p else np.zeros((0, 0))
     if len(draws) > 20:
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)

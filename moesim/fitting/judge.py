@@ -115,7 +115,7 @@ def compare(fits: Mapping[str, Any]) -> xr.Dataset:
     picked = {}
     for name, table in tables.items():
         keep = [v for v in table.data_vars if not table[v].dims or table[v].dims == ("part",)]
-        picked[name] = table[keep].drop_vars([c for c in table.coords if c != "part"])
+        picked[name] = table[[*keep, "estimate", "interval"]].reset_coords(drop=True)
     return xr.concat(
         list(picked.values()), xr.Variable("fit", list(picked)), combine_attrs="drop", join="outer", data_vars="all"
     )

@@ -70,7 +70,7 @@ def load_runs(
     `name_or_path`: a name in `conf/runs/`, a .yaml file like those, a .csv or .nc file, or a Dataset, data frame or
     mapping of columns. `columns` maps variables of the table to columns: a name, or {column: NAME, unit: million}
     (thousand, million, billion, trillion, or a number that one unit of the column is worth). `where` keeps rows:
-    {column: value}, {column: [values]}, {column: {min: 1, max: 2, not: 3}}. `derive` lists columns to work out, see
+    {column: value}, {column: [values]}, {column: {min: 1, max: 2, not: 3}}, null for any. `derive` lists columns to work out, see
     `DERIVED`. `best_of` keeps the run of lowest loss for each combination of these columns: a minimum of many noisy
     runs, hence biased low. `group`: column that says which rows are one run (checkpoints, seeds), resampled together.
     `weight`: column of weights. `dataset`: column that tells data sets or tokenizers apart.
@@ -212,6 +212,8 @@ def _worth(spec: RunsSpec, variable: str, unit: Any) -> float:
 def _where(spec: RunsSpec, table: Mapping[str, np.ndarray], n: int) -> np.ndarray:
     keep = np.ones(n, bool)
     for name, wanted in spec.where.items():
+        if wanted is None:
+            continue
         if name not in table:
             raise InputError(f"runs {spec.name}: where names {name!r}, which is no column; there are {', '.join(table)}")
         keep &= chosen(table[name], wanted)

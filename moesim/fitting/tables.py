@@ -74,6 +74,16 @@ def comparison(dataset: xr.Dataset) -> str:
         criteria = [f"{float(one[c]):.1f}" if c in one and np.isfinite(one[c]) else "-" for c in ("aic", "bic")]
         cells = [str(one.status.item()), str(int(one.free_coefficients)), f"{float(one.objective):.7g}"]
         rows.append((str(name), *cells, *_pair(inside), *_pair(outside), *criteria))
+    return f"{aligned(rows)}\n\n{_estimates(dataset)}"
+
+
+def _estimates(dataset: xr.Dataset) -> str:
+    """Coefficients in columns, a row for each fit; blank where a fit has no such coefficient."""
+    names = [str(name) for name in dataset.coefficient.values]
+    rows = [("", *names)]
+    for fit in dataset.fit.values:
+        cells = [dataset.estimate.sel(fit=fit, coefficient=name).item() for name in names]
+        rows.append((str(fit), *("" if np.isnan(cell) else number(cell) for cell in cells)))
     return aligned(rows)
 
 

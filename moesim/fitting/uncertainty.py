@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.identify import student
 from moesim.fitting.objective import smoothed_curvature
 from moesim.fitting.solve import AT_BOUND, CONVERGED, NOT_FINITE, STALLED, Rows, Solution, solve
 from moesim.fitting.task import Task
@@ -38,14 +39,11 @@ def bootstrap(task: Task, x: np.ndarray, draws: int, kind: str, rng: np.random.G
     """
     if kind not in RESAMPLERS:
         raise InputError(f"fit.bootstrap={kind!r}; it takes {', '.join(RESAMPLERS)}")
-    size, n = max(1, _BLOCK // len(task.loss)), len(task.loss)
-    parts = []
+    parts, size = [], max(1, _BLOCK // len(task.loss))
     for first in range(0, draws, size):
-        rows = RESAMPLERS[kind](task, x, min(size, draws - first), rng)
         count = min(size, draws - first)
-        parts.append(_refit(task, x, rows, count, rng))
-    merged = [np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "objective", "status")]
-    return Draws(*merged) if n else Draws(*merged)
+        parts.append(_refit(task, x, RESAMPLERS[kind](task, x, count, rng), count, rng))
+    return Draws(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "objective", "status")))
 
 
 def _pairs(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
@@ -174,11 +172,7 @@ def profile(task: Task, x: np.ndarray, objective: float, local: Spread, level: f
     The objective may rise above its minimum by t^2/2 times its scale (1 for a likelihood, see `spread`). A grid on both
     sides brackets the ends; they are then refined twice on the signed root of the rise, which is nearly straight.
     """
-    from scipy.special import stdtrit
-
-    p = len(x)
-    freedom = max(int(task.group.max()) + 1 - p, 1)
-    rise = 0.5 * float(stdtrit(freedom, 0.5 + level / 2)) ** 2 * local.scale
+    rise = 0.5 * student(task, level) ** 2 * local.scale
     reach = np.where(np.isfinite(local.error) & (local.error > 0), local.error * np.sqrt(2 * rise / np.maximum(local.scale, 1e-300)), 1.0)
     search = _Search(task, x, objective, rise, local)
     offsets = np.concatenate([-_GRID[::-1], _GRID]) * reach[:, None]
