@@ -23,6 +23,7 @@ CONVERGED, AT_BOUND, STALLED, NOT_FINITE = range(4)
 _ELEMENTS = 2**15  # rows x runs evaluated together, so that the arrays of a formula stay in cache
 _LARGEST_STEP = 4.0
 _ROUNDING = 1e-14  # of a residual
+_FAINT = 1e-12  # effect of a unit of x on a residual that counts as none
 _SHEAR = 1e-4  # share of the damping that turns the step towards the gradient, out of narrow valleys
 
 
@@ -270,10 +271,11 @@ class _Terms:
         with np.errstate(all="ignore"):
             force = np.sqrt(np.vecdot(self.psi * self.weight, self.psi))
             noise = _ROUNDING * np.sqrt(np.sum(np.broadcast_to(self.weight, self.psi.shape), axis=-1))
+            alive = _FAINT * np.sqrt(np.sum(np.broadcast_to(self.weight, self.psi.shape), axis=-1))
             cosine = np.zeros_like(gradient)
             for j, size in enumerate(self._sizes().T):
                 excess = np.maximum(np.abs(gradient[:, j]) - size * noise, 0.0)
-                cosine[:, j] = excess / np.where(size * force > 0, size * force, 1.0)
+                cosine[:, j] = np.where(size > alive, excess / np.where(size * force > 0, size * force, 1.0), 0.0)
         return np.where(free, cosine, 0.0).max(axis=1, initial=0.0), edge.any(axis=1)
 
     def _sizes(self) -> np.ndarray:
@@ -318,7 +320,7 @@ def _solved(matrix: np.ndarray, right: np.ndarray, frozen: np.ndarray) -> np.nda
     p = right.shape[1]
     diagonal = matrix[:, range(p), range(p)]
     with np.errstate(all="ignore"):
-        usable = np.isfinite(diagonal) & (diagonal > 0) & ~frozen
+        usable = np.isfinite(diagonal) & (diagonal > _FAINT**2) & ~frozen
         scale = np.where(usable, 1.0 / np.sqrt(np.where(usable, diagonal, 1.0)), 0.0)
         scaled, right = matrix * scale[:, :, None] * scale[:, None, :], right * scale
         if not np.isfinite(scaled.sum() + right.sum()):

@@ -122,21 +122,26 @@ def spread(task: Task, x: np.ndarray) -> Spread:
     psi, curvature = task.objective.rho(residual)[1], smoothed_curvature(task.objective, residual)
     penalty = task.problem.penalty
     ridge = np.zeros(p) if penalty is None else penalty(x[None])[2][0]
-    matrix = (effects * (task.weight * curvature)[:, None]).T @ effects + np.diag(ridge)
-    pulls = effects * (task.weight * psi)[:, None]
-    groups = int(task.group.max()) + 1
-    summed = np.zeros((groups, p))
-    np.add.at(summed, task.group, pulls)
-    middle = summed.T @ summed * _freedom(groups, p) + np.diag(ridge) * task.prior_scale
+    mass = task.weight * curvature
+    matrix = (effects * mass[:, None]).T @ effects + np.diag(ridge)
     inside = (x > task.parameters.lower) & (x < task.parameters.upper)
     inverse, determined = _inverse(matrix, inside)
+    leverage = np.clip(mass * np.einsum("ij,jk,ik->i", effects, inverse, effects), 0.0, 0.99)
+    pulls = effects * (task.weight * psi / _own_share(leverage))[:, None]
+    summed = np.zeros((int(task.group.max()) + 1, p))
+    np.add.at(summed, task.group, pulls)
+    middle = summed.T @ summed + np.diag(ridge) * task.prior_scale
     covariance = inverse @ middle @ inverse
     diagonal = np.where(np.diag(inverse) > 0, np.diag(inverse), 1.0)
     return Spread(covariance, np.diag(covariance) / diagonal, determined | ~inside)
 
 
-def _freedom(groups: int, p: int) -> float:
-    return groups / max(groups - p, 1)
+def _own_share(leverage: np.ndarray) -> np.ndarray:
+    """By how much a residual is smaller than the error behind it, since the fit follows each run by its leverage.
+
+    Dividing by it is the correction HC2 of MacKinnon and White (1985), right on average for equal scatter.
+    """
+    return np.sqrt(1.0 - leverage)
 
 
 def _inverse(matrix: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
