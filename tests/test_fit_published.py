@@ -7,8 +7,8 @@ from moesim.fitting.fit import fit, in_sample, out_of_sample
 from moesim.fitting.judge import scores
 from moesim.fitting.runs import load_runs
 from moesim.fitting.solve import values
+from moesim.forms import Coefficient, Form
 from moesim.laws import load_law
-from moesim.laws.law import Coefficient, law
 from moesim.variables import REAL
 
 # --- Chinchilla: Besiroglu et al. 2024, arXiv:2404.10102, and the authors' notebook -----------------------------------
@@ -210,37 +210,31 @@ def test_clark_by_router(router):
     assert np.sqrt(np.mean((found.task.residuals(found.optimum.x[None]) / np.log(10)) ** 2)) == pytest.approx(rmse, abs=5e-5)
 
 
-@law(
-    "test: a loss floor and a product of powers",
-    k=Coefficient(typical=(1.0, 1e3)),
-    a=Coefficient(typical=(0.05, 0.5)),
-    b=Coefficient(typical=(0.01, 0.5)),
-    floor=Coefficient("nat/token", typical=(0.5, 2.0)),
-)
-def floor_and_product(active_params, experts, *, k, a, b, floor):
+def _floor_and_product(active_params, experts, *, k, a, b, floor):
     return floor + k * active_params**-a * experts**-b
 
 
-@law(
-    "test: powers with an interaction, no saturation",
-    k=Coefficient(typical=(1.0, 1e3)),
-    a=Coefficient(typical=(0.05, 0.5)),
-    b=Coefficient(typical=(0.01, 0.5)),
-    c=Coefficient(typical=(-0.02, 0.02), domain=REAL),
-)
-def bilinear(active_params, experts, *, k, a, b, c):
+def _bilinear(active_params, experts, *, k, a, b, c):
     return k * active_params**-a * experts ** (c * np.log(active_params) - b)
 
+
+_POWERS = {
+    "k": Coefficient(typical=(1.0, 1e3)),
+    "a": Coefficient(typical=(0.05, 0.5)),
+    "b": Coefficient(typical=(0.01, 0.5)),
+}
+FLOOR = Form.of(_floor_and_product, "test", {**_POWERS, "floor": Coefficient(typical=(0.5, 2.0))})
+BILINEAR = Form.of(_bilinear, "test", {**_POWERS, "c": Coefficient(typical=(-0.02, 0.02), domain=REAL)})
 
 # The joint law at fixed data: its term in D switched off.
 _NO_DATA = {"b": 1e-9, "beta": -0.2, "omega": 0.0, "zeta": 0.0}
 
 # law, fixed: R2 on the 193 runs, R2 and MAPE on the 28 (reference scores; all routers, k and frequencies pooled)
 POOLED = {
-    "separable": (bilinear, {"c": 0.0}, 0.9505, 0.468, 0.0196),
-    "bilinear": (bilinear, {}, 0.9579, 0.690, 0.0162),
+    "separable": (BILINEAR, {"c": 0.0}, 0.9505, 0.468, 0.0196),
+    "bilinear": (BILINEAR, {}, 0.9579, 0.690, 0.0162),
     "clark": ("clark2022_sbase_refit", {}, 0.9610, 0.703, 0.0154),
-    "floor": (floor_and_product, {}, 0.9584, 0.807, 0.0124),
+    "floor": (FLOOR, {}, 0.9584, 0.807, 0.0124),
 }
 
 
@@ -285,7 +279,7 @@ def test_clark_floor_by_router(router):
     runs = clark(router_type=["Dense", router], k=1, routing_frequency=0.5, seed=None)
     largest = {"column": "active_params", "value": {"min": 1e9}}
     without = fit("clark2022_sbase_refit", runs, objective="squared_log", holdout=largest)
-    floor = fit(floor_and_product, runs, objective="squared_log", holdout=largest)
+    floor = fit(FLOOR, runs, objective="squared_log", holdout=largest)
     assert without.outside.sum() == 10
     assert out_of_sample(without)["mape"] == pytest.approx(BY_ROUTER[router][0], abs=5e-4)
     assert out_of_sample(floor)["mape"] == pytest.approx(BY_ROUTER[router][1], abs=6e-5)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from moesim.errors import InputError
+
 _LN2, _LN10 = np.log(2.0), np.log(10.0)
 
 # For each ufunc: its partial derivatives, one function (out, *arguments) -> array for each argument.
@@ -126,7 +128,8 @@ class Jet(NDArrayOperatorsMixin):
         if ufunc in _PREDICATES:
             return ufunc(*map(value_of, args))
         if ufunc not in _PARTIALS:
-            raise TypeError(f"no derivative is known for numpy.{ufunc.__name__}")
+            known = ", ".join(sorted(u.__name__ for u in _PARTIALS))
+            raise InputError(f"no derivative is known for numpy.{ufunc.__name__}; a formula that is fitted takes {known}")
         level = max(a.level for a in args if isinstance(a, Jet))
         moving = [isinstance(a, Jet) and a.level == level for a in args]
         plain = [a.value if moves else a for a, moves in zip(args, moving, strict=True)]
