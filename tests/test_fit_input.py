@@ -202,7 +202,8 @@ def test_coefficient_without_effect():
     from moesim.laws import load_repetition
 
     runs = load_runs("datablations")
-    found = fit("muennighoff2023", runs, repetition=replace(load_repetition("muennighoff2023"), excess="none"), hold="law")
+    wrapped = replace(load_repetition("muennighoff2023"), excess="none")
+    found = fit("muennighoff2023", runs, repetition=wrapped, hold="law")
     assert dict(zip(found.identification.names, found.identification.verdict, strict=True))["R_N"] == "no effect"
     assert any("R_N has no effect" in line for line in found.warnings)
     low, high = found.interval(method="normal")["R_N"]

@@ -56,7 +56,7 @@ def repeats_of(name, objective, n=300):
 
 @pytest.mark.parametrize("name", LAWS)
 def test_intervals_cover(name):
-    """90 % intervals hold the truth in 90 % of 200 repeats [3.5 standard deviations], for every identified coefficient."""
+    """90 % intervals hold the truth in 90 % of 200 repeats [3.5 sd], for every identified coefficient."""
     task, truth, observed = repeats_of(name, "squared_log")
     start = np.repeat(truth[None], REPEATS, axis=0)
     found = solve(task.problem, start, Rows(observed, task.weight), tolerance=1e-12)
@@ -92,7 +92,7 @@ def test_bootstrap_and_profiles_cover():
 
 @pytest.mark.parametrize("name", LAWS)
 def test_another_solver_agrees(name):
-    """SciPy's trust-region least squares from the estimate's neighbourhood: the same objective, the same predictions."""
+    """SciPy's trust-region least squares from beside the estimate: the same objective and predictions."""
     from scipy.optimize import least_squares
 
     found = fit(name, synthetic(name, noise=0.003), objective="squared_log", starts=8)
@@ -222,8 +222,8 @@ def test_taught_parameters_of_the_chinchilla_form():
     runs = {"total_params": np.full(3, 1e9), "tokens": 4 * unique, "unique_tokens": unique}
     k = target.known
     G = (k["alpha"] * k["A"] / (k["beta"] * k["B"])) ** (1 / (k["alpha"] + k["beta"]))
-    contexts = target.at(runs).contexts
-    assert contexts.taught(target.law_values(k)) == pytest.approx((unique * G) ** (k["beta"] / k["alpha"]) * G, rel=1e-12)
+    found = target.at(runs).contexts.taught(target.law_values(k))
+    assert found == pytest.approx((unique * G) ** (k["beta"] / k["alpha"]) * G, rel=1e-12)
 
 
 def test_repetition_recovered_with_the_law_free():

@@ -35,7 +35,7 @@ def draw(fit: Fit) -> dict[str, Figure]:
 
 
 def predictions(fit: Fit) -> Figure:
-    """Left: predicted against observed loss. Right: relative residuals against observed loss; runs held out in colour."""
+    """Left: predicted against observed loss. Right: relative residuals. Held-out runs in colour."""
     observed, predicted = fit.runs["loss"].values, fit.predict(fit.runs)["loss"].values
     figure, panels = grid_of_panels(1, 2)
     left, right = panels[0]
@@ -68,17 +68,18 @@ def _has_isoflops(fit: Fit) -> bool:
 
 
 def isoflop(fit: Fit) -> Figure:
-    """Loss against size with the fitted curve of each of some budgets, its band, and every run in its budget's colour."""
-    import matplotlib as mpl
+    """Loss against size with fitted curves of some budgets, their bands, and every run in its budget's colour."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LogNorm
 
     runs, size = fit.runs, next(name for name in fit.task.target.inputs if name in _SIZES)
     compute, sizes, loss = runs["compute"].values, runs[size].values, runs["loss"].values
-    norm = mpl.colors.LogNorm(compute.min(), compute.max())
+    norm = LogNorm(compute.min(), compute.max())
     figure, panels = grid_of_panels(1, 1)
     axes = panels[0][0]
     figure.set_size_inches(5.4, 3.6)
     for budget in np.exp(np.quantile(np.log(compute), np.linspace(0.03, 0.97, _CURVES))):
-        _budget_curve(fit, axes, size, float(budget), mpl.colormaps["viridis"](norm(budget)))
+        _budget_curve(fit, axes, size, float(budget), colormaps["viridis"](norm(budget)))
     dots = axes.scatter(sizes, loss, c=compute, norm=norm, cmap="viridis", s=12, lw=0.3, edgecolor="white", zorder=3)
     bar = figure.colorbar(dots, ax=axes, label="compute (FLOP)")
     bar.outline.set_visible(False)  # type: ignore[operator]
@@ -213,6 +214,5 @@ def _plain_log(axis: Any) -> None:
 
 def _title(fit: Fit) -> str:
     wrapped = fit.task.target.repetition.name
-    return f"{fit.task.target.title}{'' if wrapped == 'none' else f' with {wrapped}'} on {fit.runs.attrs.get('runs', 'runs')}"
-
-
+    law = fit.task.target.title if wrapped == "none" else f"{fit.task.target.title} with {wrapped}"
+    return f"{law} on {fit.runs.attrs.get('runs', 'runs')}"

@@ -97,7 +97,7 @@ class Fit:
         """(low, high) of every free coefficient.
 
         `method`: bootstrap (percentiles of the draws; the default if there are any), profile, or normal (from the
-        covariance, along the transformed coefficient, with Student's t). Profiles hold for the level they were made for.
+        covariance, along the transformed coefficient, with Student's t).
         """
         level = self.level if level is None else level
         _check_level(level)
@@ -116,7 +116,8 @@ class Fit:
         import xarray as xr
 
         level = self.level if level is None else level
-        data = runs if isinstance(runs, xr.Dataset) else xr.Dataset({n: ("run", np.atleast_1d(v)) for n, v in runs.items()})
+        columns = {} if isinstance(runs, xr.Dataset) else {n: ("run", np.atleast_1d(v)) for n, v in runs.items()}
+        data = runs if isinstance(runs, xr.Dataset) else xr.Dataset(columns)
         at = self.task.target.at(inputs_of(self.task.target, data))
         out = xr.Dataset({"loss": ("run", _losses(self.task, at, self.optimum.x[None])[0])})
         if self.draws is None:
@@ -150,10 +151,9 @@ class Fit:
         import xarray as xr
 
         table = self.task.parameters.table(self._usable_x())
-        moving = {self.task.parameters.owner(name) in self.task.parameters.free for name in self.task.parameters.names}
         columns = dict(zip(self.task.parameters.names, table.T, strict=True))
         return {
-            name: xr.DataArray(column, dims="draw") if moving and np.ptp(column) > 0 else self.estimate[name]
+            name: xr.DataArray(column, dims="draw") if np.ptp(column) > 0 else self.estimate[name]
             for name, column in columns.items()
         }
 
@@ -242,15 +242,18 @@ def fit(
     return Fit(task, best, local, table, outside, level, sampled, profiled, settings)
 
 
-def _solved(task: Task, starts: int, rng: np.random.Generator, start: Mapping[str, float] | None) -> tuple[Task, Optimum]:
+def _solved(
+    task: Task, starts: int, rng: np.random.Generator, start: Mapping[str, float] | None
+) -> tuple[Task, Optimum]:
     """The optimum; with priors twice, since their weight comes from the scatter that the runs show without them."""
     given = known_start(task)
     if start is not None:
         for name in task.parameters.free:
             if name not in start:
                 raise InputError(f"start: no value for {name!r}; it takes {', '.join(task.parameters.free)}")
-        point = task.parameters.x_of({n: check("start", n, v, task.target.coefficients[n].domain) for n, v in start.items()})
-        given = point[None] if not starts else np.concatenate([point[None], *([] if given is None else [given])])
+        specs = task.target.coefficients
+        point = task.parameters.x_of({n: check("start", n, start[n], specs[n].domain) for n in task.parameters.free})
+        given = np.stack([point, *(given if given is not None and starts else [])])
     best = optimum(task, starts, rng, given)
     if task.prior:
         task = task.with_prior_scale(task.scale(best.x))
@@ -336,7 +339,7 @@ def _warnings(result: Fit):
     elif status != CONVERGED:
         yield f"the fit did not converge ({result.status}); more starts (fit.starts) or bounds may help"
     if result.share < 0.05 and len(result.optimum.ends.x) > 5:
-        yield f"only {result.share:.0%} of the starts reached the best optimum: others may be better still; raise fit.starts"
+        yield f"only {result.share:.0%} of the starts reached the best optimum: raise fit.starts to look for a better one"
     yield from result.identification.messages()
     if result.draws is not None and (share := solved_share(result.draws)) < 0.99:
         yield f"{1 - share:.1%} of the draws did not converge and are left out of the intervals (draw_status)"

@@ -50,7 +50,7 @@ _WORDS = {WEAK: "only weakly identified", NOT_IDENTIFIED: "not identified"}
 
 
 def student(task: Any, level: float) -> float:
-    """Half the width of a two-sided interval in standard errors: Student's t with runs (or groups) less coefficients."""
+    """Half the width of a two-sided interval in standard errors: Student's t of runs less coefficients."""
     from scipy.special import stdtrit
 
     freedom = max(int(task.group.max()) + 1 - len(task.parameters.free), 1)

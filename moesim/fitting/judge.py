@@ -55,7 +55,8 @@ def held_out(runs: xr.Dataset, holdout: Mapping[str, Any] | None, rng: np.random
         raise InputError(f"fit.holdout={dict(holdout)}; it takes one of {', '.join(_HOLDOUTS)}")
     out = _HOLDOUTS[kinds[0]](runs, holdout, rng)
     if out.all() or not out.any():
-        raise InputError(f"fit.holdout={dict(holdout)} holds out {int(out.sum())} of {len(out)} runs; leave some on each side")
+        counts = f"{int(out.sum())} of {len(out)}"
+        raise InputError(f"fit.holdout={dict(holdout)} holds out {counts} runs; leave some on each side")
     return out
 
 
@@ -105,7 +106,7 @@ def _compute(runs: xr.Dataset) -> np.ndarray:
 
 
 def compare(fits: Mapping[str, Any]) -> xr.Dataset:
-    """Several fits of the same runs side by side, along the dim `fit`: objective, errors in and out of sample, AIC, BIC.
+    """Several fits of the same runs side by side, along the dim `fit`: estimates, objective, scores, AIC, BIC.
 
     `fits` maps names to Fits or to the Datasets they wrote. Objectives compare between fits of one objective only.
     """
@@ -116,6 +117,6 @@ def compare(fits: Mapping[str, Any]) -> xr.Dataset:
     for name, table in tables.items():
         keep = [v for v in table.data_vars if not table[v].dims or table[v].dims == ("part",)]
         picked[name] = table[[*keep, "estimate", "interval"]].reset_coords(drop=True)
-    return xr.concat(
+    return xr.concat(  # type: ignore[return-value]
         list(picked.values()), xr.Variable("fit", list(picked)), combine_attrs="drop", join="outer", data_vars="all"
     )

@@ -77,7 +77,7 @@ class Prediction:
 
     target: Target
     runs: Mapping[str, np.ndarray]
-    contexts: _Contexts | None
+    contexts: _Contexts | _Known | None
 
     def holding(self, constants: Mapping[str, float]) -> Prediction:
         """The same; if the constants fix the whole law, what the unique tokens can teach is worked out only once."""
@@ -197,9 +197,8 @@ class _Contexts:
 
         names = {f"law.{name}": np.broadcast_to(value, shape) for name, value in law.items()}
         context = {**{name: np.broadcast_to(cell, shape) for name, cell in self.cells.items()}, **names}
-        return taught_params(
-            _Inputs(self.form), path, context, lambda cell: {name: cell[f"law.{name}"] for name in law}, _LOG_SIZES
-        )
+        asked: Any = _Inputs(self.form)
+        return taught_params(asked, path, context, lambda cell: {n: cell[f"law.{n}"] for n in law}, _LOG_SIZES)
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,8 @@ def _rounded(table: np.ndarray) -> np.ndarray:
     """To 12 digits, so that ratios which differ by rounding count as one situation."""
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 10.0 ** (np.floor(np.log10(np.abs(table))) - 12)
-    return np.where((table == 0.0) | ~np.isfinite(table), table, np.round(table / np.where(scale > 0, scale, 1.0)) * scale)
+        rounded = np.round(table / scale) * scale
+    return np.where((table == 0.0) | ~np.isfinite(table), table, rounded)
 
 
 def target_of(law: Any, repetition: Any = "none") -> Target:

@@ -110,7 +110,7 @@ class Parameters:
         free = tuple(name for name in specs if name not in fixed and name not in tied)
         for name in bounds:
             if name not in free:
-                raise InputError(f"bounds: {name} is fixed or tied; bounds are for free coefficients: {', '.join(free)}")
+                raise InputError(f"bounds: {name} is fixed or tied; bounds take a free coefficient: {', '.join(free)}")
         transforms = tuple(transform_of(specs[name]) for name in free)
         boxes = [_box(name, specs[name], move, bounds.get(name)) for name, move in zip(free, transforms, strict=True)]
         lower, upper = np.array(boxes).reshape(-1, 2).T
@@ -127,7 +127,8 @@ class Parameters:
 
     def natural(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """The free coefficients by name, each of shape (rows,)."""
-        return {name: move.forward(x[:, j]) for j, (name, move) in enumerate(zip(self.free, self.transforms, strict=True))}
+        moves = zip(self.free, self.transforms, strict=True)
+        return {name: move.forward(x[:, j]) for j, (name, move) in enumerate(moves)}
 
     def values(self, x: np.ndarray, derive: bool = True) -> dict[str, Any]:
         """Every coefficient by name: (rows, 1), as a Jet in the index of x if `derive`; fixed ones are numbers."""
@@ -157,7 +158,7 @@ class Parameters:
     def typical(self) -> tuple[np.ndarray, np.ndarray]:
         """The typical range of each free coefficient in x."""
         ends = [
-            sorted((float(move.back(_inside(self.specs[name], end))) for end in self.specs[name].typical))
+            sorted(float(move.back(_inside(self.specs[name], end))) for end in self.specs[name].typical)
             for name, move in zip(self.free, self.transforms, strict=True)
         ]
         low, high = np.array(ends).reshape(-1, 2).T
@@ -185,7 +186,10 @@ def _narrowed(
     """The box within the user's bounds, where null, .inf and the domain's own ends mean no bound."""
     if isinstance(bounds, str) or not isinstance(bounds, Sequence) or len(bounds) != 2:
         raise InputError(f"bounds: {name}={bounds!r}; it takes [lowest, highest], null for none")
-    low, high = (default if b is None else float(check("bounds", name, b, _ANY)) for b, default in zip(bounds, (-inf, inf), strict=True))
+    low, high = (
+        default if bound is None else float(check("bounds", name, bound, _ANY))
+        for bound, default in zip(bounds, (-inf, inf), strict=True)
+    )
     if not low < high or high <= spec.domain.lower or low >= spec.domain.upper:
         raise InputError(f"bounds: {name}={list(bounds)}; it takes [lowest, highest] within {spec.domain.text}")
     new_low = float(move.back(low)) if low > spec.domain.lower else box[0]

@@ -97,7 +97,8 @@ def _profiles(fit: Fit) -> dict[str, Any]:
     if found is None:
         return {}
     with np.errstate(over="ignore"):
-        value = np.array([move.forward(points) for move, points in zip(parameters.transforms, found.points, strict=True)])
+        pairs = zip(parameters.transforms, found.points, strict=True)
+        value = np.array([move.forward(points) for move, points in pairs])
     names = list(parameters.free)
     return {
         "free_coefficient": ("free_coefficient", names),

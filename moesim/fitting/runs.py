@@ -70,13 +70,13 @@ def load_runs(
     `name_or_path`: a name in `conf/runs/`, a .yaml file like those, a .csv or .nc file, or a Dataset, data frame or
     mapping of columns. `columns` maps variables of the table to columns: a name, or {column: NAME, unit: million}
     (thousand, million, billion, trillion, or a number that one unit of the column is worth). `where` keeps rows:
-    {column: value}, {column: [values]}, {column: {min: 1, max: 2, not: 3}}, null for any. `derive` lists columns to work out, see
-    `DERIVED`. `best_of` keeps the run of lowest loss for each combination of these columns: a minimum of many noisy
-    runs, hence biased low. `group`: column that says which rows are one run (checkpoints, seeds), resampled together.
-    `weight`: column of weights. `dataset`: column that tells data sets or tokenizers apart.
+    {column: value}, {column: [values]}, {column: {min: 1, max: 2, not: 3}}, null for any. `derive` lists columns to
+    work out, see `DERIVED`. `best_of` keeps the run of lowest loss for each combination of these columns: a minimum of
+    many noisy runs, hence biased low. `group`: column that says which rows are one run (checkpoints, seeds), resampled
+    together. `weight`: column of weights. `dataset`: column that tells data sets or tokenizers apart.
 
-    Columns that are not variables are kept under their own names. Raises InputError, which names the rows, for a missing
-    column, a value that is not a number or outside the variable's domain; warns of duplicated runs and mixed data sets.
+    Columns that are not variables keep their names. Raises InputError, which names the rows, for a missing column, a
+    value that is not a number or outside the variable's domain; warns of duplicated runs and mixed data sets.
     """
     spec, table = _opened(name_or_path)
     changes = {"columns": columns, "where": where, "derive": derive, "best_of": best_of}
@@ -100,7 +100,7 @@ def _spec(name: str, content: Mapping[str, Any]) -> RunsSpec:
             raise InputError(f"runs {name}: unknown key {key!r}; it takes {', '.join(keys)}")
     if not content.get("file"):
         raise InputError(f"runs {name}: no key 'file'; give the path of a .csv or .nc file")
-    given = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if v is not None}
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if v is not None}
     return RunsSpec(name, **given)
 
 
@@ -146,13 +146,15 @@ def _columns_of(source: Any) -> dict[str, np.ndarray]:
     """Columns of a Dataset, data frame or mapping, one value for each run."""
     try:
         columns = {str(name): np.atleast_1d(np.asarray(source[name])) for name in list(source)}
-        columns |= {str(n): np.asarray(c) for n, c in getattr(source, "coords", {}).items() if np.ndim(c) == 1 and n != "run"}
+        coords = getattr(source, "coords", {}).items()
+        columns |= {str(name): np.asarray(c) for name, c in coords if np.ndim(c) == 1 and name != "run"}
     except (TypeError, KeyError):
-        raise InputError(f"runs: {type(source).__name__} is no table; give a file, a Dataset, a data frame or a mapping") from None
+        kind = type(source).__name__
+        raise InputError(f"runs: {kind} is no table; give a file, a Dataset, a data frame or a mapping") from None
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1 or any(column.ndim > 1 for column in columns.values()):
         raise InputError(f"runs: columns of lengths {sorted(lengths)}; each takes one value for each run")
-    return {name: column if column.dtype.kind in "iuf" else _parsed([str(v) for v in column]) for name, column in columns.items()}
+    return {name: c if c.dtype.kind in "iuf" else _parsed([str(v) for v in c]) for name, c in columns.items()}
 
 
 def _parsed(cells: list[str]) -> np.ndarray:
@@ -194,7 +196,8 @@ def _columns(spec: RunsSpec, table: Mapping[str, np.ndarray]) -> dict[str, tuple
             continue
         entry = given if isinstance(given, Mapping) else {"column": given}
         if entry.get("column") not in table:
-            raise InputError(f"runs {spec.name}: no column {entry.get('column')!r} for {variable}; there are {', '.join(table)}")
+            wanted = f"no column {entry.get('column')!r} for {variable}"
+            raise InputError(f"runs {spec.name}: {wanted}; there are {', '.join(table)}")
         out[variable] = (entry["column"], _worth(spec, variable, entry.get("unit", 1.0)))
     if "loss" not in out:
         raise InputError(f"runs {spec.name}: no column for loss; say which one: columns={{loss: NAME}}")
@@ -206,7 +209,8 @@ def _worth(spec: RunsSpec, variable: str, unit: Any) -> float:
         return _UNITS[unit]
     if isinstance(unit, int | float) and not isinstance(unit, bool) and unit > 0:
         return float(unit)
-    raise InputError(f"runs {spec.name}: unit of {variable} is {unit!r}; it takes {', '.join(_UNITS)} or a number above 0")
+    takes = f"it takes {', '.join(_UNITS)} or a number above 0"
+    raise InputError(f"runs {spec.name}: unit of {variable} is {unit!r}; {takes}")
 
 
 def _where(spec: RunsSpec, table: Mapping[str, np.ndarray], n: int) -> np.ndarray:
@@ -215,7 +219,7 @@ def _where(spec: RunsSpec, table: Mapping[str, np.ndarray], n: int) -> np.ndarra
         if wanted is None:
             continue
         if name not in table:
-            raise InputError(f"runs {spec.name}: where names {name!r}, which is no column; there are {', '.join(table)}")
+            raise InputError(f"runs {spec.name}: where names {name!r}, no column; there are {', '.join(table)}")
         keep &= chosen(table[name], wanted)
     return keep
 
@@ -304,14 +308,14 @@ def _at(columns: Mapping[str, np.ndarray], index: np.ndarray) -> dict[str, np.nd
 
 def _warn(spec: RunsSpec, values: Mapping[str, np.ndarray], extra: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
     """Warnings for runs that stand there twice and for losses that cannot be compared."""
-    for message in (_duplicates(spec, values, extra, rows), _mixture(spec, {**extra, **values}, rows)):
+    for message in (_duplicates(values, rows), _mixture(spec, {**extra, **values}, rows)):
         if message:
             warnings.warn(f"runs {spec.name}: {message}", RunsWarning, stacklevel=4)
 
 
-def _duplicates(spec: RunsSpec, values: Mapping[str, np.ndarray], extra: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
+def _duplicates(values: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
     table = np.stack(list(values.values()))
-    _, first, cell, counts = np.unique(table, axis=1, return_index=True, return_inverse=True, return_counts=True)
+    _, cell, counts = np.unique(table, axis=1, return_inverse=True, return_counts=True)
     again = [rows[cell.reshape(-1) == c] for c in np.flatnonzero(counts > 1)]
     if not again:
         return ""
@@ -341,7 +345,7 @@ def _dataset(
     special = {"group": spec.group, "weight": spec.weight}
     for role, name in special.items():
         if name is not None and name not in both:
-            raise InputError(f"runs {spec.name}: {role} names {name!r}, which is no column; there are {', '.join(both)}")
+            raise InputError(f"runs {spec.name}: {role} names {name!r}, no column; there are {', '.join(both)}")
     if spec.weight is not None and not np.all(np.asarray(both[spec.weight], dtype=float) > 0):
         raise InputError(f"runs {spec.name}: weight {spec.weight!r} takes numbers above 0")
     named = {role: ("run", both[name]) for role, name in special.items() if name is not None}

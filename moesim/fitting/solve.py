@@ -1,9 +1,9 @@
 """Many fits at once: each row of one batch is a fit of its own, from its own start, with its own weights and losses.
 
-Each step solves (H + lambda M) s = -gradient with the Gauss-Newton Hessian H of the objective and, as damping, the matrix
-M of iteratively reweighted least squares. M overestimates the curvature of Huber's function everywhere, so a damped
-step is safe, and H is exact near the optimum, so an undamped one is fast; both transform alike under a change of
-coefficients, so neither needs them scaled or their trade-offs removed.
+Each step solves (H + lambda M) s = -gradient with the Gauss-Newton Hessian H of the objective and, as damping, the
+matrix M of iteratively reweighted least squares. M overestimates the curvature of Huber's function everywhere, so a
+damped step is safe, and H is exact near the optimum, so an undamped one is fast; both transform alike under a change
+of coefficients, so neither needs them scaled or their trade-offs removed.
 """
 
 from __future__ import annotations
@@ -162,10 +162,13 @@ class _State:
         factor = np.where(full, np.where(quality > 0.4, 0.1, np.where(quality > 0.2, 0.5, 3.0)), 5.0)
         factor = np.where(promised <= 1e-10 * self.objective[index], 0.1, factor)
         old = self.damping[index]
-        self.damping[index] = np.where(taken, np.clip(np.where(factor > 1, np.maximum(old, 1e-2), old) * factor, 1e-9, 1e6), old)
+        new = np.clip(np.where(factor > 1, np.maximum(old, 1e-2), old) * factor, 1e-9, 1e6)
+        self.damping[index] = np.where(taken, new, old)
         # the minimum of the parabola through the value and slope here and the value there, within a factor
-        slope = np.where(np.isfinite(gain), promised / (2.0 * np.maximum(promised - np.where(np.isfinite(gain), gain, 0), 1e-300)), 0.25)
-        self.fraction[index] = np.where(taken, 1.0, self.fraction[index] * np.clip(slope, 0.1, 0.5))
+        known = np.isfinite(gain)
+        lowest = promised / (2.0 * np.maximum(promised - np.where(known, gain, 0.0), 1e-300))
+        shorter = self.fraction[index] * np.where(known, np.clip(lowest, 0.1, 0.5), 0.25)
+        self.fraction[index] = np.where(taken, 1.0, shorter)
 
     def renew(self, index: np.ndarray, terms: _Terms, x: np.ndarray, taken: np.ndarray) -> None:
         """Gradient and next step of the rows whose point is new."""
@@ -276,7 +279,7 @@ class _Terms:
             for j, size in enumerate(self._sizes().T):
                 excess = np.maximum(np.abs(gradient[:, j]) - size * noise, 0.0)
                 cosine[:, j] = np.where(size > alive, excess / np.where(size * force > 0, size * force, 1.0), 0.0)
-        return np.where(free, cosine, 0.0).max(axis=1, initial=0.0), edge.any(axis=1)
+        return np.where(free, cosine, 0.0).max(axis=1, initial=0.0), np.asarray(edge.any(axis=1))
 
     def _sizes(self) -> np.ndarray:
         """The length of each entry's effects on the residuals, its prior included: (rows, p)."""
@@ -298,8 +301,8 @@ def _confined(
 ) -> np.ndarray:
     """-matrix^-1 gradient with frozen entries 0 and the others between low and high; all (rows, p).
 
-    Entries that would go further are held at their limit and the others solved again, so that a coefficient which hardly
-    matters, or meets its bound, does not shorten the step of all.
+    Entries that would go further are held at their limit and the others solved again, so that a coefficient which
+    hardly matters, or meets its bound, does not shorten the step of all.
     """
     step = _solved(matrix, -gradient, frozen)
     for _ in range(3):

@@ -43,7 +43,7 @@ def _coefficients(data: xr.Dataset) -> str:
 
 
 def _scores(data: xr.Dataset) -> str:
-    rows = [("", "runs", "R2", "MAPE", "worst", "RMSE", "bias")]
+    rows: list[Sequence[str]] = [("", "runs", "R2", "MAPE", "worst", "RMSE", "bias")]
     for part in data.part.values:
         one = data.sel(part=part)
         if int(one.runs_used):
@@ -67,7 +67,7 @@ def _score_cells(one: xr.Dataset) -> tuple[str, ...]:
 def comparison(dataset: xr.Dataset) -> str:
     """The table of several fits side by side, from `compare`."""
     head = ("fit", "status", "free", "objective", "R2", "MAPE", "held-out R2", "held-out MAPE", "AIC", "BIC")
-    rows = [head]
+    rows: list[Sequence[str]] = [head]
     for name in dataset.fit.values:
         one = dataset.sel(fit=name)
         inside, outside = one.sel(part="in sample"), one.sel(part="held out")
@@ -80,7 +80,7 @@ def comparison(dataset: xr.Dataset) -> str:
 def _estimates(dataset: xr.Dataset) -> str:
     """Coefficients in columns, a row for each fit; blank where a fit has no such coefficient."""
     names = [str(name) for name in dataset.coefficient.values]
-    rows = [("", *names)]
+    rows: list[Sequence[str]] = [("", *names)]
     for fit in dataset.fit.values:
         cells = [dataset.estimate.sel(fit=fit, coefficient=name).item() for name in names]
         rows.append((str(fit), *("" if np.isnan(cell) else number(cell) for cell in cells)))
@@ -104,9 +104,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells in columns, the first column to the left, the others to the right, text columns to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     last = len(widths) - 1
-    left = [i == 0 or (i == last and any(" " in row[i] or row[i].isalpha() for row in rows[1:])) for i in range(len(widths))]
+    words = any(row[last].replace(" ", "").isalpha() for row in rows[1:])
+    left = [i == 0 or (i == last and words) for i in range(len(widths))]
+    sides = list(zip(widths, left, strict=True))
     lines = (
-        "  ".join(c.ljust(w) if to_left else c.rjust(w) for c, w, to_left in zip(row, widths, left, strict=True)).rstrip()
-        for row in rows
+        [c.ljust(w) if to_left else c.rjust(w) for c, (w, to_left) in zip(row, sides, strict=True)] for row in rows
     )
-    return "\n".join(lines)
+    return "\n".join("  ".join(line).rstrip() for line in lines)

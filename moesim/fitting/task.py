@@ -54,9 +54,8 @@ class Task:
         inputs, loss = {name: values[order] for name, values in inputs.items()}, loss[order]
         n, p = len(loss), len(parameters.free)
         if n < p:
-            raise InputError(
-                f"fit: {n} runs for {p} free coefficients ({', '.join(parameters.free)}); give more runs, or fix or tie some"
-            )
+            names = ", ".join(parameters.free)
+            raise InputError(f"fit: {n} runs for {p} free coefficients ({names}); give more runs, or fix or tie some")
         weight = np.asarray(runs["weight"], dtype=float)[order] if "weight" in runs else np.ones(n)
         group = np.unique(np.asarray(runs["group"])[order], return_inverse=True)[1] if "group" in runs else np.arange(n)
         prediction = target.at(inputs).holding(parameters.fixed)

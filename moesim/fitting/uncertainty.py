@@ -49,8 +49,8 @@ def bootstrap(task: Task, x: np.ndarray, draws: int, kind: str, rng: np.random.G
 def _pairs(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
     groups = int(task.group.max()) + 1
     times = rng.multinomial(groups, np.full(groups, 1.0 / groups), size=draws).astype(float)
-    times = times if groups == len(task.group) and np.array_equal(task.group, np.arange(groups)) else times[:, task.group]
-    return Rows(task.rows.observed, times * task.weight)
+    times = times if np.array_equal(task.group, np.arange(groups)) else times[:, task.group]
+    return Rows(task.rows.observed, times if np.all(task.weight == 1.0) else times * task.weight)
 
 
 def _residual(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
@@ -178,7 +178,8 @@ def profile(task: Task, x: np.ndarray, objective: float, local: Spread, level: f
     sides brackets the ends; they are then refined twice on the signed root of the rise, which is nearly straight.
     """
     rise = 0.5 * student(task, level) ** 2 * local.scale
-    reach = np.where(np.isfinite(local.error) & (local.error > 0), local.error * np.sqrt(2 * rise / np.maximum(local.scale, 1e-300)), 1.0)
+    known = np.isfinite(local.error) & (local.error > 0)
+    reach = np.where(known, student(task, level) * np.where(known, local.error, 1.0), 1.0)
     search = _Search(task, x, objective, rise, local)
     offsets = np.concatenate([-_GRID[::-1], _GRID]) * reach[:, None]
     for factor in (1.0, 3.0, 9.0):

@@ -129,7 +129,7 @@ class Jet(NDArrayOperatorsMixin):
             return ufunc(*map(value_of, args))
         if ufunc not in _PARTIALS:
             known = ", ".join(sorted(u.__name__ for u in _PARTIALS))
-            raise InputError(f"no derivative is known for numpy.{ufunc.__name__}; a formula that is fitted takes {known}")
+            raise InputError(f"no derivative is known for numpy.{ufunc.__name__}; a fitted formula takes {known}")
         level = max(a.level for a in args if isinstance(a, Jet))
         moving = [isinstance(a, Jet) and a.level == level for a in args]
         plain = [a.value if moves else a for a, moves in zip(args, moving, strict=True)]
@@ -149,9 +149,8 @@ class Jet(NDArrayOperatorsMixin):
         if not np.any(condition):
             return y
         level = max(a.level for a in (x, y) if isinstance(a, Jet))
-        (vx, fx), (vy, fy) = (
-            (a.value, a.first) if isinstance(a, Jet) and a.level == level else (a, {}) for a in (x, y)
-        )
+        pairs: Any = ((a.value, a.first) if isinstance(a, Jet) and a.level == level else (a, {}) for a in (x, y))
+        (vx, fx), (vy, fy) = pairs
         first = {k: np.where(condition, fx.get(k, 0.0), fy.get(k, 0.0)) for k in {**fx, **fy}}
         return Jet(np.where(condition, vx, vy), first, level)
 
