@@ -100,7 +100,7 @@ def produce(verb: str, config: dict[str, Any], directory: Path, overrides: tuple
         (directory / name).write_text(content)
     drawn = write_figures(result.figures, directory)
     attrs = {"verb": verb, "config": text, "overrides": json.dumps(overrides)}
-    path = write_result(result.dataset.assign_attrs(attrs), directory / result.file)
+    path = write_result(result.dataset.assign_attrs(attrs), directory / result.file, result.streams)
     print(result.table)
     print("\n".join(f"wrote {os.path.relpath(file)}" for file in (path, *drawn)))
     return path
@@ -134,7 +134,7 @@ def _refuse_code(arguments: list[str]) -> None:
             raise InputError(
                 f"{argument}: a config cannot name code to run (_target_, callbacks, searchpath); leave it out"
             )
-    for place, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for place, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if place.partition("=")[0] in ("--config-dir", "-cd"):
             folder = Path(place.partition("=")[2] or following)
             for path in sorted(folder.rglob("*.y*ml")):
@@ -144,16 +144,21 @@ def _refuse_code(arguments: list[str]) -> None:
 
 def _call_hydra(verb: str, arguments: list[str]) -> None:
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     sys.argv = ["moesim", *arguments]
+    HydraConfig.instance().cfg = None
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(run_job)()
     except OverrideParseException as error:
         _fail(f"moesim {verb}", f"{error.override}: {' '.join(str(error).split())}")
-    except (HydraException, OmegaConfBaseException) as error:
-        _fail(f"moesim {verb}", " ".join(str(error).partition("Config search path")[0].split()))
+    except Exception as error:
+        composed = HydraConfig.initialized()  # before that, whatever goes wrong is about what was typed
+        if composed and not isinstance(error, HydraException | OmegaConfBaseException):
+            raise
+        _fail(f"moesim {verb}", " ".join(str(error).partition("Config search path")[0].split()) or repr(error))
 
 
 def _directory(verb: str, arguments: list[str], mode: str) -> list[str]:
@@ -240,13 +245,20 @@ def _collect(directories: list[str]) -> None:
     print(collect(directories))
 
 
+def _again(verb: str, config: dict[str, Any]) -> Any:
+    result = _driver(verb)(config | {"figures": False})
+    if result.streams:
+        raise InputError("the result is larger than its memory budget; give the run a larger one to compare it")
+    return result.dataset
+
+
 def _rerun(paths: list[str]) -> None:
     """Repeat results from the config that they carry; exits with 1 if any number differs."""
     from moesim.output.store import open_result, repeated
 
     if not paths:
         raise InputError("give a result file: moesim rerun outputs/sweep/DATE/TIME/result.nc")
-    verdicts = [repeated(open_result(path), lambda verb, config: _driver(verb)(config).dataset) for path in paths]
+    verdicts = [repeated(open_result(path), _again) for path in paths]
     for path, verdict in zip(paths, verdicts, strict=True):
         print(f"{path}: {verdict or 'the same bit for bit'}")
     if any(verdicts):

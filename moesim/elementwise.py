@@ -35,6 +35,19 @@ def blocks(shape: tuple[int, ...], cells: int = CELLS_IN_CACHE) -> Iterator[tupl
         yield tuple(slice(i * size, (i + 1) * size) for i, size in zip(corner, sizes, strict=True))
 
 
+def slabs(shape: tuple[int, ...], cells: int) -> Iterator[tuple[slice, ...]]:
+    """Slices that cover `shape` in pieces of at most `cells` that are contiguous in memory and on disk."""
+    inner = int(np.prod(shape[1:]))
+    if not shape:
+        yield ()
+    elif inner > cells:
+        for i in range(shape[0]):
+            yield from ((slice(i, i + 1), *rest) for rest in slabs(shape[1:], cells))
+    else:
+        step = max(1, cells // max(inner, 1))
+        yield from ((slice(i, i + step), *(slice(0, n) for n in shape[1:])) for i in range(0, shape[0], step))
+
+
 def part(value: Any, block: tuple[slice, ...]) -> Any:
     """The block of an array that broadcasts to the cells (its axes of length 1 are kept whole)."""
     if np.ndim(value) == 0:
@@ -76,6 +89,25 @@ def lowest(f: Callable[..., Any], context: Context, grid: np.ndarray) -> tuple[n
     """
     found = _along_grid(f, context, grid, _two_lowest)
     return found[..., 0], found[..., 1]
+
+
+def vertex(f: Callable[..., Any], context: Context, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The point of an even grid with the lowest f, f there, and how far the parabola through its neighbours dips below.
+
+    NaN counts as inf; without a parabola the dip is 0, of an infinite neighbour inf.
+    """
+    found = _along_grid(f, context, grid, _vertex)
+    return grid[found[..., 0].astype(int)], found[..., 1], found[..., 2]
+
+
+def _vertex(values: np.ndarray) -> np.ndarray:
+    index, last = values.argmin(axis=-1), values.shape[-1] - 1
+    beside = np.clip(index[..., None] + np.array([-1, 0, 1]), 0, last)
+    low, middle, high = np.moveaxis(np.take_along_axis(values, beside, axis=-1), -1, 0)
+    bend = low + high - 2 * middle
+    dip = np.where(bend > 0, (high - low) ** 2 / (8 * bend), 0.0)
+    dip = np.where(np.isnan(dip), np.inf, dip)
+    return np.stack([index, middle, np.where((index > 0) & (index < last), dip, 0.0)], axis=-1)
 
 
 def _two_lowest(values: np.ndarray) -> np.ndarray:

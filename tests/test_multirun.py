@@ -267,3 +267,15 @@ def test_numbers_are_numbers_and_names_are_names():
     assert picked["law"] == "abnar2025"
     assert picked["space.compute"] == 1e20
     assert "linspace" in picked["space.sparsity"]
+
+
+def test_larger_than_memory_gives_the_same_numbers(command, monkeypatch):
+    monkeypatch.setattr("moesim.output.store._SLAB", 100)
+    axes = ("space.compute=[1e20,1e21]", "space.active_params={geomspace: [1e8, 1e10, 7]}", "figures=true")
+    assert command("sweep", *axes, "hydra.run.dir=one")[0] == 0
+    assert command("sweep", *axes, "memory=1", "hydra.run.dir=slabs")[0] == 0
+    one, slabs = moesim.open_result("one"), moesim.open_result("slabs")
+    assert set(one.variables) == set(slabs.variables)
+    for name in one.variables:
+        xr.testing.assert_identical(one[name].variable, slabs[name].variable)
+    assert Path("slabs/isoflop.png").is_file()

@@ -209,20 +209,16 @@ class Repetition:
         return out, effective.penalty
 
 
-def taught_params(
+def taught_slope(
     law: Law,
     path: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]],
-    context: Mapping[str, Any],
     coefficients: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    log_size: np.ndarray,
-) -> np.ndarray:
-    """Log size of the compute-optimal model for one pass over the unique tokens: where N dL/dN = D dL/dD at D = U.
+) -> Callable[[Any, Mapping[str, Any]], np.ndarray]:
+    """dL / d log size of a model that sees the unique tokens once, along constant compute: 0 at the taught size.
 
-    `path(log_size, context)` gives the law's inputs (without tokens) and flops_per_token of a model of that size; the
-    general condition is that the loss is stationary along constant compute, flops_per_token x tokens. `context` holds
-    `unique_tokens` and whatever else varies from cell to cell (arrays that broadcast); `coefficients(context)` gives
-    the law's. `log_size` is the ascending grid that brackets the answer. Returns inf where U is unlimited or more
-    parameters always help, -inf where fewer always do; shape of the broadcast context.
+    There N dL/dN = D dL/dD at D = U, where flops_per_token is 6 N. `path(log_size, context)` gives the law's inputs
+    (without tokens) and flops_per_token of a model of that size; `context` holds `unique_tokens` and whatever else
+    varies from cell to cell (arrays that broadcast); `coefficients(context)` gives the law's.
     """
 
     def slope(x, cell):
@@ -234,5 +230,15 @@ def taught_params(
         loss = law.form.function(**{name: inputs[name] for name in law.inputs}, **coefficients(cell))
         return np.broadcast_arrays(loss.tangent, loss.value)[0]
 
-    solved = crossing(slope, context, log_size)
-    return np.where(np.isinf(context["unique_tokens"]), np.inf, solved)
+    return slope
+
+
+def taught_params(
+    slope: Callable[[Any, Mapping[str, Any]], np.ndarray], context: Mapping[str, Any], log_size: np.ndarray
+) -> np.ndarray:
+    """Log size of the compute-optimal model for one pass over the unique tokens: the root of `taught_slope`.
+
+    `log_size` is the ascending grid that brackets the answer. Returns inf where U is unlimited or more parameters
+    always help, -inf where fewer always do; shape of the broadcast context.
+    """
+    return np.where(np.isinf(context["unique_tokens"]), np.inf, crossing(slope, context, log_size))

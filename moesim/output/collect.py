@@ -6,7 +6,7 @@ Results that fit the memory budget are combined in memory; larger ones go straig
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim import __version__
+from moesim.elementwise import slabs
 from moesim.errors import InputError
 from moesim.output.multirun import COLLECTED, Job, chosen, difference, survey
 from moesim.output.store import ENGINE, layout, whole, write_result
@@ -48,6 +49,8 @@ class _Plan:
     jobs: Sequence[Job]
     layouts: Sequence[Mapping[str, tuple[list[str], str]]]
     own: Sequence[Mapping[str, np.ndarray]]  # positions of each job's own coordinates along the collected ones
+    values: Sequence[Mapping[str, np.ndarray]]  # of each job, or only its coordinates if all would not fit in memory
+    whole: bool  # whether `values` has everything
     labels: Mapping[str, list[Any]]
     along: Mapping[str, str]
     coords: Mapping[str, np.ndarray]
@@ -81,10 +84,10 @@ def collect(directories: Sequence[str | Path], out: str | Path | None = None, me
             f"{', '.join(map(str, directories))}: no whole result of moesim {'; '.join(problems)}".rstrip()
         )
     _same_verb(done)
-    plan = _plan(jobs)
+    plan = _plan(jobs, whole=sum(job.path.stat().st_size for job in done if job.path) <= memory)
     path = Path(out) if out else Path(directories[0]) / COLLECTED
     size = sum(8.0 * np.prod(plan.shape(name)) for name in plan.variables)
-    (_write_in_memory if size <= memory else _write_in_slabs)(plan, path)
+    (_write_in_memory if size <= memory and plan.whole else _write_in_slabs)(plan, path)
     lines = [
         f"{job.status}: {' '.join(job.overrides) or 'the job'} {job.error}".rstrip() for job in jobs if not job.path
     ]
@@ -98,14 +101,14 @@ def _same_verb(done: Sequence[Job]) -> None:
         raise InputError(f"{first} is a result of {a}, {second} of {b}: collect the verbs apart")
 
 
-def _plan(jobs: Sequence[Job]) -> _Plan:
+def _plan(jobs: Sequence[Job], whole: bool) -> _Plan:
     layouts = [json.loads((job.attrs or {})["layout"]) if job.path else {} for job in jobs]
     own = {dim for held in layouts for dims, _ in held.values() for dim in dims}
     labels = _labels(jobs, own)
     along = _shared(labels)
     _no_contradiction(jobs, labels)
     coords: dict[str, np.ndarray] = {dim: _union([np.array(labels[dim])]) for dim in dict.fromkeys(along.values())}
-    found = [_read(job, held, lambda n, held=held: [n] == held[n][0]) for job, held in zip(jobs, layouts, strict=True)]
+    found = [_read(job, held, whole) for job, held in zip(jobs, layouts, strict=True)]
     for dim in sorted(own):
         coords[dim] = _union([values[dim] for values in found if dim in values])
     variables: dict[str, tuple[list[str], str]] = {}
@@ -115,8 +118,8 @@ def _plan(jobs: Sequence[Job]) -> _Plan:
                 known = variables.setdefault(name, (dims, kind))
                 if set(dims) - set(known[0]):
                     variables[name] = (_merged(known[0], dims), known[1])
-    positions = [{dim: _index(coords[dim], values) for dim, values in held.items()} for held in found]
-    return _Plan(jobs, layouts, positions, labels, along, coords, variables)
+    positions = [{dim: _index(coords[dim], held[dim]) for dim in own if dim in held} for held in found]
+    return _Plan(jobs, layouts, positions, found, whole, labels, along, coords, variables)
 
 
 def _merged(some: list[str], others: list[str]) -> list[str]:
@@ -198,13 +201,15 @@ def _index(coord: np.ndarray, values: Any) -> np.ndarray:
     return np.array([place[value] for value in np.asarray(values).tolist()], dtype=int)
 
 
-def _read(job: Job, held: Mapping[str, Any], wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+def _read(job: Job, held: Mapping[str, Any], whole: bool) -> dict[str, np.ndarray]:
+    """The values of a job's variables, or only its coordinates; nothing if it has no result."""
     import h5py
 
     if not job.path:
         return {}
+    names = [name for name, (dims, _) in held.items() if whole or [name] == dims]
     with h5py.File(job.path, "r") as file:
-        return {name: _decoded(file[name][...], held[name][1]) for name in held if wanted(name)}  # type: ignore[index]
+        return {name: _decoded(file[name][...], held[name][1]) for name in names}  # type: ignore[index]
 
 
 def _decoded(values: Any, kind: str) -> np.ndarray:
@@ -219,12 +224,12 @@ def _write_in_memory(plan: _Plan, path: Path) -> None:
     targets = {
         name: np.full(plan.shape(name), _MISSING[kind], _dtype(kind)) for name, (_, kind) in plan.variables.items()
     }
-    for job, held, own, cell in zip(plan.jobs, plan.layouts, plan.own, plan.positions(), strict=True):
-        for name, values in _read(job, held, lambda n: n in plan.variables).items():
+    for values, held, own, cell in zip(plan.values, plan.layouts, plan.own, plan.positions(), strict=True):
+        for name in values.keys() & plan.variables.keys():
             dims, full = held[name][0], plan.variables[name][0]
             index = [own[dim] if dim in dims else np.arange(len(plan.coords[dim])) for dim in full]
             place = tuple(np.reshape(at, (-1, *(1,) * (len(index) - k - 1))) for k, at in enumerate(index))
-            targets[name][(*cell, *place)] = _with_dims(values, dims, full)
+            targets[name][(*cell, *place)] = _with_dims(values[name], dims, full)
     skeleton = _skeleton(plan)
     for name, (dims, kind) in plan.variables.items():
         skeleton[name] = ([*plan.job_dims, *dims], _tight(targets[name], kind))
@@ -302,7 +307,7 @@ def _create(file: Any, name: str, dims: list[str], kind: str) -> None:
         file.create_variable(name, tuple(dims), float, fillvalue=np.nan)
         return
     created = file.create_variable(name, tuple(dims), h5py.string_dtype())
-    for slab in _slabs(created.shape):
+    for slab in slabs(created.shape, _SLAB):
         created[slab] = np.full(created[slab].shape, _MISSING[kind], dtype=object)
 
 
@@ -314,24 +319,11 @@ def _copy(file: Any, plan: _Plan, i: int, cell: tuple[int, ...]) -> None:
         for name, (dims, kind) in plan.layouts[i].items():
             if name in plan.variables:
                 full = plan.variables[name][0]
-                for slab in _slabs(source[name].shape):  # type: ignore[union-attr]
+                for slab in slabs(source[name].shape, _SLAB):  # type: ignore[union-attr]
                     own = {dim: plan.own[i][dim][cut] for dim, cut in zip(dims, slab, strict=True)}
                     index = [own[dim] if dim in dims else np.arange(len(plan.coords[dim])) for dim in full]
                     values = _with_dims(_decoded(source[name][slab], kind), dims, full)  # type: ignore[index]
                     _write_runs(file[name], cell, index, np.broadcast_to(values, [len(at) for at in index]))
-
-
-def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Pieces of at most about _SLAB values, cut along the first axes."""
-    inner = int(np.prod(shape[1:])) if shape else 1
-    step = max(1, _SLAB // max(inner, 1))
-    if not shape:
-        yield ()
-    elif inner > _SLAB:
-        for i in range(shape[0]):
-            yield from ((slice(i, i + 1), *rest) for rest in _slabs(shape[1:]))
-    else:
-        yield from ((slice(i, i + step),) + (slice(None),) * (len(shape) - 1) for i in range(0, shape[0], step))
 
 
 def _write_runs(target: Any, at: tuple[Any, ...], index: list[np.ndarray], values: np.ndarray) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.variables import Variable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -12,10 +16,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """A variable larger than memory: `fill(slab)` gives the values of a slab (a tuple of slices along `dims`)."""
+
+    dims: Sequence[str]
+    shape: tuple[int, ...]
+    fill: Callable[[tuple[slice, ...]], np.ndarray]
+    variable: Variable
+
+
+@dataclass(frozen=True)
 class Result:
-    """A verb's product: `dataset` goes to `file`, figures and texts beside it, table and warnings to the console."""
+    """A verb's product: `dataset` goes to `file`, figures and texts beside it, table and warnings to the console.
+
+    `streams` are variables of the same file that are computed while they are written.
+    """
 
     dataset: xr.Dataset
+    streams: Mapping[str, Stream] = field(default_factory=dict)
     table: str = ""
     file: str = "result.nc"
     figures: Mapping[str, Figure] = field(default_factory=dict)

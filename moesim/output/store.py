@@ -4,25 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim import __version__
+from moesim.elementwise import slabs
 from moesim.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from moesim.output.result import Stream
+
 ENGINE = "h5netcdf"
+_SLAB = 2**24  # values of a stream in memory at once
 
 
-def write_result(dataset: xr.Dataset, path: str | Path) -> Path:
-    """Write a Dataset as netCDF4 under a temporary name, then rename it; OSError names the file if that fails."""
+def write_result(dataset: xr.Dataset, path: str | Path, streams: Mapping[str, Stream] | None = None) -> Path:
+    """Write a Dataset, and slab by slab its streams, as netCDF4 under a temporary name, then rename it.
+
+    OSError names the file if that fails.
+    """
+    streams = streams or {}
+    held = json.loads(layout(dataset)) | {name: [list(stream.dims), "f"] for name, stream in streams.items()}
     with whole(path) as temporary:
-        dataset.assign_attrs(moesim_version=__version__, layout=layout(dataset)).to_netcdf(temporary, engine=ENGINE)
+        dataset.assign_attrs(moesim_version=__version__, layout=json.dumps(held)).to_netcdf(temporary, engine=ENGINE)
+        if streams:
+            _write_streams(temporary, streams)
     return Path(path)
+
+
+def _write_streams(path: Path, streams: Mapping[str, Stream]) -> None:
+    import h5netcdf
+
+    with h5netcdf.File(path, "a") as file:
+        for name, stream in streams.items():
+            variable = file.create_variable(name, tuple(stream.dims), float)
+            variable.attrs.update({"units": stream.variable.unit, "long_name": stream.variable.long_name})
+            for slab in slabs(stream.shape, _SLAB):
+                variable[slab] = stream.fill(slab)
 
 
 @contextmanager
@@ -72,7 +94,7 @@ def repeated(result: xr.Dataset, run: Callable[[str, dict[str, Any]], xr.Dataset
     if missing := {"verb", "config"} - set(result.attrs):
         raise InputError(f"the result carries no {missing.pop()}, so it cannot be repeated")
     config: Any = OmegaConf.to_container(OmegaConf.create(result.attrs["config"]))
-    again = run(result.attrs["verb"], config | {"figures": False})
+    again = run(result.attrs["verb"], config)
     names = {*map(str, result.variables), *map(str, again.variables)}
     differ = [name for name in sorted(names) if not _same(result, again, name)]
     version = result.attrs["moesim_version"]

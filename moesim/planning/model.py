@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from moesim.elementwise import root
 from moesim.errors import InputError
 from moesim.laws.derivative import Dual
 from moesim.laws.law import Law
 from moesim.laws.load import load_law, load_repetition
-from moesim.laws.repetition import Repetition, taught_params
+from moesim.laws.repetition import Repetition, taught_params, taught_slope
 from moesim.models.architecture import Architecture, load_architecture
 
 _PARTS = {
@@ -49,7 +50,7 @@ class Model:
 
     def at(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
         """Every quantity of the run: parameters, experts, FLOPs per token, tokens and what the cell gives."""
-        described = self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))
+        described = self._path(log_size, cell)
         return {
             **described,
             "compute": cell["compute"],
@@ -76,23 +77,34 @@ class Model:
         inputs = {key: quantities[key] for key in self.law.inputs}
         return self.law.form.reports[name](**inputs, **self.law_coefficients(cell))
 
-    def with_taught_params(self, cell: Mapping[str, Any]) -> dict[str, Any]:
-        """The cell, with the parameters that its unique tokens can teach if the repetition asks for them."""
+    def with_taught_params(self, cell: Mapping[str, Any], near: tuple[Any, Any] | None = None) -> dict[str, Any]:
+        """The cell, with the parameters that its unique tokens can teach if the repetition asks for them.
+
+        `taught_log_size` is their log size, sought between the two log sizes `near` (NaN if it is not there) or, by
+        default, among all.
+        """
         if not self.repetition.needs_taught_params or not np.isfinite(cell["unique_tokens"]).any():
             return dict(cell)
         matters = ("sparsity", "unique_tokens", "law.", "architecture.")
         context = {name: value for name, value in cell.items() if name.startswith(matters)}
-        grid = self.architecture.log_size
-        log_size = taught_params(
-            self.law,
-            lambda x, at: self.architecture.describe(x, at["sparsity"], self.fields(at)),
-            context,
-            self.law_coefficients,
-            grid,
-        )
-        at = np.where(np.isinf(log_size), grid[0], log_size)
-        counted = self.repetition.counted(self.architecture.describe(at, cell["sparsity"], self.fields(cell)))
-        return {**cell, "taught_params": np.where(np.isposinf(log_size), np.inf, counted)}
+        if near is None:
+            log_size = taught_params(self.taught_slope, context, self.architecture.log_size)
+        else:
+            log_size = np.where(np.isinf(near[0]), near[0], root(self.taught_slope, context, *near)[0])
+        return {**cell, "taught_log_size": log_size, "taught_params": self.counted(log_size, cell)}
+
+    def taught_slope(self, log_size: Any, cell: Mapping[str, Any]) -> np.ndarray:
+        """dL / d log size at constant compute in a single pass over the unique tokens."""
+        return taught_slope(self.law, self._path, self.law_coefficients)(log_size, cell)
+
+    def counted(self, log_size: Any, cell: Mapping[str, Any]) -> Any:
+        """The parameters of that size that count as excess; infinite for an infinite size."""
+        infinite = np.isinf(log_size) & (np.real(log_size) > 0)
+        sizes = np.where(infinite, 0.0, np.maximum(log_size, self.architecture.log_size[0]))
+        return np.where(infinite, np.inf, self.repetition.counted(self._path(sizes, cell)))
+
+    def _path(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+        return self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))
 
     def law_coefficients(self, cell: Mapping[str, Any]) -> dict[str, Any]:
         """The law's coefficients in the cell."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.elementwise import blocks, lowest, minimum, parts, root, select, shape_of
+from moesim.elementwise import blocks, lowest, minimum, parts, root, select, shape_of, vertex
 from moesim.errors import InputError
 from moesim.planning.model import Model
 from moesim.planning.space import SIZES, Space
@@ -24,8 +24,15 @@ STATUS = np.array(["inside", "at lower bound", "at upper bound", "failed", "infe
 INSIDE, LOWER, UPPER, FAILED, INFEASIBLE = range(5)
 SPARSITY_BOUNDS = (0.0, 0.98)
 _CELLS_AT_ONCE = 2**18
+_CELLS_AT_ONCE_BEST = 2**15
 _SPARSITIES = 33
-_AT_BOUND = 1e-5
+_AT_BOUND = 1e-5  # distance from a bound within which a best sparsity is taken to be at it
+_EQUAL = 1e-13  # relative: losses that differ by less are equal
+_STEP = 1e-3  # in t: how far beside a best sparsity the loss must not be lower
+_FAR = 1.0  # in log size: farther apart, the best sizes of neighbouring sparsities are in two dips
+_MARGIN = 0.3
+_SHARP = 2e-3  # nat/token: a parabola that dips further below the grid is not trusted
+_TINY = 1e-30
 
 Cell = Mapping[str, Any]
 Search = Callable[[Model, Cell], dict[str, Any]]
@@ -54,6 +61,8 @@ def optimum(
 
 
 def _checked_bounds(bounds: Any) -> tuple[float, float]:
+    if np.shape(bounds) != (2,):
+        raise InputError(f"optimum: sparsity_bounds={bounds!r}; it takes [lowest, highest]")
     low, high = (check("optimum", "sparsity_bounds", bound, VARIABLES["sparsity"].domain) for bound in bounds)
     if low >= high:
         raise InputError(f"optimum: sparsity_bounds={[low, high]}; the lower one must be below the upper one")
@@ -68,17 +77,17 @@ def _dataset(model: Model, space: Space, best: bool, bounds: tuple[float, float]
     variables["optimum_status"] = variables.pop("optimal_status")
     if best:
         cell = {name: value for name, value in space.context.items() if name != "sparsity"}
-        found = solve(model, cell, lambda model, cell: best_sparsity(model, cell, bounds))
+        found = solve(model, cell, lambda model, cell: best_sparsity(model, cell, bounds), _CELLS_AT_ONCE_BEST)
         gone = ("sparsity", "experts")
         variables |= {f"best_{name}": space.variable(values, gone) for name, values in found.items()}
         variables["best_sparsity_status"] = variables.pop("best_status")
     return xr.Dataset(variables, space.coords, {"sparsity_bounds": list(bounds)})
 
 
-def solve(model: Model, context: Cell, search: Search) -> dict[str, np.ndarray]:
+def solve(model: Model, context: Cell, search: Search, cells: int = _CELLS_AT_ONCE) -> dict[str, np.ndarray]:
     """The search's result for every cell, block by block to bound memory; statuses as words."""
     shape, out = shape_of(context), {}
-    for block in blocks(shape, _CELLS_AT_ONCE):
+    for block in blocks(shape, cells):
         with np.errstate(all="ignore"):
             result = search(model, parts(context, block))
         for name, values in result.items():
@@ -96,30 +105,119 @@ def optimal_size(model: Model, cell: Cell) -> dict[str, np.ndarray]:
 def best_sparsity(model: Model, cell: Cell, bounds: tuple[float, float]) -> dict[str, np.ndarray]:
     """Quantities, sparsity and status of the sparsity with the lowest loss, at its best size, in each cell.
 
-    Searched in t = -log(1 - sparsity), in which experts / active_experts is exp(t).
+    Searched in t = -log(1 - sparsity), in which experts / active_experts is exp(t): bracketed on a grid, then solved
+    as the root of dL/dt. Of sparsities with equal losses it is the lowest.
     """
-    ends = -np.log1p(-np.asarray(bounds))
-    grid = np.linspace(*ends, _SPARSITIES)
+    grid = np.linspace(*-np.log1p(-np.asarray(bounds)), _SPARSITIES)
+    shape = shape_of(cell)
+    index, near = _near_best(model, cell, grid)
+    flat = {**select(cell, np.ones(shape, bool)), **near}
+    t, status = _refined(model, flat, grid, index)
+    full, log_size, size_status = _at(model, t, flat)
+    status = np.where(size_status == INFEASIBLE, INFEASIBLE, status)
+    sparsity = np.where(status == INFEASIBLE, np.nan, full["sparsity"])
+    found = {**describe(model, log_size, full), "sparsity": sparsity, "status": status}
+    return {name: np.broadcast_to(values, t.shape).reshape(shape) for name, values in found.items()}
 
-    def at(t, cell):
-        full = model.with_taught_params({**cell, "sparsity": -np.expm1(-t)})
-        return full, *_size(model, full)
+
+def _near_best(model: Model, cell: Cell, grid: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """For every cell, flat: index of the best of the grid, and between which log sizes to search next to it."""
+    wide = {name: value[..., None] if np.ndim(value) else value for name, value in cell.items()}
+    full = model.with_taught_params({**wide, "sparsity": -np.expm1(-grid)})
+    log_size, losses = _roughly(model, full)
+    index = np.argmax(losses <= losses.min(axis=-1, keepdims=True) * (1 + _EQUAL), axis=-1).ravel()
+    sizes, taught = (
+        np.broadcast_to(values, losses.shape).reshape(-1, len(grid))
+        for values in (log_size, full.get("taught_log_size", np.inf))
+    )
+    return index, {**_between("size", sizes, index), **_between("taught", taught, index)}
+
+
+def _roughly(model: Model, full: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """Best log size to the step of the grid and its loss by parabola, but exactly where the dip is sharp."""
+    if _fixed(full):
+        log_size, _ = _size(model, full)
+        losses = np.broadcast_to(model.loss(log_size, full), shape_of(full))
+        return log_size, np.where(np.isnan(losses), np.inf, losses)
+    log_size, losses, dip = vertex(model.loss, full, model.architecture.log_size)
+    losses -= np.where(dip < _SHARP, dip, 0.0)
+    if (sharp := dip >= _SHARP).any():
+        there = select(full, sharp)
+        log_size[sharp], _ = _size(model, there)
+        losses[sharp] = model.loss(log_size[sharp], there)
+    return log_size, losses
+
+
+def _between(name: str, log_size: np.ndarray, index: np.ndarray) -> dict[str, np.ndarray]:
+    """A little more than the range of the log sizes next to the index; NaN where they are far apart."""
+    beside = np.clip(index[:, None] + np.array([-1, 0, 1]), 0, log_size.shape[-1] - 1)
+    sizes = np.take_along_axis(log_size, beside, axis=-1)
+    low, high = sizes.min(axis=-1), sizes.max(axis=-1)
+    far = (high - low > _FAR) & (low != high)
+    return {f"{name}_low": np.where(far, np.nan, low - _MARGIN), f"{name}_high": np.where(far, np.nan, high + _MARGIN)}
+
+
+def _refined(model: Model, flat: Cell, grid: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best t next to the index, and its status."""
 
     def value(t, cell):
-        full, log_size, _ = at(t, cell)
+        full, log_size, _ = _at(model, t, cell)
         return model.loss(log_size, full)
 
-    index, _ = lowest(value, cell, grid)
-    # The lowest loss may lie inside the first or last interval: then it is lower just inside the bound than at it.
-    low, high = grid[np.maximum(index - 1, 0)], grid[np.minimum(index + 1, len(grid) - 1)]
-    middle = np.clip(grid[index], ends[0] + _AT_BOUND, ends[1] - _AT_BOUND)
-    refine = value(middle, cell) <= np.minimum(value(low, cell), value(high, cell))
-    t, found = minimum(value, cell, low, middle, high, refine)
-    t = np.where(refine, t, grid[index])
-    status = np.select([refine & found, refine, index == 0], [INSIDE, FAILED, LOWER], UPPER)
-    full, log_size, size_status = at(t, cell)
-    status = np.where(size_status == INFEASIBLE, INFEASIBLE, status)
-    return {**describe(model, log_size, full), "sparsity": full["sparsity"], "status": status}
+    def fall(t, cell):
+        return _fall(model, t, cell)
+
+    last = len(grid) - 1
+    low, middle, high = grid[np.maximum(index - 1, 0)], grid[index], grid[np.minimum(index + 1, last)]
+    inner = (index > 0) & (index < last)
+    at_middle = value(middle, flat)
+    t, found = (
+        (np.full(len(index), np.nan), np.zeros(len(index), bool)) if _fixed(flat) else root(fall, flat, low, high)
+    )
+    # At a bound it must be lower than there; elsewhere no higher than on the grid and than just beside it.
+    bar = at_middle * np.where(inner, 1 + 1e-15, 1 - _EQUAL)
+    if found.any():
+        t = np.where(found, t, middle)
+        beside = np.minimum(value(np.maximum(t - _STEP, low), flat), value(np.minimum(t + _STEP, high), flat))
+        found &= value(t, flat) <= np.minimum(bar, beside * (1 + 1e-15))
+    start = np.where(inner, middle, np.clip(middle, low + _AT_BOUND, high - _AT_BOUND))
+    retry = ~found & np.isfinite(at_middle) & (inner | (value(start, flat) < bar))
+    again, fell = minimum(value, flat, low, start, high, retry)
+    status = np.select([found | (retry & fell), retry | inner, index == 0], [INSIDE, FAILED, LOWER], UPPER)
+    return np.select([found, retry], [t, again], middle), status
+
+
+def _fall(model: Model, t: np.ndarray, cell: Cell) -> np.ndarray:
+    """dL/dt of the best size's loss, by complex step; the best size itself adds nothing, as dL/dsize = 0 there."""
+    full, log_size, _ = _at(model, t, cell)
+    moved = {**full, "sparsity": -np.expm1(-(t + 1j * _TINY))}
+    if "taught_params" in full:
+        taught = np.where(np.isfinite(full["taught_log_size"]), full["taught_log_size"], 0.0)
+        along = np.imag(model.taught_slope(taught, moved)) / np.imag(model.taught_slope(taught + 1j * _TINY, full))
+        infinite = np.isinf(full["taught_log_size"])
+        shifted = np.where(infinite, full["taught_log_size"], taught - 1j * _TINY * along)
+        moved["taught_params"] = model.counted(shifted, moved)
+    return np.imag(model.loss(log_size, moved)) / _TINY
+
+
+def _at(model: Model, t: np.ndarray, cell: Cell) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """The cells at t with their taught parameters, best log size and its status: near what the grid gave, or anywhere."""
+    own = {name: value for name, value in cell.items() if not name.endswith(("_low", "_high"))}
+    own["sparsity"] = -np.expm1(-t)
+    if _fixed(cell):
+        full = model.with_taught_params(own)
+        return full, *_size(model, full)
+    full = model.with_taught_params(own, (cell["taught_low"], cell["taught_high"]))
+    log_size, found = root(model.slope, full, cell["size_low"], cell["size_high"])
+    status = np.full(np.shape(t), INSIDE)
+    if (lost := ~found | np.isnan(full.get("taught_log_size", 0.0))).any():
+        there = model.with_taught_params(select(own, lost))
+        log_size[lost], status[lost] = _size(model, there)
+        for name in ("taught_params", "taught_log_size"):
+            if name in full:
+                full[name] = np.array(full[name])
+                full[name][lost] = there[name]
+    return full, log_size, status
 
 
 def describe(model: Model, log_size: Any, cell: Cell) -> dict[str, Any]:
@@ -134,7 +232,7 @@ def describe(model: Model, log_size: Any, cell: Cell) -> dict[str, Any]:
 
 def _size(model: Model, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
     """Log size (solved for, or fixed by the cell's total or active parameters) and status of every cell."""
-    if fixed := next((name for name in SIZES if name in cell), None):
+    if fixed := _fixed(cell):
         wanted = {name: value for name, value in cell.items() if name.startswith((fixed, "sparsity", "architecture."))}
         log_size = model.architecture.size_of(fixed, wanted, model.fields)
         feasible = np.isfinite(log_size)
@@ -157,9 +255,14 @@ def _dip(model: Model, cell: Cell, index: np.ndarray) -> tuple[np.ndarray, np.nd
     low, middle, high = grid[np.maximum(index - 1, 0)], grid[index], grid[np.minimum(index + 1, last)]
     log_size, found = root(model.slope, cell, low, high)
     inside = (index > 0) & (index < last)
-    solved = found & (model.loss(log_size, cell) <= model.loss(middle, cell))
+    solved = found & (model.loss(log_size, cell) <= model.loss(middle, cell) * (1 + 1e-15))
     if (retry := inside & ~solved).any():  # a kink or a second dip inside the bracket
         again, fell = minimum(model.loss, cell, low, middle, high, retry)
         log_size, solved = np.where(retry, again, log_size), solved | (retry & fell)
     status = np.select([~inside & (index == 0), ~inside, solved], [LOWER, UPPER, INSIDE], FAILED)
     return np.where(inside & solved, log_size, middle), status
+
+
+def _fixed(cell: Cell) -> str | None:
+    """The size that the cell gives, if any."""
+    return next((name for name in SIZES if name in cell), None)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.config import choices
 from moesim.errors import InputError
 from moesim.laws.load import law_from, load_law, load_repetition, repetition_from
 from moesim.models.architecture import architecture_from, load_architecture
-from moesim.output.result import Result
+from moesim.output.plots import spread
+from moesim.output.result import Result, Stream
 from moesim.planning import figures, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
-from moesim.planning.space import axis
-from moesim.planning.sweep import sweep
+from moesim.planning.space import SIZES, Space, axis
+from moesim.planning.sweep import loss_in_slabs, sweep
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,15 +34,27 @@ _PER_DECADE, _MARGIN = 24, 10.0
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
+    if missing := [group for group in ("law", "repetition", "architecture", "space") if not config.get(group)]:
+        raise InputError(f"{missing[0]}: nothing chosen; it takes {', '.join(choices(missing[0]))}")
     space = dict(config["space"])
     bounds = space.pop("sparsity_bounds")
     axes = {name: value for name, value in space.items() if value is not None}
-    dataset = _compared(config, axes, bounds) if config["compare"] else _swept(_model(config, {}), axes, bounds)
+    streams: dict[str, Stream] = {}
+    if config["compare"]:
+        dataset = shown = _compared(config, axes, bounds)
+    else:
+        model = _model(config, {})
+        axes = _with_size(model, axes)
+        large = _cells(model, axes) * 8 > config["memory"]
+        dataset = shown = sweep(model, loss=not large, sparsity_bounds=bounds, **axes)
+        if large:
+            streams = {"loss": loss_in_slabs(model, **axes)}
+            shown = sweep(model, sparsity_bounds=bounds, **_thinned(axes)) if config["figures"] else dataset
     dataset = dataset.assign_attrs(_citation(config))
-    drawn = figures.draw(dataset) if config["figures"] else {}
+    drawn = figures.draw(shown) if config["figures"] else {}
     compared = list(config["compare"])
     text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
-    return Result(dataset, text, figures=drawn, warnings=_warnings(dataset))
+    return Result(dataset, streams, text, figures=drawn, warnings=_warnings(dataset))
 
 
 def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
@@ -65,10 +79,20 @@ def _axes(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {**content, key: ranged}
 
 
-def _swept(model: Model, axes: dict[str, Any], bounds: Any) -> xr.Dataset:
-    if not {"active_params", "total_params"} & set(axes):
-        axes = {**axes, "active_params": _around(optimum(model, best=False, **axes).optimal_active_params.values)}
-    return sweep(model, sparsity_bounds=bounds, **axes)
+def _with_size(model: Model, axes: dict[str, Any]) -> dict[str, Any]:
+    if {"active_params", "total_params"} & set(axes):
+        return axes
+    return {**axes, "active_params": _around(optimum(model, best=False, **axes).optimal_active_params.values)}
+
+
+def _cells(model: Model, axes: Mapping[str, Any]) -> float:
+    return float(np.prod([float(n) for n in Space.of(model, axes).sizes.values()]))
+
+
+def _thinned(axes: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes with as many values as a figure shows."""
+    kept = {name: axis(name, value) for name, value in axes.items()}
+    return {n: spread(v, 200 if n in SIZES else 8) if np.ndim(v) else v for n, v in kept.items()}
 
 
 def _around(optima: np.ndarray) -> np.ndarray:

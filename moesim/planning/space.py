@@ -59,6 +59,7 @@ def _range(name: str, value: dict) -> np.ndarray:
 # Dims in Datasets: coefficients first, then these, then any other, the size axis last.
 _ORDER = ("compute", "sparsity", "experts", "unique_tokens")
 SIZES = ("active_params", "total_params")
+_EITHER = (("sparsity", "experts"), SIZES)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class Space:
         """
         fields = model.architecture.fields
         accepted = (*_ORDER, *SIZES, *fields)
+        for one, other in _EITHER:
+            if one in axes and other in axes:
+                raise InputError(f"axes {one} and {other}: each gives the other; give one of them")
         arrays = dict(model.varying())
         for name, value in axes.items():
             if name not in accepted:
@@ -95,14 +99,9 @@ class Space:
     def _aligned(cls, arrays: Mapping[str, Any], model: Model) -> Space:
         sizes, coords = {}, {}
         for name, array in arrays.items():
-            for dim, length in array.sizes.items():
-                if sizes.setdefault(str(dim), length) != length:
-                    raise InputError(
-                        f"axis {name}: dim {dim!r} has length {length} here and {sizes[str(dim)]} elsewhere"
-                    )
-            coords.update({str(key): coord.variable for key, coord in array.coords.items()})
+            _merge(name, array, sizes, coords)
         dims = sorted(sizes, key=_rank)
-        coords.update({name: ((), array.item()) for name, array in arrays.items() if not array.dims})
+        coords.update({_dim(name): ((), array.item()) for name, array in arrays.items() if not array.dims})
         context = {name: _expanded(array, dims) for name, array in arrays.items()}
         if "experts" in context:
             active = model.architecture.describe(0.0, 0.0, model.fields(context))["active_experts"]
@@ -137,8 +136,24 @@ def _labelled(name: str, value: Any) -> Any:
         return xr.DataArray(value)
     if np.ndim(value) > 1:
         raise InputError(f"{name}: an array of {np.ndim(value)} dims needs names for them; give a DataArray")
-    dim = name.rpartition(".")[2]
-    return xr.DataArray(value, dims=[dim], coords={dim: value})
+    return xr.DataArray(value, dims=[_dim(name)], coords={_dim(name): value})
+
+
+def _dim(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _merge(name: str, array: Any, sizes: dict[str, int], coords: dict[str, Any]) -> None:
+    """Add the array's dims and coordinates to those so far; InputError if they differ or a dim is empty."""
+    for dim, length in array.sizes.items():
+        if not length or sizes.setdefault(str(dim), length) != length:
+            other = "; it is empty" if not length else f" here and {sizes[str(dim)]} elsewhere"
+            raise InputError(f"axis {name}: dim {dim!r} has length {length}{other}")
+    for key, coord in array.coords.items():
+        if not coords.setdefault(str(key), coord.variable).equals(coord.variable):
+            raise InputError(f"axis {name}: dim {key!r} has other labels here than elsewhere; make them agree")
+    if array.dims and "." not in name and name not in array.dims:  # values along another dim, say of runs
+        coords.setdefault(name, array.variable)
 
 
 def _expanded(array: Any, dims: list[str]) -> Any:

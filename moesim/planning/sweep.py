@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from moesim.elementwise import blocks, part, parts, shape_of
 from moesim.errors import InputError
+from moesim.output.result import Stream
 from moesim.planning.model import Model
 from moesim.planning.optimum import SPARSITY_BOUNDS, optimum
 from moesim.planning.space import SIZES, Space
-from moesim.variables import stamp
+from moesim.variables import VARIABLES, stamp
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -23,6 +24,7 @@ def sweep(
     *,
     optima: bool = True,
     best: bool = True,
+    loss: bool = True,
     sparsity_bounds: tuple[float, float] = SPARSITY_BOUNDS,
     **axes: Any,
 ) -> xr.Dataset:
@@ -32,18 +34,50 @@ def sweep(
     Gives `loss` (all dims), `tokens`, `epochs`, `total_params` (or `active_params`), the law's reports and
     `extrapolated`, each on the dims along which it varies. With `active_params` as axis and `optima`, everything of
     `optimum` for the other axes is added: `optimal_*` without the active_params dim, `best_*` without sparsity as
-    well. With `total_params` the size is given: only `best_*` at that size. NaN where no model has that size.
+    well. With `total_params` the size is given: only `best_*` at that size. NaN where no model has that size. With
+    `loss=False` all but the loss (see `loss_in_slabs`).
     """
+    grid = _product(model, axes)
+    dataset = _dataset(model, grid)
+    if loss:
+        dataset["loss"] = (list(grid.space.sizes), fill(model.loss, grid.log_size, grid.cell))
+    if optima:
+        free = {name: value for name, value in axes.items() if name != "active_params"}
+        found = optimum(model, best=best, sparsity_bounds=sparsity_bounds, **free)
+        dataset = dataset.assign(_new(found, grid.size)).assign_attrs(found.attrs)
+    return stamp(dataset)
+
+
+def loss_in_slabs(model: Model, **axes: Any) -> Stream:
+    """The `loss` of `sweep` for results larger than memory: dims, shape and a function that fills one slab of it."""
+    grid = _product(model, axes)
+    shape = tuple(grid.space.sizes.values())
+    return Stream(
+        list(grid.space.sizes),
+        shape,
+        lambda slab: fill(model.loss, part(grid.log_size, slab), parts(grid.cell, slab)),
+        VARIABLES["loss"],
+    )
+
+
+class _Product(NamedTuple):
+    """A product space: its space, the name of its size axis, the log sizes and the rest of every cell."""
+
+    space: Space
+    size: str
+    log_size: np.ndarray
+    cell: Mapping[str, Any]
+
+
+def _product(model: Model, axes: Mapping[str, Any]) -> _Product:
     size = [name for name in SIZES if name in axes]
     if "compute" not in axes or len(size) != 1:
         raise InputError(f"sweep: axes {', '.join(axes)}; it takes compute, and one of {', '.join(SIZES)}")
     space = Space.of(model, axes)
-    grid = _grid(model, space, size[0])
-    if optima:
-        free = {name: value for name, value in axes.items() if name != "active_params"}
-        found = optimum(model, best=best, sparsity_bounds=sparsity_bounds, **free)
-        grid = grid.assign(_new(found, size[0])).assign_attrs(found.attrs)
-    return stamp(grid)
+    wanted = {n: v for n, v in space.context.items() if n.startswith((size[0], "sparsity", "architecture."))}
+    log_size = model.architecture.size_of(size[0], wanted, model.fields)
+    cell = model.with_taught_params({name: v for name, v in space.context.items() if name != size[0]})
+    return _Product(space, size[0], np.where(np.isfinite(log_size), log_size, np.nan), cell)
 
 
 def _new(found: xr.Dataset, size: str) -> Mapping[str, Any]:
@@ -51,25 +85,21 @@ def _new(found: xr.Dataset, size: str) -> Mapping[str, Any]:
     return {name: v for name, v in found.data_vars.items() if not (fixed and str(name).startswith("optim"))}
 
 
-def _grid(model: Model, space: Space, size: str) -> xr.Dataset:
+def _dataset(model: Model, grid: _Product) -> xr.Dataset:
+    """Everything but the loss, each variable on the dims along which it varies."""
     import xarray as xr
 
-    wanted = {n: v for n, v in space.context.items() if n.startswith((size, "sparsity", "architecture."))}
-    log_size = model.architecture.size_of(size, wanted, model.fields)
-    log_size = np.where(np.isfinite(log_size), log_size, np.nan)
-    cell = model.with_taught_params({name: v for name, v in space.context.items() if name != size})
-    at = model.at(log_size, cell)
+    at = model.at(grid.log_size, grid.cell)
     outside = model.law.outside(at)
-    other = "total_params" if size == "active_params" else "active_params"
+    other = "total_params" if grid.size == "active_params" else "active_params"
     values = {
-        "loss": fill(model.loss, log_size, cell),
         "tokens": at["tokens"],
         "epochs": at["tokens"] / at["unique_tokens"],
         other: at[other],
         "extrapolated": np.asarray(False if outside is None else outside),
-        **{name: model.report(name, log_size, cell) for name in model.law.form.reports},
+        **{name: model.report(name, grid.log_size, grid.cell) for name in model.law.form.reports},
     }
-    return xr.Dataset({name: space.variable(value) for name, value in values.items()}, space.coords)
+    return xr.Dataset({name: grid.space.variable(value) for name, value in values.items()}, grid.space.coords)
 
 
 def fill(f: Callable[..., Any], x: np.ndarray, cell: Mapping[str, Any]) -> np.ndarray:
