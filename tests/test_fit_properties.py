@@ -244,3 +244,14 @@ def test_statuses_are_true():
     step = 1e-6 * np.eye(5)
     sums = [np.sum(objective_of("huber_log").rho(task.residuals(done.x + s))[0]) for s in (*step, *-step)]
     assert (np.array(sums[:5]) - np.array(sums[5:])) / 2e-6 == pytest.approx(0.0, abs=1e-7)
+
+
+def test_taught_parameters_where_newton_fails():
+    """Where the gains of size and data never meet, more parameters always help (or fewer do): found by bracketing."""
+    target = target_of("besiroglu2024", "muennighoff2023")
+    runs = {"total_params": np.full(2, 1e9), "tokens": np.full(2, 4e9), "unique_tokens": np.array([1e9, 2e9])}
+    contexts = target.at(runs).contexts
+    k = target.law_values(target.known)
+    newton = np.log(contexts.taught(k))
+    assert contexts._search(k, (2,)) == pytest.approx(newton, rel=1e-10)
+    assert np.all(np.isfinite(contexts.taught({**k, "B": 1e-300})))

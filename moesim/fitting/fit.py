@@ -339,7 +339,7 @@ def _warnings(result: Fit):
     elif status != CONVERGED:
         yield f"the fit did not converge ({result.status}); more starts (fit.starts) or bounds may help"
     if result.share < 0.05 and len(result.optimum.ends.x) > 5:
-        yield f"only {result.share:.0%} of the starts reached the best optimum: raise fit.starts to look for a better one"
+        yield f"only {result.share:.0%} of the starts reached the best optimum: raise fit.starts to seek a better one"
     yield from result.identification.messages()
     if result.draws is not None and (share := solved_share(result.draws)) < 0.99:
         yield f"{1 - share:.1%} of the draws did not converge and are left out of the intervals (draw_status)"

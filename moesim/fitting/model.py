@@ -14,7 +14,7 @@ from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
 from moesim.laws import FORMS, REPETITIONS, Law, Repetition, law_from, load_law, repetition_from
 from moesim.laws.derivative import Jet, value_of
-from moesim.laws.repetition import taught_params
+from moesim.laws.repetition import taught_params, taught_slope
 
 _NO_REPETITION = Repetition("none", REPETITIONS["none"], {}, excess="none")
 _SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
@@ -198,12 +198,13 @@ class _Contexts:
         names = {f"law.{name}": np.broadcast_to(value, shape) for name, value in law.items()}
         context = {**{name: np.broadcast_to(cell, shape) for name, cell in self.cells.items()}, **names}
         asked: Any = _Inputs(self.form)
-        return taught_params(asked, path, context, lambda cell: {n: cell[f"law.{n}"] for n in law}, _LOG_SIZES)
+        slope = taught_slope(asked, path, lambda cell: {n: cell[f"law.{n}"] for n in law})
+        return taught_params(slope, context, _LOG_SIZES)
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """A form where `taught_params` expects a law: it asks for `form` and `inputs` only."""
+    """A form where `taught_slope` expects a law: it asks for `form` and `inputs` only."""
 
     form: Form
 

@@ -24,7 +24,9 @@ def run(config: Mapping[str, Any]) -> Result:
     fitted = fit(_target(config, {}), runs, **config["fit"])
     dataset = fitted.to_dataset()
     drawn = figures.draw(fitted) if config["figures"] else {}
-    return Result(dataset, tables.table(dataset), "fit.nc", drawn, files(fitted), (*notes, *fitted.warnings))
+    said = (*notes, *fitted.warnings)
+    table, texts = tables.table(dataset), files(fitted)
+    return Result(dataset, table=table, file="fit.nc", figures=drawn, texts=texts, warnings=said)
 
 
 def _compared(config: Mapping[str, Any]) -> Result:
@@ -41,7 +43,8 @@ def _compared(config: Mapping[str, Any]) -> Result:
     dataset = compare(fits)
     drawn = figures.draw_comparison(fits) if config["figures"] else {}
     texts = {f"{name}_{file}": text for name, one in fits.items() for file, text in files(one).items()}
-    return Result(dataset, tables.comparison(dataset), "comparison.nc", drawn, texts, tuple(lines))
+    table = tables.comparison(dataset)
+    return Result(dataset, table=table, file="comparison.nc", figures=drawn, texts=texts, warnings=tuple(lines))
 
 
 _PARTS = ("law", "repetition", "where")

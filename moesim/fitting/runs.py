@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _DATA = Path(__file__).resolve().parents[1] / "data"
+_RESERVED = ("run", "row")  # dims and coordinates of the result
 _UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 
 # Derived columns, by the name that `derive` lists: what is made, from what, and how.
@@ -179,6 +180,7 @@ def _read(spec: RunsSpec, table: dict[str, np.ndarray]) -> xr.Dataset:
     _check_domains(spec, values, rows)
     mapped = {name for name, _ in columns.values()}
     extra = {name: column for name, column in table.items() if name not in mapped and name not in VARIABLES}
+    extra = {f"{name}_column" if name in _RESERVED else name: column for name, column in extra.items()}
     kept = _best(spec, {**extra, **values})
     values, extra, rows = _at(values, kept), _at(extra, kept), rows[kept]
     _warn(spec, values, extra, rows)
