@@ -213,7 +213,7 @@ _OPEN = re.compile(r"(fit\.(fixed|tied|prior|bounds)|runs\.(where|columns)|compa
 
 
 def _prepared(arguments: list[str]) -> Iterator[str]:
-    """What Hydra cannot take as it is: a file of one's own as a choice, a range in place of a list, new keys, -m at the end."""
+    """What Hydra cannot take as it is: own files as choices, ranges for lists, new keys of mappings, -m last."""
     for argument in sorted(arguments, key=lambda a: a not in ("-m", "--multirun")):  # which Hydra wants first
         if match := _RANGE.fullmatch(argument):
             yield from (f"{match['key']}=null", f"++{argument}")  # Hydra would merge it into what stands there

@@ -254,4 +254,4 @@ def test_taught_parameters_where_newton_fails():
     k = target.law_values(target.known)
     newton = np.log(contexts.taught(k))
     assert contexts._search(k, (2,)) == pytest.approx(newton, rel=1e-10)
-    assert np.all(np.isfinite(contexts.taught({**k, "B": 1e-300})))
+    assert np.all(contexts.taught({**k, "B": 1e-300}) > 1e30)

@@ -1,4 +1,4 @@
-"""What a fit hands back: Dataset, coefficient files, laws with draws, predictions, comparisons, figures and the verb."""
+"""What a fit hands back: Dataset, coefficient files, laws with draws, comparisons, figures, and the verb."""
 
 import numpy as np
 import pytest
