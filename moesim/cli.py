@@ -20,6 +20,7 @@ from moesim.errors import InputError
 VERBS = {
     "sweep": ("moesim.planning.run", "isoFLOP curves, compute-optimal runs and the best sparsity under finite data"),
     "fit": ("moesim.fitting.run", "a law fitted to training runs, with intervals and what the runs cannot tell"),
+    "flops": ("moesim.models.count", "what a network or a model holds and costs, per layer, forward and backward"),
 }
 _USAGE = """moesim: how sparse, how large and how long to train a Mixture of Experts when unique data is finite
 
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> None:
         _fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, *tools])}; moesim --help explains them")
     try:
         commands[verb](rest) if verb in commands else _hydra(verb, rest)
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stdout = None
+        raise SystemExit(0) from None
     except (InputError, OSError) as error:
         _fail(f"moesim {verb}", str(error))
 
@@ -220,7 +224,7 @@ def _prepared(arguments: list[str]) -> Iterator[str]:
         elif _OPEN.match(argument):
             yield f"++{argument}"
         else:
-            yield _stored(argument) if re.search(r"\.ya?ml\b", argument) else argument
+            yield _stored(argument) if re.search(r"\.(ya?ml|json)\b", argument) else argument
 
 
 def _stored(argument: str) -> str:
@@ -231,7 +235,7 @@ def _stored(argument: str) -> str:
 
     group, equals, values = argument.partition("=")
     for value in values.split(",") if equals and (conf_dir() / group).is_dir() else ():
-        if value.endswith((".yaml", ".yml")):
+        if value.endswith((".yaml", ".yml", ".json")):
             name = str(Path(value).with_suffix("")).replace("/", "_").strip("._")
             ConfigStore.instance().store(group=group, name=name, node=read(group, value))
             argument = argument.replace(value, name)

@@ -22,11 +22,11 @@ def choices(group: str) -> list[str]:
 
 
 def read(group: str, name: str | Path) -> dict[str, Any]:
-    """The content of `conf/GROUP/NAME.yaml`, or of a YAML file given by its path; numbers as 1e20 are numbers.
+    """The content of `conf/GROUP/NAME.yaml`, or of a YAML or JSON file given by its path; numbers as 1e20 are numbers.
 
     Raises InputError if there is no such file or it is not a mapping.
     """
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else conf_dir() / group / f"{name}.yaml"
+    path = Path(name) if str(name).endswith((".yaml", ".yml", ".json")) else conf_dir() / group / f"{name}.yaml"
     if not path.is_file():
         raise InputError(
             f"{group}: no {str(name)!r}; there are {', '.join(choices(group))}, or give the path of a .yaml file"

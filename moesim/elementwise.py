@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 Context = Mapping[str, Any]
-CELLS_IN_CACHE = 2**17
-CELLS_IN_SCAN = 2**19
+CELLS_IN_GRID = 2**20
+CELLS_IN_SCAN = 2**20
 
 
 def shape_of(context: Context) -> tuple[int, ...]:
@@ -21,16 +21,17 @@ def shape_of(context: Context) -> tuple[int, ...]:
     return np.broadcast_shapes(*(np.shape(value) for value in context.values()))
 
 
-def blocks(shape: tuple[int, ...], cells: int = CELLS_IN_CACHE) -> Iterator[tuple[slice, ...]]:
-    """Slices that cover `shape` in blocks of at most `cells`.
+def blocks(shape: tuple[int, ...], cells: int, row: int = 1) -> Iterator[tuple[slice, ...]]:
+    """Slices that cover `shape` in blocks of about `cells`, with the last axis no shorter than `row`.
 
-    The longest axis is halved again and again, which keeps blocks near to cubes: a term that lacks some dims is then
-    computed for few of the cells.
+    The last axes are cut first: those of unique tokens, coefficients and size stand in every term of a loss, those of
+    compute and sparsity in few, and along a whole axis a term that lacks it is computed but once.
     """
     sizes = list(shape)
-    while np.prod(sizes, dtype=float) > cells and max(sizes) > 1:
-        axis = int(np.argmax(sizes))
-        sizes[axis] = -(-sizes[axis] // 2)
+    for axis in reversed(range(len(sizes))):
+        fitting = int(cells * sizes[axis] // max(1, np.prod(sizes, dtype=float)))
+        least = row if axis == len(sizes) - 1 else 1
+        sizes[axis] = min(sizes[axis], max(fitting, least))
     for corner in np.ndindex(*(-(-n // size) for n, size in zip(shape, sizes, strict=True))):
         yield tuple(slice(i * size, (i + 1) * size) for i, size in zip(corner, sizes, strict=True))
 
@@ -75,7 +76,8 @@ def _along_grid(f: Callable[..., Any], context: Context, grid: np.ndarray, reduc
         cell = {name: value[..., None] if np.ndim(value) else value for name, value in parts(context, block).items()}
         with np.errstate(all="ignore"):
             values = np.array(f(grid, cell), ndmin=len(shape) + 1)
-        result = reduce(np.where(np.isnan(values), np.inf, values))
+        missing = np.isnan(values)
+        result = reduce(np.where(missing, np.inf, values) if missing.any() else values)
         out = np.empty(shape + result.shape[len(shape) :], result.dtype) if out is None else out
         out[block] = result
     return out

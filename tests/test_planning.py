@@ -385,6 +385,24 @@ def test_best_sparsity_against_brute_force(law, repetition, architecture):
         assert (found.best_sparsity.values[found.best_sparsity_status.values == status] == end).all()
 
 
+def test_best_sparsity_is_where_the_derivative_vanishes():
+    """At the best sparsity the envelope of the optima is stationary: central differences of exact optima."""
+    it = model("abnar2025", "muennighoff2023")
+    axes = {"compute": 3e20, "unique_tokens": 2e9}
+    found = optimum(it, **axes)
+    assert found.best_sparsity_status == "inside"
+    t = -np.log1p(-found.best_sparsity.item()) + np.array([-0.02, -0.01, 0, 0.01, 0.02])
+    beside = optimum(it, **axes, sparsity=-np.expm1(-t), best=False).optimal_loss.values
+    slope = (beside @ [1, -8, 0, 8, -1]) / 0.12
+    bend = (beside @ [-1, 16, -30, 16, -1]) / 0.0012
+    assert abs(slope / bend) < 1e-6
+
+
+def test_a_law_that_ignores_sparsity_is_best_dense():
+    found = optimum(model("kang2025_flame_mse"), compute=[1e19, 1e21])
+    assert (found.best_sparsity == 0).all()
+
+
 def test_best_sparsity_keeps_to_its_bounds():
     it = model("abnar2025")
     found = optimum(it, compute=1e20, sparsity_bounds=(0.3, 0.7))

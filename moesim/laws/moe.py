@@ -94,7 +94,8 @@ def abnar2025(total_params, tokens, sparsity, *, a, alpha, b, beta, c, lam, d, d
     falls with S; only d's term opposes sparsity.
     """
     N, D, active = total_params, tokens, 1.0 - sparsity
-    return a * N**-alpha + b * D**-beta + c * active**-lam + d * active**-delta * N**-gamma + e
+    size = a * N**-alpha + c * active**-lam + d * active**-delta * N**-gamma + e  # summed first: fewer dims than D's
+    return size + b * D**-beta
 
 
 @law(

@@ -29,7 +29,7 @@ def architecture(source: str, /, *, size: tuple[float, float], size_is: str = "d
 
     def register(function):
         ARCHITECTURES[function.__name__] = Form.of(function, source, fields)
-        _LOG_SIZE[function.__name__] = np.linspace(*np.log(size), 193)
+        _LOG_SIZE[function.__name__] = np.linspace(np.log(size[0]), np.log(size[1]), 193)
         _SIZE_IS[function.__name__] = size_is
         return function
 

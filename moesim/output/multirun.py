@@ -51,7 +51,7 @@ def _chosen(text: str) -> tuple[str, Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     override = OverridesParser.create().parse_override(text)
-    value = override.value()
+    value: Any = override.value()
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return override.key_or_group, float(value) if number else override.get_value_element_as_str().strip("'\"")
 

@@ -74,7 +74,8 @@ def legend_right(figure: Figure, axes: Axes, title: str) -> None:
     """One legend for the whole figure, right of the panels, from the entries of one of them."""
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside right center", title=title, fontsize=8, title_fontsize=8)
+    style = {"title": title, "fontsize": 8, "title_fontsize": 8, "frameon": False}
+    figure.legend(unique.values(), unique.keys(), loc="outside right center", **style)
 
 
 def write_figures(figures: Mapping[str, Figure], directory: str | Path) -> list[Path]:

@@ -33,9 +33,9 @@ class Result:
     """
 
     dataset: xr.Dataset
-    streams: Mapping[str, Stream] = field(default_factory=dict)
     table: str = ""
     file: str = "result.nc"
     figures: Mapping[str, Figure] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    streams: Mapping[str, Stream] = field(default_factory=dict)

@@ -60,11 +60,15 @@ class Model:
 
     def loss(self, log_size: Any, cell: Mapping[str, Any]) -> Any:
         """Loss in nat/token; with a repetition that measures excess, the cell must come from `with_taught_params`."""
+        at = self.at(log_size, cell)
         quantities, penalty = self.repetition.apply(
-            self.at(log_size, cell), cell.get("taught_params", np.inf), self._values("repetition", cell)
+            {name: at[name] for name in self._asked()},
+            cell.get("taught_params", np.inf),
+            self._values("repetition", cell),
         )
         inputs = {name: quantities[name] for name in self.law.inputs}
-        return self.law.form.function(**inputs, **self.law_coefficients(cell)) + penalty
+        loss = self.law.form.function(**inputs, **self.law_coefficients(cell))
+        return loss if isinstance(penalty, float) and penalty == 0.0 else loss + penalty  # a sum costs a pass
 
     def slope(self, log_size: Any, cell: Mapping[str, Any]) -> np.ndarray:
         """dL / d log size at constant compute."""
@@ -113,6 +117,11 @@ class Model:
     def fields(self, cell: Mapping[str, Any]) -> dict[str, Any]:
         """The architecture's fields in the cell."""
         return self._values("architecture", cell)
+
+    def _asked(self) -> set[str]:
+        """What law and repetition need of a run (every further one costs time)."""
+        counted = {"active": {"active_params", "active_nonembedding_params"}, "total": {"total_params"}, "none": set()}
+        return {*self.law.inputs, "tokens", "unique_tokens", "density", *counted[self.repetition.excess]}
 
     def _values(self, part: str, cell: Mapping[str, Any]) -> dict[str, Any]:
         return {name: cell.get(f"{part}.{name}", value) for name, value in self._mapping(part).items()}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STATUS = np.array(["inside", "at lower bound", "at upper bound", "failed", "infeasible"])
 INSIDE, LOWER, UPPER, FAILED, INFEASIBLE = range(5)
 SPARSITY_BOUNDS = (0.0, 0.98)
-_CELLS_AT_ONCE = 2**18
+_CELLS_AT_ONCE = 2**16
 _CELLS_AT_ONCE_BEST = 2**15
 _SPARSITIES = 33
 _AT_BOUND = 1e-5  # distance from a bound within which a best sparsity is taken to be at it
@@ -108,7 +108,8 @@ def best_sparsity(model: Model, cell: Cell, bounds: tuple[float, float]) -> dict
     Searched in t = -log(1 - sparsity), in which experts / active_experts is exp(t): bracketed on a grid, then solved
     as the root of dL/dt. Of sparsities with equal losses it is the lowest.
     """
-    grid = np.linspace(*-np.log1p(-np.asarray(bounds)), _SPARSITIES)
+    first, last = -np.log1p(-np.asarray(bounds))
+    grid = np.linspace(first, last, _SPARSITIES)
     shape = shape_of(cell)
     index, near = _near_best(model, cell, grid)
     flat = {**select(cell, np.ones(shape, bool)), **near}
@@ -122,12 +123,12 @@ def best_sparsity(model: Model, cell: Cell, bounds: tuple[float, float]) -> dict
 
 def _near_best(model: Model, cell: Cell, grid: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """For every cell, flat: index of the best of the grid, and between which log sizes to search next to it."""
-    wide = {name: value[..., None] if np.ndim(value) else value for name, value in cell.items()}
-    full = model.with_taught_params({**wide, "sparsity": -np.expm1(-grid)})
+    first = -np.expm1(-grid).reshape(-1, *[1] * len(shape_of(cell)))  # sparsity as the first axis: see `blocks`
+    full = model.with_taught_params({**cell, "sparsity": first})
     log_size, losses = _roughly(model, full)
-    index = np.argmax(losses <= losses.min(axis=-1, keepdims=True) * (1 + _EQUAL), axis=-1).ravel()
+    index = np.argmax(losses <= losses.min(axis=0) * (1 + _EQUAL), axis=0).ravel()
     sizes, taught = (
-        np.broadcast_to(values, losses.shape).reshape(-1, len(grid))
+        np.broadcast_to(values, losses.shape).reshape(len(grid), -1).T
         for values in (log_size, full.get("taught_log_size", np.inf))
     )
     return index, {**_between("size", sizes, index), **_between("taught", taught, index)}
@@ -158,33 +159,35 @@ def _between(name: str, log_size: np.ndarray, index: np.ndarray) -> dict[str, np
 
 
 def _refined(model: Model, flat: Cell, grid: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The best t next to the index, and its status."""
-
-    def value(t, cell):
-        full, log_size, _ = _at(model, t, cell)
-        return model.loss(log_size, full)
-
-    def fall(t, cell):
-        return _fall(model, t, cell)
-
+    """The best t next to the index, and its status: by slope, else by value."""
     last = len(grid) - 1
     low, middle, high = grid[np.maximum(index - 1, 0)], grid[index], grid[np.minimum(index + 1, last)]
     inner = (index > 0) & (index < last)
-    at_middle = value(middle, flat)
-    t, found = (
-        (np.full(len(index), np.nan), np.zeros(len(index), bool)) if _fixed(flat) else root(fall, flat, low, high)
-    )
-    # At a bound it must be lower than there; elsewhere no higher than on the grid and than just beside it.
-    bar = at_middle * np.where(inner, 1 + 1e-15, 1 - _EQUAL)
-    if found.any():
-        t = np.where(found, t, middle)
-        beside = np.minimum(value(np.maximum(t - _STEP, low), flat), value(np.minimum(t + _STEP, high), flat))
-        found &= value(t, flat) <= np.minimum(bar, beside * (1 + 1e-15))
+    at_middle = _loss_at(model, middle, flat)
+    bar = at_middle * np.where(inner, 1 + 1e-15, 1 - _EQUAL)  # at a bound, the loss must be lower than there
+    t, found = _by_slope(model, flat, low, high, bar)
     start = np.where(inner, middle, np.clip(middle, low + _AT_BOUND, high - _AT_BOUND))
-    retry = ~found & np.isfinite(at_middle) & (inner | (value(start, flat) < bar))
-    again, fell = minimum(value, flat, low, start, high, retry)
+    retry = ~found & np.isfinite(at_middle) & (inner | (_loss_at(model, start, flat) < bar))
+    again, fell = minimum(lambda t, cell: _loss_at(model, t, cell), flat, low, start, high, retry)
     status = np.select([found | (retry & fell), retry | inner, index == 0], [INSIDE, FAILED, LOWER], UPPER)
     return np.select([found, retry], [t, again], middle), status
+
+
+def _by_slope(model: Model, flat: Cell, low: np.ndarray, high: np.ndarray, bar: np.ndarray):
+    """Roots of dL/dt and where they are good: not above the bar, nor above the loss just beside them."""
+    if _fixed(flat):
+        return low, np.zeros(len(low), bool)  # the size is no optimum, so that its own change counts
+    t, found = root(lambda t, cell: _fall(model, t, cell), flat, low, high)
+    if found.any():
+        there, at = select(flat, found), t[found]
+        down, up = (_loss_at(model, np.clip(at + by, low[found], high[found]), there) for by in (-_STEP, _STEP))
+        found[found] = _loss_at(model, at, there) <= np.minimum(bar[found], np.minimum(down, up) * (1 + 1e-15))
+    return t, found
+
+
+def _loss_at(model: Model, t: np.ndarray, cell: Cell) -> np.ndarray:
+    full, log_size, _ = _at(model, t, cell)
+    return model.loss(log_size, full)
 
 
 def _fall(model: Model, t: np.ndarray, cell: Cell) -> np.ndarray:
@@ -201,7 +204,7 @@ def _fall(model: Model, t: np.ndarray, cell: Cell) -> np.ndarray:
 
 
 def _at(model: Model, t: np.ndarray, cell: Cell) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """The cells at t with their taught parameters, best log size and its status: near what the grid gave, or anywhere."""
+    """The cells at t with their taught parameters, best log size and status; sought near what the grid gave first."""
     own = {name: value for name, value in cell.items() if not name.endswith(("_low", "_high"))}
     own["sparsity"] = -np.expm1(-t)
     if _fixed(cell):

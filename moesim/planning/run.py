@@ -54,7 +54,7 @@ def run(config: Mapping[str, Any]) -> Result:
     drawn = figures.draw(shown) if config["figures"] else {}
     compared = list(config["compare"])
     text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
-    return Result(dataset, streams, text, figures=drawn, warnings=_warnings(dataset))
+    return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
 
 
 def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:

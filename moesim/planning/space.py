@@ -45,10 +45,11 @@ def _range(name: str, value: dict) -> np.ndarray:
     kind, arguments = next(iter(value.items()), (None, None))
     if kind not in _RANGES or len(value) > 1:
         raise InputError(f"{name}: {value!r} is not an axis; it takes {_ACCEPTED}")
-    ends = axis(f"{name}.{kind}", list(arguments)[:2]) if isinstance(arguments, list | tuple) else None
-    if ends is None or len(arguments) != 3 or len(ends) != 2:
+    given = list(arguments) if isinstance(arguments, list | tuple) else []
+    ends = axis(f"{name}.{kind}", given[:2]) if len(given) == 3 else []
+    if len(ends) != 2:
         raise InputError(f"{name}: {kind}: {arguments!r}; it takes [first, last, n] with two different ends")
-    first, last, n = *ends, arguments[2]
+    first, last, n = *ends, given[2]
     if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 2:
         raise InputError(f"{name}: {kind}: n={n!r}; it takes a whole number of points, 2 or more")
     if not np.isfinite(ends).all() or (kind == "geomspace" and min(ends) <= 0):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from moesim.elementwise import blocks, part, parts, shape_of
+from moesim.elementwise import CELLS_IN_GRID, blocks, part, parts, shape_of
 from moesim.errors import InputError
 from moesim.output.result import Stream
 from moesim.planning.model import Model
@@ -80,7 +80,7 @@ def _product(model: Model, axes: Mapping[str, Any]) -> _Product:
     return _Product(space, size[0], np.where(np.isfinite(log_size), log_size, np.nan), cell)
 
 
-def _new(found: xr.Dataset, size: str) -> Mapping[str, Any]:
+def _new(found: xr.Dataset, size: str) -> Mapping[Any, Any]:
     fixed = size == "total_params"
     return {name: v for name, v in found.data_vars.items() if not (fixed and str(name).startswith("optim"))}
 
@@ -106,6 +106,6 @@ def fill(f: Callable[..., Any], x: np.ndarray, cell: Mapping[str, Any]) -> np.nd
     """f(x, cell) on every cell of the product, written block by block so that no temporary leaves the cache."""
     shape = np.broadcast_shapes(np.shape(x), shape_of(cell))
     out = np.empty(shape)
-    for block in blocks(shape):
+    for block in blocks(shape, CELLS_IN_GRID, row=256):
         out[block] = f(part(x, block), parts(cell, block))
     return out

@@ -1,0 +1,116 @@
+"""Searches in every cell at once, against loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moesim.elementwise import blocks, crossing, lowest, minimum, part, parts, root, select, shape_of, vertex
+
+GRID = np.linspace(-3, 3, 61)
+CELLS = {"centre": np.array([-1.234, 0.5, 2.0])[:, None], "width": np.array([0.5, 2.0]), "shift": 7.0}
+
+
+def bowl(x, cell):
+    return ((x - cell["centre"]) / cell["width"]) ** 2 + cell["shift"]
+
+
+def slope(x, cell):
+    return 2 * (x - cell["centre"]) / cell["width"] ** 2
+
+
+@given(st.lists(st.integers(1, 9), max_size=4), st.integers(1, 100), st.integers(1, 5))
+def test_blocks_cover_every_cell_once(shape, cells, row):
+    seen = np.zeros(shape, int)
+    for block in blocks(tuple(shape), cells, row):
+        seen[block] += 1
+        assert seen[block].size <= max(cells, row)
+    assert (seen == 1).all()
+
+
+def test_parts_broadcast_like_the_whole():
+    whole = bowl(0.3, CELLS)
+    for block in blocks(shape_of(CELLS), 2):
+        assert (bowl(0.3, parts(CELLS, block)) == whole[block]).all()
+    assert part(3.0, (slice(0, 1),)) == 3.0
+
+
+def test_select_is_flat():
+    where = np.array([[True, False], [False, False], [True, True]])
+    assert (bowl(0.3, select(CELLS, where)) == bowl(0.3, CELLS)[where]).all()
+
+
+def test_lowest_is_the_nearest_grid_point():
+    best, rival = lowest(bowl, CELLS, GRID)
+    assert GRID[best] == pytest.approx(np.broadcast_to([[-1.2], [0.5], [2.0]], (3, 2)))
+    assert (best == rival).all()
+
+
+def test_lowest_names_a_rival_that_may_be_deeper():
+    """Dips at -1.05 and 1: between the grid points the first is deeper, on them the second is lower."""
+
+    def two(x, cell):
+        return np.minimum(abs(x + 1.05) * cell["steep"], abs(x - 1) + 0.02)
+
+    best, rival = lowest(two, {"steep": np.array([1.0, 0.1])}, GRID)
+    assert GRID[best] == pytest.approx([1.0, -1.0], abs=0.11)
+    assert GRID[rival][0] == pytest.approx(-1.05, abs=0.06)
+
+
+def test_lowest_takes_nan_for_infinite():
+    best, _ = lowest(lambda x, cell: np.where(x < 1, np.nan, x) + cell["a"], {"a": np.zeros(2)}, GRID)
+    assert GRID[best] == pytest.approx([1.0, 1.0])
+
+
+def test_vertex_of_a_parabola_is_exact():
+    x, value, dip = vertex(bowl, CELLS, GRID)
+    assert value - dip == pytest.approx(np.full((3, 2), 7.0))
+    assert (abs(x - CELLS["centre"]) <= 0.05 + 1e-12).all()
+
+
+def test_vertex_at_an_end_has_no_dip():
+    x, value, dip = vertex(lambda x, cell: x + cell["a"], {"a": np.zeros(2)}, GRID)
+    assert (x == -3).all()
+    assert (value == -3).all()
+    assert (dip == 0).all()
+
+
+def test_crossing_is_the_root_and_says_where_there_is_none():
+    def line(x, cell):
+        return x - cell["at"]
+
+    found = crossing(line, {"at": np.array([0.123456789, -9.0, 9.0, -3.0, 3.0])}, GRID)
+    assert found[[0, 4]] == pytest.approx([0.123456789, 3.0], abs=1e-13)
+    assert found[1] == -np.inf
+    assert found[2] == np.inf
+
+
+def test_crossing_of_scalars():
+    assert crossing(lambda x, cell: x - cell["at"], {"at": 0.5}, GRID) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 2)])
+def test_root_and_minimum_agree(shape):
+    cells = {"centre": np.full(shape, 0.7), "width": 1.5, "shift": 0.0}
+    low, high = np.full(shape, -2.0), np.full(shape, 3.0)
+    x, found = root(slope, cells, low, high)
+    y, fell = minimum(bowl, cells, low, np.full(shape, 0.1), high, np.ones(shape, bool))
+    assert x.shape == y.shape == shape
+    assert found.all()
+    assert fell.all()
+    assert x == pytest.approx(np.full(shape, 0.7), abs=1e-12)
+    assert y == pytest.approx(np.full(shape, 0.7), abs=1e-7)
+
+
+def test_root_without_a_change_of_sign_is_not_found():
+    x, found = root(slope, {"centre": np.array([9.0]), "width": 1.0}, np.array([-1.0]), np.array([1.0]))
+    assert not found.any()
+    assert np.isnan(x).all()
+
+
+def test_minimum_leaves_the_other_cells_alone():
+    where = np.array([True, False])
+    ends = np.full(2, -2.0), np.zeros(2), np.full(2, 2.0)
+    x, found = minimum(bowl, {"centre": np.array([0.5, 0.5]), "width": 1.0, "shift": 0.0}, *ends, where)
+    assert found.tolist() == [True, False]
+    assert np.isnan(x[1])

@@ -1,0 +1,349 @@
+"""Transformers: every published count, config.json of every family, FLOPs per token by convention."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from moesim.config import choices, read
+from moesim.errors import InputError
+from moesim.models.conventions import CONVENTIONS
+from moesim.models.huggingface import FAMILIES
+from moesim.models.transformer import Transformer
+
+DATA = Path(__file__).parent / "data"
+ROWS = {row["model"]: row for row in csv.DictReader((DATA / "reference_models.csv").read_text().splitlines())}
+MODULES = json.loads((DATA / "huggingface.json").read_text())  # counted on the modules of transformers 5.23.0
+NAMES = {
+    "GPT-3-175B": "gpt3_175b",
+    "Chinchilla-70B": "chinchilla_70b",
+    "Llama-3-8B": "llama3_8b",
+    "Llama-3-70B": "llama3_70b",
+    "Llama-3.1-405B": "llama31_405b",
+    "Mixtral-8x7B": "mixtral_8x7b",
+    "DeepSeek-V3": "deepseek_v3",
+    "Qwen3-30B-A3B": "qwen3_30b_a3b",
+    "gpt-oss-120b": "gpt_oss_120b",
+    "Switch-Base-128": "switch_base_128",
+    "GLaM-64B/64E": "glam_64b",
+}
+TOY = {"layers": 4, "d_model": 64, "heads": 8, "vocabulary": 100, "d_ff": 96}
+TOY_MOE = {**TOY, "experts": 8, "active_experts": 2, "d_expert": 32}
+V3 = Transformer.load("deepseek_v3")
+
+
+def test_every_row_has_a_file():
+    assert set(NAMES) == set(ROWS)
+    assert set(NAMES.values()) <= set(choices("model"))
+
+
+@pytest.mark.parametrize("row", NAMES)
+def test_reference_models_to_the_last_parameter(row):
+    model, known = Transformer.load(NAMES[row]), {key: value for key, value in ROWS[row].items() if value}
+    assert model.total_params == int(known["params_total"])
+    assert model.active_params == int(known["params_active"])
+    assert model.active_params_as("no_input_embedding") == int(known["active_ex_inemb"])
+    assert model.active_params_as("matmul") == int(known["matmul_active"])
+    assert model.forward_flops() == int(known["fwd_flop_per_token_noattn"])
+    if "transformers_meta_total" in known:
+        assert model.total_params == int(known["transformers_meta_total"])
+    core = model.forward_flops(1000, "full") - model.forward_flops()
+    cross = 4 * 12 * 12 * 64 * 1000 if model.encoder_layers else 0  # the column leaves cross attention out
+    assert core - cross == 1000 * int(known["attn_flop_per_token_per_ctx"])
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_published_figures_in_the_named_convention(name):
+    """As close as the publisher's figures are printed; round ones (1.2T for 1162B, 7B for 7.4B, 3B for 3.25B)."""
+    model, published = Transformer.load(name), read("model", name)["published"]
+    coarse = {"switch_base_128": 0.06, "glam_64b": 0.035, "kimi_k2": 0.03, "qwen3_next_80b_a3b": 0.09}
+    assert model.total_params == pytest.approx(published["total"], rel=coarse.get(name, 0.01))
+    assert model.active_params_as(published["active_as"]) == pytest.approx(
+        published["active"], rel=coarse.get(name, 0.02)
+    )
+
+
+@pytest.mark.parametrize("config", MODULES, ids=lambda c: f"{c['model_type']}-{c['parameters']}")
+def test_config_json_to_the_last_parameter(config):
+    config = dict(config)
+    parameters, buffers = config.pop("parameters"), config.pop("buffers")
+    model = Transformer.from_config(config)
+    assert model.total_params_as("trained") == parameters
+    assert model.total_params == parameters + buffers
+
+
+def test_every_family_is_checked():
+    assert {config["model_type"] for config in MODULES} == set(FAMILIES) - {"llama4_text", "kimi_k2"}
+
+
+def test_from_path_directory_and_wrapped_text_part(tmp_path):
+    llama4 = next(config for config in MODULES if config["model_type"] == "llama4")
+    path = tmp_path / "Scout" / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"model_type": "llama4", "text_config": {**llama4, "model_type": "llama4_text"}}))
+    counts = {Transformer.from_config(where).total_params for where in (path, str(path), path.parent, llama4)}
+    assert counts == {llama4["parameters"]}
+    assert Transformer.load(str(path)).name == "Scout"
+    v3 = next(config for config in MODULES if config["model_type"] == "deepseek_v3")
+    assert Transformer.from_config({**v3, "model_type": "kimi_k2"}) == replace(
+        Transformer.from_config(v3), name="kimi_k2"
+    )
+
+
+def test_reference_files_equal_their_config_json():
+    published = {config["parameters"] + config["buffers"]: config for config in MODULES}
+    files = [Transformer.load(name) for name in choices("model")]
+    same = [model for model in files if model.total_params in published]
+    assert len(same) >= 10
+    for model in same:
+        read_in = Transformer.from_config(published[model.total_params])
+        assert read_in.active_params == model.active_params
+        for mask in ("causal", "full"):
+            assert read_in.forward_flops(10_000, mask) == pytest.approx(model.forward_flops(10_000, mask), rel=1e-12)
+
+
+def test_deepseek_v3_closure():
+    """DeepSeek-V3 technical report and ISCA 2025 paper: 250 GFLOP per token, 385 and 432 TFLOPS per GPU, 2.664M
+    GPU-hours, a step of 19.926 s, MFU 38.94 % and 43.73 %."""
+    causal, full = (V3.training_flops(4096, mask=mask) for mask in ("causal", "full"))
+    assert causal == pytest.approx(250.4e9, rel=2.5e-4)
+    tokens_per_second, chips, peak = 272.80e9 / 86400, 2048, 989e12
+    achieved = [tokens_per_second * flops / chips for flops in (causal, full)]
+    assert achieved == pytest.approx([385e12, 432e12], rel=4e-3)
+    assert [flops / peak for flops in achieved] == pytest.approx([0.3894, 0.4373], rel=4e-3)
+    assert 14.8e12 / tokens_per_second * chips / 3600 == pytest.approx(2.664e6, rel=1.5e-3)
+    assert 62_914_560 / tokens_per_second == pytest.approx(19.926, rel=5e-4)
+    assert 14.8e12 * causal == pytest.approx(3.71e24, rel=2e-3)
+    assert 6 * 37e9 * 14.8e12 / (14.8e12 * causal) == pytest.approx(0.89, abs=5e-3)  # the shortcut is 11 % low
+
+
+def test_llama_405b_causal_at_4096():
+    """2473 G; the 2448 G that are printed beside DeepSeek-V3's 250 G do not follow from the same formula."""
+    assert Transformer.load("llama31_405b").training_flops(4096) == pytest.approx(2473e9, rel=5e-4)
+
+
+def test_palm_appendix_b():
+    """6N + 12 L H Q T; the causal half is 6 L H Q T, and T/(6d) of 6N with N = 12 L d^2 (full)."""
+    model = Transformer(32, 1024, 16, 1, d_ff=4096, gated=False)
+    T, core = 2048, 12 * 32 * 16 * 64 * 2048
+    assert model.training_flops(T, "palm") == 6 * model.active_params + core
+    assert model.training_flops(T, "6nd_attention", mask="full") == 6 * model.active_params_as("matmul") + core
+    assert model.training_flops(T, mask="full") - model.training_flops(T) == core / 2
+    assert core / (6 * 12 * 32 * 1024**2) == T / (6 * 1024)
+    assert model.training_flops(T, "6nd") == model.training_flops()
+
+
+def test_exact_is_6nd_and_attention_where_nothing_else_is_there():
+    for name in ("llama3_8b", "mixtral_8x7b", "deepseek_v3"):
+        model = Transformer.load(name)
+        assert model.training_flops(4096) == model.training_flops(4096, "6nd_attention")
+        assert model.training_flops(4096) == 3 * model.forward_flops(4096)
+
+
+def test_frameworks_differ_as_documented():
+    """Megatron-LM leaves out the router and takes the causal half; torchtitan counts router and norms, full mask."""
+    exact, megatron, titan = (V3.training_flops(4096, name) for name in ("exact", "megatron", "torchtitan"))
+    router, gains = 6 * 58 * 7168 * 256, 6 * 61 * (1536 + 512)
+    assert exact - megatron == router - gains
+    norms = 6 * (61 * (1536 + 512 + 2 * 7168) + 7168)
+    assert titan - V3.training_flops(4096, mask="full") == norms
+    gpt = Transformer.load("gpt3_175b")
+    padding = 6 * 12288 * (50304 - 50257)
+    assert gpt.training_flops(2048, "megatron") - gpt.training_flops(2048) == padding
+    windowed = Transformer.load("gpt_oss_120b")
+    assert windowed.training_flops(8192) < windowed.training_flops(8192, "megatron")
+    mtp = V3.training_flops(4096, "megatron", mtp=True) - megatron
+    layer = V3.training_flops(4096, mtp=True) - exact
+    assert mtp == pytest.approx(layer, rel=1e-2)
+
+
+def test_multi_token_prediction():
+    """One more layer, 2 * 2 d^2 and one more head forward; about 11.5B weights of its own (README_WEIGHTS)."""
+    own = V3.total_params_as("with_mtp") - V3.total_params
+    assert own == pytest.approx(11.5e9, rel=0.011)
+    extra = V3.forward_flops(4096, mtp=True) - V3.forward_flops(4096)
+    layer = V3.network(4096).total(1).forward
+    assert extra > 4 * 7168**2 + 2 * 7168 * 129280
+    assert extra < layer / 20
+    assert Transformer.load("mixtral_8x7b").total_params_as("with_mtp") == 46_702_792_704
+
+
+def test_windows_and_chunks():
+    gpt = Transformer.load("gpt_oss_20b")
+    T, per_key = 8192, 4 * 64 * 64
+    assert gpt.forward_flops(T, "full") - gpt.forward_flops() == 24 * per_key * T
+    local, seen = 12 * per_key * (128 - 128**2 / (2 * T)), 12 * per_key * T / 2
+    assert gpt.forward_flops(T) - gpt.forward_flops() == pytest.approx(local + seen, rel=1e-12)
+    chunked = Transformer.load("llama4_maverick")
+    assert chunked.forward_flops(8192) == replace(chunked, local_layers=0).forward_flops(8192)
+    assert chunked.forward_flops(65536) < replace(chunked, local_layers=0).forward_flops(65536)
+
+
+def test_recomputation():
+    """Full: 4/3 of 6ND, 8 N; torch's checkpoint on a block: 4/3 - (down projection)/(3 forward); flash 2 L H Q T."""
+    model = Transformer.load("llama3_8b")
+    plain = model.training_flops(8192)
+    assert model.training_flops(8192, recompute="full") == plain * 4 / 3
+    assert model.training_flops(recompute="full") == 8 * model.active_params_as("matmul")
+    flash = model.training_flops(8192, mask="full", recompute="flash") - model.training_flops(8192, mask="full")
+    assert flash == 2 * 32 * 32 * 128 * 8192
+    core = model.training_flops(8192, mask="full", recompute="core") - model.training_flops(8192, mask="full")
+    assert core == 4 * 32 * 32 * 128 * 8192
+    block = model.training_flops(8192, recompute="blocks") - plain
+    assert block - (model.training_flops(8192, recompute="checkpoint") - plain) == 32 * 2 * 4096 * 14336
+    assert plain / 3 - block == 2 * 4096 * 128256
+
+
+def test_backward_is_exactly_twice_forward():
+    for name in choices("model"):
+        passes = Transformer.load(name).network(4096).total(1)
+        assert passes.input_gradient + passes.weight_gradient == pytest.approx(2 * passes.forward, rel=1e-14)
+
+
+def test_granularity_leaves_flops_and_weights_but_for_the_router():
+    coarse = Transformer(**TOY_MOE)
+    fine = Transformer(**{**TOY_MOE, "experts": 16, "active_experts": 4, "d_expert": 16})
+    assert fine.forward_flops() - coarse.forward_flops() == 2 * 4 * 64 * 8
+    assert fine.total_params - coarse.total_params == 4 * 64 * 8
+
+
+def test_conventions_are_ordered():
+    for name in choices("model"):
+        model = Transformer.load(name)
+        matmul, active = model.active_params_as("matmul"), model.active_params
+        assert matmul <= active <= model.total_params
+        assert model.active_params_as("no_embedding") < model.active_params_as("no_input_embedding") <= active
+        assert model.total_params_as("trained") <= model.total_params <= model.total_params_as("with_mtp")
+        assert model.sparsity_factor >= 1
+        assert all(model.training_flops(4096, convention) > 0 for convention in CONVENTIONS)
+
+
+def test_fields_left_out_are_filled_in():
+    model = Transformer(**TOY)
+    assert (model.kv_heads, model.head_dim, model.moe_layers, model.mlp_layers) == (8, 8, 0, 4)
+    assert Transformer(**TOY_MOE, shared_experts=1).d_shared == 32
+
+
+BAD = [
+    ({**TOY, "heads": 7}, "heads=7 does not divide d_model=64"),
+    ({**TOY, "kv_heads": 3}, "kv_heads=3 does not divide heads=8"),
+    ({**TOY_MOE, "active_experts": 9}, "active_experts=9 of experts=8"),
+    ({**TOY, "layers": -1}, "layers=-1; it takes a whole number, 1 or more"),
+    ({**TOY, "vocabulary": 1.5}, "vocabulary=1.5"),
+    ({**TOY, "d_ff": 0}, "dense layers without d_ff"),
+    ({**TOY_MOE, "d_expert": 0}, "experts without d_expert"),
+    ({**TOY_MOE, "dense_layers": 5}, "dense_layers=5 of layers=4"),
+    ({**TOY, "local_layers": 2}, "local_layers without window"),
+    ({**TOY, "linear_layers": 2}, "linear_layers without linear_key_heads"),
+    ({**TOY, "local_layers": 3, "linear_layers": 2}, "linear_layers"),
+    ({**TOY, "kv_rank": 4}, "kv_rank without nope_dim"),
+    ({**TOY, "qk_norm": "both"}, "no 'both'; there are none, head, width"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD)
+def test_impossible_shapes(fields, message):
+    with pytest.raises(InputError, match=message):
+        Transformer(**fields)
+
+
+LLAMA = next(config for config in MODULES if config["model_type"] == "llama")
+
+
+def _refusal(config):
+    try:
+        Transformer.from_config(config)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("family", sorted({config["model_type"] for config in MODULES}))
+def test_missing_keys_are_named(family):
+    """A config without one of its sizes is refused by the name of the key; switches have defaults."""
+    config = next(config for config in MODULES if config["model_type"] == family)
+    for key in set(config) - {"model_type", "parameters", "buffers"}:
+        told = _refusal({k: v for k, v in config.items() if k != key})
+        assert not told or repr(key) in told or "give head_dim" in told
+    for key in ("vocab_size", "hidden_size" if family != "switch_transformers" else "d_model"):
+        with pytest.raises(InputError, match=f"no key '{key}'"):
+            Transformer.from_config({k: v for k, v in config.items() if k != key})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "bert"}, "unknown family model_type='bert'; there are llama, llama4"),
+        ({"model_type": None}, "unknown family model_type=None"),
+        ({"hidden_size": "4096"}, "hidden_size='4096'; it takes a whole number"),
+        ({"num_attention_heads": 33}, "heads=33 does not divide d_model=4096"),
+        ({"num_key_value_heads": 5}, "kv_heads=5 does not divide heads=32"),
+        ({"num_hidden_layers": -2}, "num_hidden_layers=-2"),
+    ],
+)
+def test_bad_configs(change, message):
+    with pytest.raises(InputError, match=message):
+        Transformer.from_config({**LLAMA, **change})
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(InputError, match="cannot read"):
+        Transformer.from_config(tmp_path / "nothing.json")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        Transformer.from_config(tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(InputError, match="not a mapping"):
+        Transformer.from_config(tmp_path)
+    with pytest.raises(InputError, match="no 'gpt5'; there are chinchilla_70b"):
+        Transformer.load("gpt5")
+    with pytest.raises(InputError, match="unknown field 'width'"):
+        Transformer.from_spec("mine", {"transformer": {"width": 3}})
+    with pytest.raises(InputError, match="no 'heads'"):
+        Transformer.from_spec("mine", {"transformer": {"layers": 1, "d_model": 2}})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: V3.active_params_as("published"), "no 'published'; there are all, no_input_embedding"),
+        (lambda: V3.total_params_as("hf"), "no 'hf'"),
+        (lambda: V3.training_flops(8, "nanotron"), "convention: no 'nanotron'; there are exact, 6nd"),
+        (lambda: V3.forward_flops(8, "half"), "mask: no 'half'; there are full, causal"),
+        (lambda: V3.forward_flops(-8), "sequence=-8"),
+    ],
+)
+def test_bad_questions(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(("experts", "granularity", "shared", "every"), [(8, 1, 0, 1), (32, 4, 1, 2)])
+def test_planning_counts_the_same(experts, granularity, shared, every):
+    """The continuous counting rule that sweeps use, at a whole size: the same but for norm gains."""
+    from moesim.models.architecture import moe_transformer
+
+    d, layers, active = 1024, 16, 2
+    fields = {"aspect": d / layers, "ffn_ratio": 4, "ffn_matrices": 3, "moe_every": every}
+    rule = moe_transformer(
+        d,
+        1 - active / experts,
+        active_experts=active,
+        granularity=granularity,
+        shared_experts=shared,
+        vocabulary=32000,
+        embeddings=2,
+        context=2048,
+        attended=0.5,
+        **fields,
+    )
+    width, dense = 4 * d // granularity, layers - layers // every
+    moe = {"experts": experts, "active_experts": active, "d_expert": width, "shared_experts": shared}
+    model = Transformer(layers, d, 16, 32000, d_ff=4 * d, dense_layers=dense, **moe)
+    gains = (2 * layers + 1) * d
+    assert rule["total_params"] == pytest.approx(model.total_params - gains, rel=1e-12)
+    assert rule["active_params"] == pytest.approx(model.active_params - gains, rel=1e-12)
+    assert rule["nonembedding_params"] == pytest.approx(model.total_params_as("no_embedding") - gains, rel=1e-12)
+    assert rule["flops_per_token"] == pytest.approx(model.training_flops(2048), rel=1e-12)
