@@ -22,7 +22,9 @@ CONVERGED, AT_BOUND, STALLED, NOT_FINITE = range(4)
 
 _ELEMENTS = 2**15  # rows x runs evaluated together, so that the arrays of a formula stay in cache
 _LARGEST_STEP = 4.0
+_EXCURSION, _PATIENCE = 1.3, 8  # how far above its best objective a row may go, and for how many steps
 _ROUNDING = 1e-14  # of a residual
+STATIONARY = 1e-6  # cosine below which a point counts as stationary
 _FAINT = 1e-12  # effect of a unit of x on a residual that counts as none
 _SHEAR = 1e-4  # share of the damping that turns the step towards the gradient, out of narrow valleys
 
@@ -117,15 +119,35 @@ def _cuts(rows: int, runs: int) -> list[slice]:
     return [slice(i, min(i + size, rows)) for i in range(0, rows, size)]
 
 
+@dataclass(frozen=True)
+class _Points:
+    """A point of each row with the step to be tried from it: x and step (rows, p), objective and slope (rows,)."""
+
+    x: np.ndarray
+    step: np.ndarray
+    objective: np.ndarray
+    slope: np.ndarray
+
+    def copy(self, other: _Points, index: np.ndarray) -> None:
+        """Take over another's points at these rows."""
+        for name in ("x", "step", "objective", "slope"):
+            getattr(self, name)[index] = getattr(other, name)[index]
+
+
 class _State:
-    """Where every row stands: the last accepted point with its gradient, and the step to be tried from it."""
+    """Where every row stands (`now`), and the best point it has seen.
+
+    A step may raise the objective somewhat above the best: in a bent valley the next one comes down further along. After
+    some steps without a new best the row goes back to it, and has half as many the next time.
+    """
 
     def __init__(self, problem: Problem, x: np.ndarray, rows: Rows, damping: float):
         n, p = x.shape
-        self.problem, self.rows, self.x = problem, rows, x.copy()
-        self.objective, self.gradient, self.step = np.full(n, np.inf), np.zeros((n, p)), np.zeros((n, p))
-        self.slope, self.fraction, self.damping = np.zeros(n), np.ones(n), np.full(n, damping)
+        self.problem, self.rows = problem, rows
+        self.now, self.best = (_Points(x.copy(), np.zeros((n, p)), np.full(n, np.inf), np.zeros(n)) for _ in range(2))
+        self.fraction, self.damping = np.ones(n), np.full(n, damping)
         self.done, self.steps = np.zeros(n, bool), np.zeros(n, int)
+        self.astray, self.patience = np.zeros(n, int), np.full(n, _PATIENCE)
 
     @classmethod
     def start(cls, problem: Problem, x: np.ndarray, rows: Rows, damping: float) -> _State:
@@ -133,34 +155,44 @@ class _State:
         for cut in _cuts(len(x), rows.observed.shape[-1]):
             index = np.arange(len(x))[cut]
             terms = _Terms.at(problem, x[index], rows.of(index))
-            state.objective[index] = terms.total
             state.done[index] = ~np.isfinite(terms.total)
             state.renew(index, terms, x[index], np.isfinite(terms.total))
+            state.best.copy(state.now, index)
         return state
 
     def advance(self, index: np.ndarray, tolerance: float) -> None:
         """Try the step of each row; take it, or shorten it for the next time."""
-        problem, before = self.problem, self.objective[index]
-        tried = np.clip(self.x[index] + self.fraction[index, None] * self.step[index], problem.lower, problem.upper)
+        problem, now, before = self.problem, self.now, self.now.objective[index]
+        tried = np.clip(now.x[index] + self.fraction[index, None] * now.step[index], problem.lower, problem.upper)
         terms = _Terms.at(problem, tried, self.rows.of(index))
-        promised = -self.slope[index] * self.fraction[index]
+        promised = -now.slope[index] * self.fraction[index]
         small = promised <= 1e-10 * before  # below this, differences of the objective are rounding: trust the step
         gain = before - terms.total
         taken = np.where(small, gain >= -1e-9 * before - (0.1 * _ROUNDING) ** 2, gain > 1e-4 * promised)
+        taken |= (terms.total < _EXCURSION * self.best.objective[index]) & (self.astray[index] < self.patience[index])
         taken &= np.isfinite(terms.total)
         self.steps[index] += 1
         self._tune(index, taken, gain, promised)
-        won = index[taken]
-        self.x[won], self.objective[won] = tried[taken], terms.total[taken]
-        self.renew(index, terms, self.x[index], taken)
+        self.renew(index, terms, tried, taken)
+        self._compare(index, taken)
         self._finish(index, taken, tolerance)
+
+    def _compare(self, index: np.ndarray, taken: np.ndarray) -> None:
+        """Note new bests; send rows back that have gone without one for too long."""
+        better = taken & (self.now.objective[index] <= self.best.objective[index])
+        self.best.copy(self.now, index[better])
+        self.astray[index] = np.where(better, 0, self.astray[index] + taken)
+        lost = index[self.astray[index] > self.patience[index]]
+        self.now.copy(self.best, lost)
+        self.astray[lost], self.patience[lost] = 0, self.patience[lost] // 2
+        self.damping[lost], self.fraction[lost] = np.maximum(self.damping[lost], 0.1), 0.5
 
     def _tune(self, index: np.ndarray, taken: np.ndarray, gain: np.ndarray, promised: np.ndarray) -> None:
         """Less damping after steps that kept their promise, more after steps that had to be shortened."""
         full = self.fraction[index] == 1.0
         quality = gain / np.where(promised > 0, promised, 1.0)
         factor = np.where(full, np.where(quality > 0.4, 0.1, np.where(quality > 0.2, 0.5, 3.0)), 5.0)
-        factor = np.where(promised <= 1e-10 * self.objective[index], 0.1, factor)
+        factor = np.where(promised <= 1e-10 * self.now.objective[index], 0.1, factor)
         old = self.damping[index]
         new = np.clip(np.where(factor > 1, np.maximum(old, 1e-2), old) * factor, 1e-9, 1e6)
         self.damping[index] = np.where(taken, new, old)
@@ -183,30 +215,27 @@ class _State:
         low = np.maximum(self.problem.lower - x, -_LARGEST_STEP)
         high = np.minimum(self.problem.upper - x, _LARGEST_STEP)
         step = _confined(matrix, gradient, frozen, low, high)
-        won, gradient, step = index[taken], gradient[taken], step[taken]
-        self.gradient[won], self.step[won] = gradient, step
-        self.slope[won] = np.vecdot(gradient, step)
+        won = index[taken]
+        self.now.x[won], self.now.step[won], self.now.objective[won] = x[taken], step[taken], terms.total[taken]
+        self.now.slope[won] = np.vecdot(gradient[taken], step[taken])
 
     def _finish(self, index: np.ndarray, taken: np.ndarray, tolerance: float) -> None:
         floor = (0.1 * _ROUNDING) ** 2 * self.rows.observed.shape[-1]
-        little = -self.slope[index] <= tolerance * self.objective[index] + floor
+        little = -self.now.slope[index] <= tolerance * self.now.objective[index] + floor
         stuck = self.fraction[index] < 1e-12
         self.done[index] = (taken & little & (self.damping[index] <= 1e-2)) | stuck
 
     def solution(self) -> Solution:
-        """Check every row's gradient afresh."""
-        n = len(self.x)
+        """The best point of every row, with its gradient checked afresh."""
+        n, x = len(self.best.x), self.best.x
         slope, at_edge = np.empty(n), np.empty(n, bool)
         for cut in _cuts(n, self.rows.observed.shape[-1]):
             index = np.arange(n)[cut]
-            terms = _Terms.at(self.problem, self.x[index], self.rows.of(index))
-            slope[index], at_edge[index] = terms.stationarity(self.problem, self.x[index], self.rows.of(index).held)
+            terms = _Terms.at(self.problem, x[index], self.rows.of(index))
+            slope[index], at_edge[index] = terms.stationarity(self.problem, x[index], self.rows.of(index).held)
         status = np.where(slope <= STATIONARY, np.where(at_edge, AT_BOUND, CONVERGED), STALLED)
-        status = np.where(np.isfinite(self.objective) & np.isfinite(slope), status, NOT_FINITE)
-        return Solution(self.x, self.objective, status, slope, self.steps)
-
-
-STATIONARY = 1e-6
+        status = np.where(np.isfinite(self.best.objective) & np.isfinite(slope), status, NOT_FINITE)
+        return Solution(x, self.best.objective, status, slope, self.steps)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ RESAMPLERS: Mapping[str, Callable[[Task, np.ndarray, int, np.random.Generator], 
 
 
 def _refit(task: Task, x: np.ndarray, rows: Rows, count: int, rng: np.random.Generator) -> Draws:
-    found = solve(task.problem, np.repeat(x[None], count, axis=0), rows, tolerance=_DRAW_TOLERANCE, damping=0.3)
+    found = solve(task.problem, np.repeat(x[None], count, axis=0), rows, tolerance=_DRAW_TOLERANCE, damping=0.1)
     out = Draws(found.x.copy(), found.objective.copy(), found.status.copy())
     for _ in range(3):
         failed = np.flatnonzero((out.status == STALLED) | (out.status == NOT_FINITE))
