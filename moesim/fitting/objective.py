@@ -50,7 +50,7 @@ def _huber(delta: float) -> Rho:
         value = psi * -0.5
         value += z
         value *= psi
-        inside = (size <= delta).astype(float)
+        inside = (size <= delta).astype(z.dtype)
         np.maximum(size, delta, out=size)
         return value, psi, inside, np.divide(delta, size, out=size)
 

@@ -20,7 +20,7 @@ from moesim.laws.derivative import Jet
 STATUSES = ("converged", "at bound", "stalled", "not finite")
 CONVERGED, AT_BOUND, STALLED, NOT_FINITE = range(4)
 
-_ELEMENTS = 2**15  # rows x runs evaluated together, so that the arrays of a formula stay in cache
+_ELEMENTS = 2**16  # rows x runs evaluated together, so that the arrays of a formula stay in cache
 _LARGEST_STEP = 4.0
 _EXCURSION, _PATIENCE = 1.3, 8  # how far above its best objective a row may go, and for how many steps
 _ROUNDING = 1e-14  # of a residual
@@ -137,8 +137,8 @@ class _Points:
 class _State:
     """Where every row stands (`now`), and the best point it has seen.
 
-    A step may raise the objective somewhat above the best: in a bent valley the next one comes down further along. After
-    some steps without a new best the row goes back to it, and has half as many the next time.
+    A step may raise the objective somewhat above the best: in a bent valley the next one comes down further along.
+    After some steps without a new best the row goes back to it, and has half as many the next time.
     """
 
     def __init__(self, problem: Problem, x: np.ndarray, rows: Rows, damping: float):
@@ -148,6 +148,7 @@ class _State:
         self.fraction, self.damping = np.ones(n), np.full(n, damping)
         self.done, self.steps = np.zeros(n, bool), np.zeros(n, int)
         self.astray, self.patience = np.zeros(n, int), np.full(n, _PATIENCE)
+        self.cosine, self.edge = np.full(n, np.nan), np.zeros(n, bool)
 
     @classmethod
     def start(cls, problem: Problem, x: np.ndarray, rows: Rows, damping: float) -> _State:
@@ -175,7 +176,7 @@ class _State:
         self._tune(index, taken, gain, promised)
         self.renew(index, terms, tried, taken)
         self._compare(index, taken)
-        self._finish(index, taken, tolerance)
+        self._finish(index, terms, taken, tolerance)
 
     def _compare(self, index: np.ndarray, taken: np.ndarray) -> None:
         """Note new bests; send rows back that have gone without one for too long."""
@@ -206,8 +207,8 @@ class _State:
         """Gradient and next step of the rows whose point is new."""
         gradient, matrix = terms.derivatives(self.damping[index])
         frozen = ((x <= self.problem.lower) & (gradient > 0)) | ((x >= self.problem.upper) & (gradient < 0))
-        if self.rows.held is not None:
-            frozen |= self.rows.held[index]
+        held = self._held(index)
+        frozen = frozen if held is None else frozen | held
         gradient = np.where(frozen, 0.0, gradient)
         p = matrix.shape[1]
         damping = self.damping[index]
@@ -219,23 +220,31 @@ class _State:
         self.now.x[won], self.now.step[won], self.now.objective[won] = x[taken], step[taken], terms.total[taken]
         self.now.slope[won] = np.vecdot(gradient[taken], step[taken])
 
-    def _finish(self, index: np.ndarray, taken: np.ndarray, tolerance: float) -> None:
+    def _finish(self, index: np.ndarray, terms: _Terms, taken: np.ndarray, tolerance: float) -> None:
+        """Note the rows that are done, and how stationary the point is where the terms are at hand."""
         floor = (0.1 * _ROUNDING) ** 2 * self.rows.observed.shape[-1]
         little = -self.now.slope[index] <= tolerance * self.now.objective[index] + floor
         stuck = self.fraction[index] < 1e-12
         self.done[index] = (taken & little & (self.damping[index] <= 1e-2)) | stuck
+        here = np.flatnonzero(self.done[index] & taken & (self.now.objective[index] == self.best.objective[index]))
+        if len(here):
+            at = index[here]
+            self.best.copy(self.now, at)
+            self.cosine[at], self.edge[at] = terms.of(here).stationarity(self.problem, self.now.x[at], self._held(at))
+
+    def _held(self, index: np.ndarray) -> np.ndarray | None:
+        return None if self.rows.held is None else self.rows.held[index]
 
     def solution(self) -> Solution:
-        """The best point of every row, with its gradient checked afresh."""
-        n, x = len(self.best.x), self.best.x
-        slope, at_edge = np.empty(n), np.empty(n, bool)
-        for cut in _cuts(n, self.rows.observed.shape[-1]):
-            index = np.arange(n)[cut]
+        """The best point of every row; its gradient is checked here unless it was when the row ended there."""
+        x, unknown = self.best.x, np.flatnonzero(np.isnan(self.cosine))
+        for cut in _cuts(len(unknown), self.rows.observed.shape[-1]):
+            index = unknown[cut]
             terms = _Terms.at(self.problem, x[index], self.rows.of(index))
-            slope[index], at_edge[index] = terms.stationarity(self.problem, x[index], self.rows.of(index).held)
-        status = np.where(slope <= STATIONARY, np.where(at_edge, AT_BOUND, CONVERGED), STALLED)
-        status = np.where(np.isfinite(self.best.objective) & np.isfinite(slope), status, NOT_FINITE)
-        return Solution(x, self.best.objective, status, slope, self.steps)
+            self.cosine[index], self.edge[index] = terms.stationarity(self.problem, x[index], self._held(index))
+        status = np.where(self.cosine <= STATIONARY, np.where(self.edge, AT_BOUND, CONVERGED), STALLED)
+        status = np.where(np.isfinite(self.best.objective) & np.isfinite(self.cosine), status, NOT_FINITE)
+        return Solution(x, self.best.objective, status, self.cosine, self.steps)
 
 
 @dataclass(frozen=True)
@@ -269,6 +278,17 @@ class _Terms:
             total = np.where(np.isfinite(total), total, np.inf)
         effects = [loss.first.get(j) for j in range(x.shape[1])]
         return cls(total, psi, curvature, pull, rows.weight, slope, effects, penalty)
+
+    def of(self, rows: np.ndarray) -> _Terms:
+        """The terms of those rows only."""
+
+        def pick(a: Any) -> Any:
+            return a[rows] if np.ndim(a) == 2 and len(a) == len(self.total) else a
+
+        penalty = None if self.penalty is None else tuple(part[rows] for part in self.penalty)
+        psi, curvature, pull = pick(self.psi), pick(self.curvature), pick(self.pull)
+        effects = [pick(effect) for effect in self.effects]
+        return _Terms(self.total[rows], psi, curvature, pull, pick(self.weight), pick(self.slope), effects, penalty)
 
     def derivatives(self, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(gradient (rows, p), H + damping M (rows, p, p))."""

@@ -12,7 +12,7 @@ from moesim.errors import InputError
 from moesim.fitting.model import Prediction, Target
 from moesim.fitting.objective import Objective, smoothed_curvature
 from moesim.fitting.parameters import Parameters
-from moesim.fitting.solve import CONVERGED, Problem, Rows, Solution, solve, values
+from moesim.fitting.solve import CONVERGED, STALLED, Problem, Rows, Solution, solve, values
 from moesim.laws.derivative import Jet
 from moesim.variables import POSITIVE, REAL, check
 
@@ -170,7 +170,7 @@ class Optimum:
 def optimum(task: Task, starts: int, rng: np.random.Generator, given: np.ndarray | None = None) -> Optimum:
     """The lowest objective from `starts` of the best random points in the typical ranges, and from `given` (k, p).
 
-    All are followed to the end as rows of one batch; the best is then solved to rounding.
+    All are followed to the end as rows of one batch.
     """
     problem, rows, p = task.problem, task.rows, len(task.parameters.free)
     points = [np.zeros((0, p)) if given is None else given]
@@ -181,9 +181,12 @@ def optimum(task: Task, starts: int, rng: np.random.Generator, given: np.ndarray
     x = np.concatenate(points) if p else np.zeros((1, 0))
     if not len(x):
         raise InputError("fit: no start; give starts of 1 or more, or a start")
-    ends = solve(problem, x, rows, tolerance=1e-11, max_steps=400)
-    best = solve(problem, ends.x[[np.argmin(ends.objective)]], rows, max_steps=400, damping=1e-2)
-    return Optimum(best.x[0], float(best.objective[0]), int(best.status[0]), float(best.slope[0]), ends)
+    ends = solve(problem, x, rows, max_steps=400)
+    first, best = int(np.argmin(ends.objective)), ends
+    if ends.status[first] == STALLED:  # a slow valley: the best start may walk it to the end
+        first, best = 0, solve(problem, ends.x[[first]], rows, max_steps=2000, damping=1e-2)
+    status, slope = int(best.status[first]), float(best.slope[first])
+    return Optimum(best.x[first], float(best.objective[first]), status, slope, ends)
 
 
 def known_start(task: Task) -> np.ndarray | None:
