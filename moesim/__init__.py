@@ -26,7 +26,12 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
+_WINGS = ("balance", "fitting", "laws", "models", "planning")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _WINGS:
+        return import_module(f"moesim.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'moesim' has no attribute {name!r}; it has {', '.join(_PUBLIC)}")
     return getattr(import_module(_PUBLIC[name]), name)

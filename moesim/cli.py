@@ -20,6 +20,7 @@ from moesim.errors import InputError
 VERBS = {
     "sweep": ("moesim.planning.run", "isoFLOP curves, compute-optimal runs and the best sparsity under finite data"),
     "fit": ("moesim.fitting.run", "a law fitted to training runs, with intervals and what the runs cannot tell"),
+    "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
     "flops": ("moesim.models.count", "what a network or a model holds and costs, per layer, forward and backward"),
 }
 _USAGE = """moesim: how sparse, how large and how long to train a Mixture of Experts when unique data is finite
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     commands = tools | {"-sc": _complete, "--version": _version, "-h": _usage, "--help": _usage}
     if verb not in VERBS and verb not in commands:
         _fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, *tools])}; moesim --help explains them")
+    if verb in tools and {"-h", "--help"} & set(rest):
+        verb = "--help"
     try:
         commands[verb](rest) if verb in commands else _hydra(verb, rest)
     except BrokenPipeError:  # the reader has seen enough
@@ -135,12 +138,12 @@ def _refuse_code(arguments: list[str]) -> None:
     """Hydra builds objects from `_target_` in its own sections of a config: none may come from the user."""
     for argument in arguments:
         key = argument.lstrip("+~").partition("=")[0]
-        if "_target_" in argument or key.startswith(("hydra.callbacks", "hydra.searchpath")):
+        if "_target_" in argument or key.startswith(("hydra.callbacks", "hydra.searchpath", "--e")):
             raise InputError(
-                f"{argument}: a config cannot name code to run (_target_, callbacks, searchpath); leave it out"
+                f"{argument}: a config cannot name code to run (_target_, callbacks, pickles); leave it out"
             )
     for place, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if place.partition("=")[0] in ("--config-dir", "-cd"):
+        if place.startswith(("--config", "-cd", "-cp")):
             folder = Path(place.partition("=")[2] or following)
             for path in sorted(folder.rglob("*.y*ml")):
                 if "_target_" in path.read_text() or "searchpath" in path.read_text():
@@ -290,13 +293,8 @@ def _complete(arguments: list[str]) -> None:
 
 def _verbs_or_install(arguments: list[str], words: list[str]) -> None:
     if arguments[:1] == ["query=bash"]:
-        print(
-            " ".join(
-                verb
-                for verb in (*VERBS, "laws", "collect", "rerun")
-                if verb.startswith(words[1] if len(words) > 1 else "")
-            )
-        )
+        begun = words[1] if len(words) > 1 else ""
+        print(" ".join(verb for verb in (*VERBS, "laws", "collect", "rerun") if verb.startswith(begun)))
     else:
         _hydra("sweep", ["-sc", *arguments])
 

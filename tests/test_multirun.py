@@ -224,8 +224,10 @@ def test_a_config_cannot_make_moesim_execute_code(command, tmp_path):
     (extra / "experiment").mkdir(parents=True)
     text = f"# @package _global_\nhydra:\n  callbacks:\n    x: {{_target_: os.mkdir, path: {harm}}}\n"
     (extra / "experiment" / "bad.yaml").write_text(text)
-    code, _, err = command("sweep", "--config-dir", str(extra), "experiment=bad", *SMALL)
-    assert (code, "_target_" in err) == (2, True)
+    for flag in ("--config-dir", "-cd", "--config-path"):
+        code, _, err = command("sweep", flag, str(extra), "experiment=bad", *SMALL)
+        assert (code, "_target_" in err) == (2, True)
+    assert command("sweep", "--experimental-rerun", "some.pickle")[0] == 2
     assert not harm.exists()
 
 

@@ -35,13 +35,23 @@ def record(fit: Fit) -> xr.Dataset:
     data: dict[str, Any] = {}
     for piece in pieces:
         data |= piece(fit)
+    sizes = {dim: np.shape(values)[i] for dims, values, *_ in _dimmed(data) for i, dim in enumerate(dims)}
+    counted = {dim: np.arange(sizes[dim]) for dim in ("draw", "start", "point") if dim in sizes}
     coords = {
+        **counted,
+        "run": np.arange(fit.runs.sizes["run"]),
         "coefficient": list(fit.task.parameters.names),
         "bound": ["low", "high"],
         "part": list(_PARTS),
         "row": ("run", np.asarray(fit.runs["row"])),
     }
     return stamp(xr.Dataset(data, coords=coords, attrs=_attributes(fit)))
+
+
+def _dimmed(data: Mapping[str, Any]) -> list[tuple]:
+    """The variables that have dims, as (dims, values)."""
+    pairs = (value[:2] for value in data.values() if isinstance(value, tuple))
+    return [((dims,) if isinstance(dims, str) else dims, values) for dims, values in pairs]
 
 
 def _spread_over(fit: Fit, values: Mapping[str, Any], empty: Any) -> np.ndarray:

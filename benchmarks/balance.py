@@ -1,0 +1,149 @@
+"""Speed of the balance simulator: steps per second against experts x domains, and EPLB against its reference.
+
+    python benchmarks/balance.py            # all
+    python benchmarks/balance.py full       # 256 experts, 1024 domains, 64 devices, 8 seeds, 2000 steps
+    python benchmarks/balance.py scaling    # steps per second and how cost grows
+    python benchmarks/balance.py eplb       # against a transcription of the reference algorithm
+
+Set OMP_NUM_THREADS=1 for one core.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from statistics import median
+
+import numpy as np
+
+from moesim.balance import eplb, simulate
+
+H100 = {"flops": 989e12, "memory_bandwidth": 3.35e12, "scale_up": 450e9, "scale_out": 50e9}
+
+
+def config(experts: int, domains: int, devices: int, seeds: int, steps: int, active: int = 1, **groups) -> dict:
+    """A mean-field run with rebalancing every 100 steps; router and losses are brought up to date every 10."""
+    slots = -(-experts * 9 // (8 * devices))
+    return {
+        "world": {"policy": "zipf", "domains": domains},
+        "routing": {"policy": "topk"},
+        "structure": {"policy": "split_or_replicate"},
+        "sampling": {"policy": "feed_idle"},
+        "placement": {"policy": "eplb", "every": 100},
+        "cluster": {**H100, "devices": devices, "slots_per_device": slots},
+        "experts": experts,
+        "active_experts": active,
+        "seeds": seeds,
+        "steps": steps,
+        "learn_every": 10,
+        "record_every": max(steps // 50, 1),
+        **groups,
+    }
+
+
+def timed(run) -> float:
+    """Seconds of one call."""
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def full() -> None:
+    """The run of the requirement, in seconds."""
+    for active in (1, 8):
+        seconds = timed(lambda active=active: simulate.outcomes(config(256, 1024, 64, 8, 2000, active)))
+        print(f"256 experts x 1024 domains, 64 devices, 8 seeds, 2000 steps, top-{active}: {seconds:.1f} s")
+
+
+def per_step(made: dict) -> float:
+    """Median seconds of ten steps (one update of router and losses among them) of one seed, without the start."""
+    given = simulate.setting(made, (0,))
+    seconds, begin = [], time.perf_counter()
+    for i, _ in enumerate(simulate.trajectory(given), 1):
+        if i % 10 == 0:
+            seconds.append((time.perf_counter() - begin) / 10)
+            begin = time.perf_counter()
+    return median(seconds)
+
+
+def scaling() -> None:
+    """Steps per second (one seed) by size; the exponent of time in experts x domains should not pass 1."""
+    sizes, seconds = [], []
+    for experts, domains in ((16, 64), (32, 128), (64, 256), (128, 512), (256, 1024), (512, 2048)):
+        steps = 200 if experts < 256 else 60
+        took = per_step(config(experts, domains, 16, 1, steps))
+        sizes.append(experts * domains)
+        seconds.append(took)
+        print(f"{experts:4d} experts x {domains:5d} domains: {1.0 / took:9.1f} steps/s")
+    exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+    last = np.log(seconds[-1] / seconds[-2]) / np.log(sizes[-1] / sizes[-2])
+    print(f"time grows as (experts x domains)^{exponent:.2f}; between the two largest ^{last:.2f}")
+
+
+def reference_pack(weight: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:
+    """The published balanced packing: layers and items in Python loops over sorted rows."""
+    layers, items = weight.shape
+    room = items // packs
+    index, rank = np.full((layers, items), -1), np.full((layers, items), -1)
+    if room == 1:
+        return np.tile(np.arange(items), (layers, 1)), np.zeros((layers, items), dtype=int)
+    order = np.argsort(-weight, axis=-1, kind="stable")
+    for layer in range(layers):
+        load, count = [0.0] * packs, [0] * packs
+        row = weight[layer].tolist()
+        for item in order[layer].tolist():
+            pack = min((p for p in range(packs) if count[p] < room), key=load.__getitem__)
+            index[layer, item], rank[layer, item] = pack, count[pack]
+            load[pack] += row[item]
+            count[pack] += 1
+    return index, rank
+
+
+def reference_replicate(weight: np.ndarray, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """The published replication, vectorised over layers."""
+    layers, experts = weight.shape
+    rows = np.arange(layers)
+    expert_of, count = np.tile(np.arange(slots), (layers, 1)), np.ones((layers, experts), dtype=int)
+    for slot in range(experts, slots):
+        hot = (weight / count).argmax(axis=-1)
+        expert_of[:, slot] = hot
+        count[rows, hot] += 1
+    return expert_of, count
+
+
+def reference(weight: np.ndarray, slots: int, groups: int, nodes: int, devices: int) -> np.ndarray:
+    """EPLB as published (deepseek-ai/EPLB, hierarchical), without torch: the expert of each slot."""
+    layers, experts = weight.shape
+    size, per_device = experts // groups, slots // devices
+    node, place = reference_pack(weight.reshape(layers, groups, size).sum(-1), nodes)
+    local = (((node * (groups // nodes) + place) * size)[:, :, None] + np.arange(size)).reshape(layers, experts)
+    back = np.argsort(local, axis=-1)
+    inside = np.take_along_axis(weight, back, -1).reshape(-1, experts // nodes)
+    expert_of, count = reference_replicate(inside, slots // nodes)
+    index, rank = reference_pack(np.take_along_axis(inside / count, expert_of, -1), devices // nodes)
+    order = np.argsort(index * per_device + rank, axis=-1)
+    placed = np.take_along_axis(expert_of, order, -1).reshape(layers, nodes, -1)
+    placed = (placed + np.arange(nodes)[:, None] * (experts // nodes)).reshape(layers, slots)
+    return np.take_along_axis(back, placed, -1)
+
+
+def balancer() -> None:
+    """58 layers x 256 experts x 288 slots on 36 devices: ratio of times, and whether the placements agree."""
+    loads = np.random.default_rng(0).lognormal(0.0, 1.0, (58, 256)) * 1000.0
+    for groups, nodes, devices in ((1, 1, 36), (8, 4, 36), (8, 4, 32)):
+        ours = [timed(lambda a=(groups, nodes, devices): eplb(loads, 288, *a)) for _ in range(9)]
+        peer = [timed(lambda a=(groups, nodes, devices): reference(loads, 288, *a)) for _ in range(5)]
+        same = np.array_equal(
+            eplb(loads, 288, groups, nodes, devices).slots, reference(loads, 288, groups, nodes, devices)
+        )
+        print(
+            f"groups={groups} nodes={nodes} devices={devices}: {median(ours) * 1e3:.1f} ms, "
+            f"reference {median(peer) * 1e3:.1f} ms, ratio {median(peer) / median(ours):.1f}, same placement: {same}"
+        )
+
+
+PARTS = {"full": full, "scaling": scaling, "eplb": balancer}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()

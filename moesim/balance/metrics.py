@@ -1,0 +1,78 @@
+"""How even, how busy, how well: numbers from loads and losses. Loads are (..., expert) or (..., device)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def max_over_mean(loads: Any) -> np.ndarray:
+    """Largest load over the mean, along the last axis."""
+    loads = np.asarray(loads, dtype=float)
+    return loads.max(axis=-1) / loads.mean(axis=-1)
+
+
+def max_violation(loads: Any) -> np.ndarray:
+    """MaxVio: (max - mean) / mean."""
+    return max_over_mean(loads) - 1.0
+
+
+def balancedness(loads: Any) -> np.ndarray:
+    """Mean over max, 1 if even."""
+    return 1.0 / max_over_mean(loads)
+
+
+def variation(loads: Any) -> np.ndarray:
+    """Coefficient of variation: standard deviation over mean."""
+    loads = np.asarray(loads, dtype=float)
+    return loads.std(axis=-1) / loads.mean(axis=-1)
+
+
+def gini(loads: Any) -> np.ndarray:
+    """Gini coefficient: 0 if even, (n - 1)/n if one has all."""
+    ordered = np.sort(np.asarray(loads, dtype=float), axis=-1)
+    n = ordered.shape[-1]
+    rank = 2.0 * np.arange(1, n + 1) - n - 1
+    return (ordered * rank).sum(axis=-1) / (n * ordered.sum(axis=-1))
+
+
+def top_share(loads: Any, count: int) -> np.ndarray:
+    """Share of the load on the `count` most loaded."""
+    ordered = np.sort(np.asarray(loads, dtype=float), axis=-1)
+    return ordered[..., -count:].sum(axis=-1) / ordered.sum(axis=-1)
+
+
+def tail_loss(loss: np.ndarray, natural: np.ndarray, share: float = 0.1) -> np.ndarray:
+    """Mean loss (seed,) of the rarest tenth of the domains, at least one; arguments (seed, domain)."""
+    count = max(round(share * loss.shape[1]), 1)
+    rare = np.argsort(natural, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(loss, rare, axis=1).mean(axis=1)
+
+
+def over_there(values: np.ndarray, there: np.ndarray, measure: Any) -> np.ndarray:
+    """A measure of the entries that are there, row by row: (seed,) of values and mask (seed, expert)."""
+    return np.array([measure(row[mask]) for row, mask in zip(values, there, strict=True)])
+
+
+def effective_experts(share: Any) -> np.ndarray:
+    """exp of the entropy of load shares along the last axis: how many experts work."""
+    share = np.asarray(share, dtype=float)
+    share = share / share.sum(axis=-1, keepdims=True)
+    return np.exp(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1))
+
+
+def first_reach(values: np.ndarray, at: np.ndarray, target: float) -> np.ndarray:
+    """Where (in `at`) a falling curve first reaches `target`, NaN if never. Arguments (seed, step)."""
+    out = np.full(len(values), np.nan)
+    for row, (curve, axis) in enumerate(zip(values, at, strict=True)):
+        below = np.flatnonzero(curve <= target)
+        if not len(below):
+            continue
+        i = below[0]
+        if i == 0:
+            out[row] = axis[0]
+            continue
+        part = (curve[i - 1] - target) / (curve[i - 1] - curve[i])
+        out[row] = axis[i - 1] + part * (axis[i] - axis[i - 1])
+    return out

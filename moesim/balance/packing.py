@@ -1,0 +1,146 @@
+"""EPLB, the expert-parallel load balancer of DeepSeek: which expert sits in which slot, and how often.
+
+Source: deepseek-ai/EPLB, commit d52c72d5 (README and algorithm). All layers are balanced at once. Where weights are
+equal the first of them wins: the sort is stable, the most loaded expert and the lightest pack are the lowest index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moesim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """A placement of experts in slots.
+
+    `slots` (layer, slot): the expert in each slot; slots of one device are adjacent. `counts` (layer, expert): how
+    many slots an expert has.
+    """
+
+    slots: np.ndarray
+    counts: np.ndarray
+    devices: int
+
+    def slot_loads(self, loads: np.ndarray) -> np.ndarray:
+        """Load of each slot (layer, slot) when replicas share an expert's load evenly."""
+        weights = np.atleast_2d(np.asarray(loads, dtype=float)) / self.counts
+        return np.take_along_axis(np.broadcast_to(weights, self.counts.shape), self.slots, axis=-1)
+
+    def device_loads(self, loads: np.ndarray) -> np.ndarray:
+        """Load of each device (layer, device) under `loads` (layer, expert), in their unit."""
+        slots = self.slot_loads(loads)
+        return slots.reshape(len(slots), self.devices, -1).sum(axis=-1)
+
+    def max_over_mean(self, loads: np.ndarray) -> np.ndarray:
+        """Load of the busiest device over the mean, for each layer."""
+        per_device = self.device_loads(loads)
+        return per_device.max(axis=-1) / per_device.mean(axis=-1)
+
+
+def pack(weights: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put n items into packs of n/packs each, heaviest first, always into the lightest pack with room.
+
+    `weights` (layer, item). Returns the pack and the place within it, both (layer, item).
+    """
+    layers, items = weights.shape
+    room = items // packs
+    if room == 1:
+        index = np.broadcast_to(np.arange(items), weights.shape)
+        return index.copy(), np.zeros_like(index)
+    order = np.argsort(-weights, axis=-1, kind="stable")
+    sorted_weights = np.take_along_axis(weights, order, axis=-1)
+    rows, key, filled = np.arange(layers), np.zeros((layers, packs)), np.zeros((layers, packs), dtype=np.int64)
+    pack_of, place = np.empty((layers, items), dtype=np.int64), np.empty((layers, items), dtype=np.int64)
+    for i in range(items):
+        lightest = key.argmin(axis=-1)
+        item, taken = order[:, i], filled[rows, lightest]
+        pack_of[rows, item], place[rows, item] = lightest, taken
+        filled[rows, lightest] = taken + 1
+        # A full pack weighs infinity, so it is never the lightest again.
+        key[rows, lightest] = np.where(taken + 1 == room, np.inf, key[rows, lightest] + sorted_weights[:, i])
+    return pack_of, place
+
+
+def replicate(weights: np.ndarray, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give each expert a slot and every further slot to the expert with the most load per replica.
+
+    `weights` (layer, expert). Returns the expert of each slot (layer, slot) and the counts (layer, expert). The
+    highest load per replica is the lowest that any counts with this sum can have.
+    """
+    layers, experts = weights.shape
+    rows = np.arange(layers)
+    expert_of = np.empty((layers, slots), dtype=np.int64)
+    expert_of[:, :experts] = np.arange(experts)
+    counts, per_replica = np.ones((layers, experts), dtype=np.int64), weights.astype(float)
+    for slot in range(experts, slots):
+        hottest = per_replica.argmax(axis=-1)
+        expert_of[:, slot] = hottest
+        counts[rows, hottest] += 1
+        per_replica[rows, hottest] = weights[rows, hottest] / counts[rows, hottest]
+    return expert_of, counts
+
+
+def _inverse(permutation: np.ndarray) -> np.ndarray:
+    out = np.empty_like(permutation)
+    np.put_along_axis(out, permutation, np.broadcast_to(np.arange(permutation.shape[-1]), permutation.shape), axis=-1)
+    return out
+
+
+def _hierarchical(weights: np.ndarray, slots: int, groups: int, nodes: int, devices: int):
+    layers, experts = weights.shape
+    size, per_node, per_device = experts // groups, experts // nodes, slots // devices
+    node, place = pack(weights.reshape(layers, groups, size).sum(axis=-1), nodes)
+    start = (node * (groups // nodes) + place) * size
+    to_local = (start[:, :, None] + np.arange(size)).reshape(layers, experts)
+    to_global = _inverse(to_local)
+    local = np.take_along_axis(weights, to_global, axis=-1).reshape(layers * nodes, per_node)
+    expert_of, counts = replicate(local, slots // nodes)
+    device, rank = pack(np.take_along_axis(local / counts, expert_of, axis=-1), devices // nodes)
+    order = _inverse(device * per_device + rank)
+    placed = np.take_along_axis(expert_of, order, axis=-1).reshape(layers, nodes, -1)
+    placed = (placed + np.arange(nodes)[:, None] * per_node).reshape(layers, slots)
+    counts = np.take_along_axis(counts.reshape(layers, experts), to_local, axis=-1)
+    return np.take_along_axis(to_global, placed, axis=-1), counts
+
+
+def _check(weights: np.ndarray, replicas: int, groups: int, nodes: int, devices: int) -> None:
+    if weights.ndim != 2 or weights.size == 0:
+        raise InputError(f"eplb: loads have shape {weights.shape}; it takes (layer, expert)")
+    experts = weights.shape[1]
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        bad = weights[~(np.isfinite(weights) & (weights >= 0))].flat[0]
+        raise InputError(f"eplb: load {bad} of an expert; loads are 0 or more and finite")
+    for name, value in {"replicas": replicas, "groups": groups, "nodes": nodes, "devices": devices}.items():
+        if isinstance(value, bool) or value != int(value) or value < 1:
+            raise InputError(f"eplb: {name}={value}; it takes a whole number of 1 or more")
+    if replicas < experts:
+        raise InputError(
+            f"eplb: replicas={replicas} slots are fewer than {experts} experts; give at least {experts} slots"
+        )
+    if replicas % devices:
+        raise InputError(f"eplb: replicas={replicas} do not divide evenly among devices={devices}; use a multiple")
+    if groups % nodes == 0:
+        if experts % groups:
+            raise InputError(f"eplb: {experts} experts do not divide into groups={groups}; use a divisor, or groups=1")
+        if devices % nodes:
+            raise InputError(f"eplb: devices={devices} do not divide among nodes={nodes}; use a multiple of nodes")
+
+
+def eplb(loads, replicas: int, groups: int = 1, nodes: int = 1, devices: int = 1) -> Balanced:
+    """Balance experts over devices by replicating the hot ones and packing the replicas.
+
+    `loads` (layer, expert): tokens per expert, any unit; one layer may be given flat. `replicas`: slots in all, a
+    multiple of `devices`. If `groups` is a multiple of `nodes` the groups of experts are packed onto nodes first
+    (hierarchical); otherwise, or with nodes=1, slots are shared out globally. Returns `Balanced`. Raises InputError
+    for loads that are negative or not finite and for sizes that do not divide.
+    """
+    weights = np.atleast_2d(np.asarray(loads, dtype=float))
+    _check(weights, replicas, groups, nodes, devices)
+    if groups % nodes:
+        groups = nodes = 1
+    slots, counts = _hierarchical(weights, replicas, groups, nodes, devices)
+    return Balanced(slots, counts, devices)

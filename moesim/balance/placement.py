@@ -1,0 +1,280 @@
+"""Where the copies of experts live. Placement changes the clock and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from moesim.balance.packing import eplb as balance_replicas
+from moesim.balance.packing import pack
+from moesim.balance.registry import Registry, split_keys
+from moesim.balance.state import Placement, State
+from moesim.errors import InputError
+from moesim.variables import AT_LEAST_ONE, check
+
+placement = Registry("placement")
+COMMON = {"every": 100, "first": 10}
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How copies are placed: `policy` (problem) -> Placement.
+
+    Asked at the step `first`, when the router has settled a little, `every` steps, and whenever experts change.
+    """
+
+    policy: Callable[..., Placement]
+    every: int
+    first: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a placement policy sees: average `loads`, `alive` and wanted `copies` (seed, expert), and the machine.
+
+    `previous` is the placement so far (None at the start); `changed` (seed,) tells where experts came, went or
+    multiplied.
+    """
+
+    loads: np.ndarray
+    alive: np.ndarray
+    copies: np.ndarray
+    previous: Placement | None
+    changed: np.ndarray
+    slots: int
+    devices: int
+    nodes: int
+    step: int = 0
+
+
+def build(config: Mapping[str, Any]) -> Placing:
+    """The Placing of a config mapping."""
+    shared, own = split_keys(config, COMMON)
+    for name in COMMON:
+        check("placement", name, shared[name], AT_LEAST_ONE)
+    return Placing(placement.build(own), int(shared["every"]), int(shared["first"]))
+
+
+def place(policy: Placing, state: State, setting: Any, changed: np.ndarray, start: bool = False) -> State:
+    """The state with its copies placed for the loads seen so far, and the copies that had to move counted."""
+    now = state.step == policy.first or (state.step % policy.every == 0 and state.step > 0)
+    due = start or changed.any() or now
+    if not due:
+        return replace(state, migrated=np.zeros(state.migrated.shape))
+    before = None if start else state.placement
+    problem = Problem(
+        np.where(state.alive, state.mean_load, 0.0),
+        state.alive,
+        state.copies,
+        before,
+        changed,
+        setting.slots,
+        setting.devices,
+        setting.nodes,
+        state.step,
+    )
+    new = policy.policy(problem)
+    return replace(state, placement=new, migrated=_moved(before, new, setting, state.bias.shape[1]))
+
+
+def _moved(before: Placement | None, new: Placement, setting: Any, experts: int) -> np.ndarray:
+    """Copies that each device has to fetch (seed, device)."""
+    shape = (len(new.slots), setting.devices)
+    if before is None or np.array_equal(before.slots, new.slots):
+        return np.zeros(shape)
+    fresh = new.held(experts, setting.devices) & ~before.held(experts, setting.devices)
+    return fresh.sum(axis=1).astype(float)
+
+
+def even(slots: np.ndarray, experts: int) -> Placement:
+    """The placement in which all slots of an expert serve it alike."""
+    blank = Placement(slots, np.zeros(slots.shape))
+    counts = np.take_along_axis(blank.copies(experts), np.maximum(slots, 0), axis=1)
+    return Placement(slots, np.where(slots >= 0, 1.0 / np.maximum(counts, 1), 0.0))
+
+
+def _by_count(problem: Problem, solve: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Placement:
+    """Solve seeds with equally many experts together: solve(rows, experts (row, n)) -> slots with local indices."""
+    out = np.full((len(problem.loads), problem.slots), -1)
+    number = problem.alive.sum(axis=1)
+    for count in np.unique(number):
+        rows = np.flatnonzero(number == count)
+        experts = np.nonzero(problem.alive[rows])[1].reshape(len(rows), count)
+        local = solve(rows, experts)
+        chosen = np.take_along_axis(experts, np.maximum(local, 0), axis=1)
+        out[rows] = np.where(local >= 0, chosen, -1)
+    return even(out, problem.loads.shape[1])
+
+
+@placement
+def static(problem: Problem):
+    """Experts stay where they were put: in order at the start, later copies on the device with most free slots.
+
+    Devices are filled evenly at the start, so spare slots are spread over all of them.
+    """
+    if problem.previous is None:
+        return even(np.stack([_laid_out(row, problem) for row in problem.copies]), problem.loads.shape[1])
+    if not problem.changed.any():
+        return problem.previous
+    slots = problem.previous.slots.copy()
+    for row in np.flatnonzero(problem.changed):
+        slots[row] = _amended(slots[row], problem.copies[row], problem.loads[row], problem.devices)
+    return even(slots, problem.loads.shape[1])
+
+
+def _laid_out(copies: np.ndarray, problem: Problem) -> np.ndarray:
+    queue = np.repeat(np.arange(len(copies)), copies)
+    out = np.full((problem.devices, problem.slots // problem.devices), -1)
+    for device, experts in enumerate(np.array_split(queue, problem.devices)):
+        out[device, : len(experts)] = experts
+    return out.ravel()
+
+
+def _amended(slots: np.ndarray, copies: np.ndarray, loads: np.ndarray, devices: int) -> np.ndarray:
+    """Slots of one seed after copies were taken away or added, with the others left in place."""
+    out = slots.reshape(devices, -1).copy()
+    have = np.bincount(slots[slots >= 0], minlength=len(copies))
+    for expert in np.flatnonzero(have > copies):
+        where = np.argwhere(out == expert)[copies[expert] :]
+        out[where[:, 0], where[:, 1]] = -1
+    each = loads / np.maximum(copies, 1)
+    for expert in np.repeat(np.arange(len(copies)), np.maximum(copies - have, 0)):
+        burden = np.where(out >= 0, each[np.maximum(out, 0)], 0.0).sum(axis=1)
+        device = int(np.where((out < 0).any(axis=1), burden, np.inf).argmin())
+        out[device, int(np.argmax(out[device] < 0))] = expert
+    return out.ravel()
+
+
+@placement
+def packed(problem: Problem):
+    """Each copy that the structure wants, packed heaviest first onto the lightest device with room."""
+    out = np.full((len(problem.loads), problem.slots), -1)
+    per_device = problem.slots // problem.devices
+    for row, copies in enumerate(problem.copies):
+        queue = np.repeat(np.arange(len(copies)), copies)
+        padded = np.full(problem.slots, -1)
+        padded[: len(queue)] = queue
+        weights = np.where(padded >= 0, (problem.loads[row] / np.maximum(copies, 1))[np.maximum(padded, 0)], 0.0)
+        device, position = pack(weights[None], problem.devices)
+        out[row, device[0] * per_device + position[0]] = padded
+    return even(out, problem.loads.shape[1])
+
+
+@placement
+def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None):
+    """EPLB: every slot is used, hot experts are replicated (deepseek-ai/EPLB); hierarchical if `groups` fit the nodes.
+
+    `slots`: how many of the machine's slots it may use (all by default).
+    """
+    use = problem.slots if slots is None else slots
+    if use > problem.slots or use % problem.devices:
+        raise InputError(
+            f"placement eplb: slots={use}; it takes a multiple of {problem.devices} devices up to {problem.slots}"
+        )
+
+    def solve(rows, experts):
+        loads = np.take_along_axis(problem.loads[rows], experts, axis=1)
+        balanced = balance_replicas(loads, use, *_fitting(groups, problem.nodes, experts.shape[1]), problem.devices)
+        return _spread(balanced.slots, problem)
+
+    return _by_count(problem, solve)
+
+
+def _fitting(groups: int, nodes: int, experts: int) -> tuple[int, int]:
+    """Groups and nodes for EPLB, global if a changed number of experts no longer divides into groups."""
+    return (groups, nodes) if groups % nodes == 0 and experts % groups == 0 else (1, 1)
+
+
+def _spread(slots: np.ndarray, problem: Problem) -> np.ndarray:
+    """Slots on the devices of the machine when fewer than all are used."""
+    out = np.full((len(slots), problem.devices, problem.slots // problem.devices), -1)
+    packed_slots = slots.reshape(len(slots), problem.devices, -1)
+    out[:, :, : packed_slots.shape[2]] = packed_slots
+    return out.reshape(len(slots), -1)
+
+
+@placement
+def popularity(problem: Problem):
+    """Replicas in proportion to load at every rebalancing, then packed (SYMI, 2504.19925, with every=1)."""
+
+    def solve(rows, experts):
+        loads = np.take_along_axis(problem.loads[rows], experts, axis=1)
+        counts = proportional_counts(loads, problem.slots)
+        expert_of = np.stack([np.repeat(np.arange(loads.shape[1]), row) for row in counts])
+        device, position = pack(np.take_along_axis(loads / counts, expert_of, axis=1), problem.devices)
+        out = np.empty_like(expert_of)
+        np.put_along_axis(out, device * (problem.slots // problem.devices) + position, expert_of, axis=1)
+        return out
+
+    return _by_count(problem, solve)
+
+
+def proportional_counts(loads: np.ndarray, slots: int) -> np.ndarray:
+    """Whole replicas (layer, expert) in proportion to load, at least one each: one, then largest remainders."""
+    experts = loads.shape[1]
+    total = loads.sum(axis=1, keepdims=True)
+    ideal = np.where(total > 0, loads / np.where(total > 0, total, 1.0), 1.0 / experts) * slots
+    counts = np.maximum(np.floor(ideal), 1.0)
+    for row in range(len(counts)):
+        while counts[row].sum() > slots:
+            counts[row, np.where(counts[row] > 1, counts[row] - ideal[row], -np.inf).argmax()] -= 1
+        left = int(slots - counts[row].sum())
+        counts[row, np.argsort(counts[row] - ideal[row], kind="stable")[:left]] += 1
+    return counts.astype(np.int64)
+
+
+@placement
+def scheduled(problem: Problem, *, groups: int = 1, replan: int = 100):
+    """A linear programme shares each expert's tokens among its replicas (LPLB, MicroMoE) at every decision.
+
+    EPLB places the replicas, anew only every `replan` steps or when experts change.
+    """
+    from moesim.balance.oracle import schedule
+
+    check("placement scheduled", "replan", replan, AT_LEAST_ONE)
+    base, due = problem.previous, problem.step <= replan or problem.step % replan == 0
+    if base is None or due or problem.changed.any():
+        base = eplb(problem, groups=groups)
+    share = np.zeros(base.share.shape)
+    for row, loads in enumerate(problem.loads):
+        tokens, _ = schedule(loads, base.slots[row], problem.devices)
+        own = loads[np.maximum(base.slots[row], 0)]
+        share[row] = np.where(own > 0, tokens / np.where(own > 0, own, 1.0), base.share[row])
+    return Placement(base.slots, share)
+
+
+@placement
+def bounded(problem: Problem, *, moves: int = 4, stop: float = 1.01):
+    """Keep the placement but exchange up to `moves` pairs of slots per rebalancing, busiest device with least busy.
+
+    Starts from EPLB's placement; stops once max/mean is below `stop` (as SwiftBalancer in vLLM does).
+    """
+    if problem.previous is None:
+        return eplb(problem)
+    base = static(problem)
+    slots = base.slots.copy()
+    for row in range(len(slots)):
+        for _ in range(moves):
+            slots[row], better = _exchanged(slots[row], base.slot_loads(problem.loads)[row], problem.devices, stop)
+            base = even(slots, problem.loads.shape[1])
+            if not better:
+                break
+    return base
+
+
+def _exchanged(slots: np.ndarray, loads: np.ndarray, devices: int, stop: float) -> tuple[np.ndarray, bool]:
+    """One exchange between busiest and least busy device that lowers the busier of the two most."""
+    table = loads.reshape(devices, -1)
+    burden = table.sum(axis=1)
+    high, low = int(burden.argmax()), int(burden.argmin())
+    shift = table[high][:, None] - table[low][None, :]
+    after = np.maximum(burden[high] - shift, burden[low] + shift)
+    best = np.unravel_index(int(after.argmin()), after.shape)
+    if burden[high] <= stop * burden.mean() or after[best] >= burden[high] * (1 - 1e-12):
+        return slots, False
+    out = slots.reshape(devices, -1).copy()
+    out[high, best[0]], out[low, best[1]] = out[low, best[1]], out[high, best[0]]
+    return out.ravel(), True

@@ -1,0 +1,283 @@
+"""Which experts a token goes to, and what keeps their loads even.
+
+Mean field: every domain's tokens are split by the probability that an expert is among the K chosen. Tokens: a batch is
+drawn token by token with the same probabilities. Controllers change biases or router logits after each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moesim.balance.registry import Registry, split_keys
+from moesim.errors import InputError
+from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, check
+
+routing = Registry("routing")
+controls = Registry("control")
+rewards = Registry("reward")
+
+# Logits further than this below the best are treated as this far below, so that K experts can always be found.
+_LOWEST_LOGIT = -60.0
+_FIDELITIES = ("mean_field", "tokens")
+COMMON = {
+    "control": {"policy": "none"},
+    "temperature": 1.0,
+    "affinity": 4.0,
+    "noise": 0.1,
+    "reinforcement": 1.0,
+    "decay": 1e-3,
+    "reward": "advantage",
+    "capacity_factor": np.inf,
+    "fidelity": "mean_field",
+    "batch": 8192,
+}
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The router of a run: how tokens are assigned, how the router learns, what balances it.
+
+    `assign` (logits, tokens, alive, active) -> probability of being chosen (seed, domain, expert); `control` changes
+    (scores, bias); `reward` feeds the reinforcement.
+    """
+
+    assign: Callable[..., np.ndarray]
+    control: Callable[..., tuple[np.ndarray, np.ndarray]]
+    reward: Callable[..., np.ndarray]
+    temperature: float
+    affinity: float
+    noise: float
+    reinforcement: float
+    decay: float
+    capacity_factor: float
+    tokens: bool
+    batch: int
+
+
+def build(config: Mapping[str, Any]) -> Routing:
+    """The Routing of a config mapping; InputError for unknown policies and values outside their domain."""
+    shared, own = split_keys(config, COMMON)
+    for name, domain in {"temperature": POSITIVE, "capacity_factor": POSITIVE_OR_INF, "batch": POSITIVE}.items():
+        check("routing", name, shared[name], domain)
+    for name in ("affinity", "noise", "reinforcement", "decay"):
+        check("routing", name, shared[name], NON_NEGATIVE)
+    if shared["fidelity"] not in _FIDELITIES:
+        raise InputError(f"routing: fidelity={shared['fidelity']!r}; it takes {' or '.join(_FIDELITIES)}")
+    numbers = ("temperature", "affinity", "noise", "reinforcement", "decay", "capacity_factor")
+    return Routing(
+        routing.build(own),
+        controls.build(shared["control"]),
+        rewards.build(shared["reward"]),
+        **{name: float(shared[name]) for name in numbers},
+        tokens=shared["fidelity"] == "tokens",
+        batch=int(shared["batch"]),
+    )
+
+
+def logits(scores: np.ndarray, bias: np.ndarray, temperature: float) -> np.ndarray:
+    """Router logits (seed, domain, expert) in units of the temperature."""
+    biased = scores + bias[:, None, :]
+    return biased if temperature == 1.0 else biased / temperature
+
+
+def inclusion(z: np.ndarray, active: int) -> np.ndarray:
+    """Probability that an expert is among the `active` chosen, from logits (..., expert); each row sums to `active`.
+
+    Proportional to exp(logit) and capped at 1 (the design of sampling proportional to size): for one active expert
+    this is the softmax. Splitting an expert's weight in two keeps the sum of the pair.
+    """
+    shifted = z - z.max(axis=-1, keepdims=True)
+    if active == 1:
+        weights = np.exp(shifted, out=shifted)
+        weights /= weights.sum(axis=-1, keepdims=True)
+        return weights
+    weights = np.where(np.isneginf(shifted), 0.0, np.exp(np.maximum(shifted, _LOWEST_LOGIT)))
+    scale = active / weights.sum(axis=-1)
+    for _ in range(active):
+        rows = np.nonzero(scale > 1.0)  # the largest weight of a row is 1, so only these can exceed the cap
+        capped = weights[rows] * scale[rows][:, None] >= 1.0
+        free = np.where(capped, 0.0, weights[rows]).sum(axis=-1)
+        left = active - capped.sum(axis=-1)
+        fresh = np.where(left > 0, left / np.where(free > 0, free, 1.0), scale[rows])
+        if np.array_equal(fresh, scale[rows]):
+            break
+        scale[rows] = fresh
+    weights *= scale[..., None]
+    return np.minimum(weights, 1.0, out=weights)
+
+
+@routing
+def topk(z, tokens, alive, active):
+    """The K experts with the highest noisy logits; the noise is the smoothing of a batch (temperature)."""
+    return inclusion(z, active)
+
+
+@routing
+def hash_(z, tokens, alive, active, *, salt: int = 0):
+    """A fixed hash of the domain, whatever the router learned: balanced only up to domain frequencies."""
+    domains = np.arange(z.shape[1], dtype=np.uint64)
+    mixed = (domains + np.uint64(salt + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    code = (mixed >> np.uint64(20)).astype(np.int64)
+    out = np.zeros(z.shape)
+    for seed, row in enumerate(alive):
+        experts = np.flatnonzero(row)
+        for choice in range(active):
+            out[seed, np.arange(z.shape[1]), experts[(code + choice) % len(experts)]] = 1.0
+    return out
+
+
+@routing
+def expert_choice(z, tokens, alive, active, *, capacity: float = 1.0):
+    """Each expert takes the tokens it likes best up to capacity x K x tokens / experts (Zhou et al. 2022, 2202.09368).
+
+    Balanced by construction; a token may get no expert or many. It looks at tokens that come later in the text.
+    """
+    affinity = inclusion(z, 1)
+    order = np.argsort(-affinity, axis=1, kind="stable")
+    waiting = np.take_along_axis(np.broadcast_to(tokens[:, :, None], z.shape), order, axis=1)
+    before = np.cumsum(waiting, axis=1) - waiting
+    room = np.minimum(capacity, 1.0) * active * tokens.sum(axis=1) / alive.sum(axis=1)
+    taken = np.clip(room[:, None, None] - before, 0.0, waiting) * alive[:, None, :]
+    out = np.empty(z.shape)
+    np.put_along_axis(out, order, taken, axis=1)
+    return out / np.where(tokens > 0, tokens, 1.0)[:, :, None]
+
+
+@routing
+def balanced(z, tokens, alive, active, *, iterations: int = 50, sharpness: float = 1.0):
+    """Equal loads by prices on experts: Sinkhorn's scaling; a high `sharpness` approaches BASE's linear assignment.
+
+    For one active expert this is Sinkhorn normalisation of exp(logit) with equal column sums (Clark et al. 2022,
+    2202.01169); BASE is Lewis et al. 2021, 2103.16716.
+    """
+    sharp = sharpness * z
+    price = equal_load_prices(sharp, tokens, alive, active, iterations)
+    return inclusion(sharp + price[:, None, :], active)
+
+
+# Prices are first found for softer logits: at the full sharpness alone they would creep.
+_SOFTER = (32.0, 8.0, 2.0, 1.0)
+
+
+def equal_load_prices(z, tokens, alive, active, iterations, price=None):
+    """Additions to the logits (seed, expert) that make expected loads equal, by `iterations` of log-scaling.
+
+    Without a `price` to start from, a part of the iterations goes to logits divided by 32, 8 and 2.
+    """
+    stages = _SOFTER if price is None else (1.0,)
+    price = np.zeros(alive.shape) if price is None else price
+    fair = active * tokens.sum(axis=1, keepdims=True) / alive.sum(axis=1, keepdims=True)
+    for softer in stages:
+        for _ in range(max(iterations // len(stages), 1)):
+            load = np.einsum("sk,ske->se", tokens, inclusion((z + price[:, None, :]) / softer, active))
+            step = np.log(fair / np.maximum(load, 1e-12 * fair))
+            price = price + softer * np.where(alive, step, 0.0)
+    return price
+
+
+@controls
+def none(scores, bias, probability, load, tokens, alive):
+    """No balancing."""
+    return scores, bias
+
+
+def excess(load: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """(load - mean) / mean over the experts that are there; 0 for the others."""
+    mean = load.sum(axis=1, keepdims=True) / alive.sum(axis=1, keepdims=True)
+    return np.where(alive, load / np.where(mean > 0, mean, 1.0) - 1.0, 0.0)
+
+
+@controls
+def sign(scores, bias, probability, load, tokens, alive, *, step: float = 1e-3):
+    """Loss-free balancing: bias += step x sign(mean load - load) (Wang et al. 2024, 2408.15664)."""
+    return scores, bias - step * np.sign(excess(load, alive))
+
+
+@controls
+def proportional(scores, bias, probability, load, tokens, alive, *, step: float = 1e-2):
+    """Loss-free balancing in proportion: bias += step x (mean load - load) / mean load (ablation of 2408.15664)."""
+    return scores, bias - step * excess(load, alive)
+
+
+@controls
+def quantile(scores, bias, probability, load, tokens, alive, *, iterations: int = 2):
+    """Bias of the next step = the prices that would have balanced this one; no step size.
+
+    The mean-field counterpart of alternating quantiles of (score - threshold); see `token_router.quantile_prices`.
+    """
+    active = max(round(float(probability[0].sum(axis=-1).mean())), 1)
+    price = equal_load_prices(scores, tokens, alive, active, iterations, bias)
+    return scores, np.where(alive, price - (price * alive).sum(1, keepdims=True) / alive.sum(1, keepdims=True), 0.0)
+
+
+@controls
+def auxiliary(
+    scores, bias, probability, load, tokens, alive, *, weight: float = 1e-3, rate: float = 1.0, scope="global"
+):
+    """Gradient step on the auxiliary loss weight x sum_i f_i P_i, f_i = experts x share of the assignments.
+
+    `scope` global: f over the whole batch, all-reduced; micro: f over each domain's own tokens, which pushes every
+    domain towards all experts (Switch/GShard; the two scopes as in Qwen 2025, 2501.11873).
+    """
+    scopes = {"global": _global_share, "micro": _own_share}
+    if scope not in scopes:
+        raise InputError(f"control auxiliary: scope={scope!r}; it takes {' or '.join(scopes)}")
+    chosen = probability / np.maximum(probability.sum(axis=-1, keepdims=True), 1e-300)
+    pressure = alive.sum(axis=1)[:, None, None] * scopes[scope](chosen, tokens)
+    slope = chosen * (pressure - (chosen * pressure).sum(axis=-1, keepdims=True))
+    return scores - weight * rate * slope, bias
+
+
+def _global_share(chosen, tokens):
+    share = np.einsum("sk,ske->se", tokens, chosen)
+    return (share / np.maximum(tokens.sum(axis=1, keepdims=True), 1e-300))[:, None, :]
+
+
+def _own_share(chosen, tokens):
+    return chosen
+
+
+@rewards
+def advantage(probability, expert_loss, loss):
+    """How much lower an expert's loss on a domain is than the domain's own (nat/token)."""
+    return loss[:, :, None] - expert_loss
+
+
+@rewards
+def popularity(probability, expert_loss, loss):
+    """1 for every choice: pure rich-get-richer."""
+    return np.ones(())
+
+
+def reinforce(scores, probability, reward, rate: float, decay: float):
+    """One step of dS = rate x P x reward - decay x S: what is chosen and does well is chosen more."""
+    step = probability * (rate * reward)
+    step += (1.0 - decay) * scores
+    return step
+
+
+def draw_domains(mixture: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Domain of each token (token,) from sampling weights (domain,) and uniforms, by inverting the distribution.
+
+    Two mixtures meet the same uniforms, so most of their tokens agree.
+    """
+    cumulative = np.cumsum(mixture)
+    return np.minimum(np.searchsorted(cumulative, uniforms * cumulative[-1], side="right"), len(mixture) - 1)
+
+
+def draw_experts(probability: np.ndarray, domain: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Counts (domain, expert) of assignments when each token picks K distinct experts (systematic sampling).
+
+    `probability` (domain, expert) with rows that sum to K; `domain`, `uniforms` (token,).
+    """
+    ladder = np.cumsum(probability, axis=-1)
+    ladder[:, -1] = np.round(ladder[:, -1])
+    steps = np.floor(ladder[domain] - uniforms[:, None])
+    picks = np.diff(steps, axis=-1, prepend=-1.0)
+    out = np.zeros(probability.shape)
+    np.add.at(out, domain, picks)
+    return out

@@ -1,0 +1,233 @@
+"""Which domains the next tokens come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moesim.balance.learning import domain_gains
+from moesim.balance.registry import Registry, split_keys
+from moesim.errors import InputError
+from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
+
+sampling = Registry("sampling")
+COMMON = {"every": 10, "epoch_cap": np.inf}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the mixture follows the run: `policy` (state, setting) -> (weights (seed, domain), what it remembers).
+
+    `every`: steps between changes. `epoch_cap`: no domain's unique tokens are passed more often.
+    """
+
+    policy: Callable[..., tuple[np.ndarray, dict[str, Any]]]
+    every: int
+    epoch_cap: float
+
+
+def build(config: Mapping[str, Any]) -> Sampling:
+    """The Sampling of a config mapping."""
+    shared, own = split_keys(config, COMMON)
+    check("sampling", "every", shared["every"], AT_LEAST_ONE)
+    check("sampling", "epoch_cap", shared["epoch_cap"], POSITIVE_OR_INF)
+    return Sampling(sampling.build(own), int(shared["every"]), float(shared["epoch_cap"]))
+
+
+def normalised(weights: np.ndarray) -> np.ndarray:
+    """Weights that sum to 1 along the domains (last axis)."""
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def capped(mixture: np.ndarray, cap: np.ndarray) -> np.ndarray:
+    """The mixture scaled up as evenly as possible without passing `cap` (same shape); caps that sum below 1 are met.
+
+    Water-filling: what a capped domain gives up goes to the others in proportion.
+    """
+    if (mixture <= cap).all():
+        return mixture
+    fixed = np.zeros(mixture.shape, dtype=bool)
+    out = mixture
+    for _ in range(mixture.shape[-1]):
+        over = ~fixed & (out > cap * (1 + 1e-12))
+        if not over.any():
+            break
+        fixed |= over
+        room = np.maximum(1.0 - np.where(fixed, cap, 0.0).sum(axis=-1, keepdims=True), 0.0)
+        free = np.where(fixed, 0.0, mixture).sum(axis=-1, keepdims=True)
+        out = np.where(fixed, cap, mixture * room / np.where(free > 0, free, 1.0))
+    return normalised(out)
+
+
+def epoch_caps(policy: Sampling, state, setting) -> np.ndarray:
+    """Largest weight that keeps each domain within the epoch cap until the mixture is chosen again."""
+    left = policy.epoch_cap * setting.world.unique - state.seen
+    return np.maximum(left, 0.0) / (setting.tokens * policy.every)
+
+
+def sample(policy: Sampling, state, setting) -> tuple[np.ndarray, dict[str, Any]]:
+    """The mixture of this step (seed, domain) and the sampler's memory."""
+    if state.step % policy.every:
+        return state.mixture, state.memory
+    mixture, memory = policy.policy(state, setting)
+    if np.isfinite(policy.epoch_cap):
+        caps = epoch_caps(policy, state, setting)
+        if (caps.sum(axis=-1) < 1.0 - 1e-9).any():
+            raise InputError(
+                f"sampling: epoch_cap={policy.epoch_cap:g} leaves too few tokens at step {state.step}; "
+                "raise it, or world.unique_tokens"
+            )
+        mixture = capped(mixture, caps)
+    return mixture, memory
+
+
+@sampling
+def natural(state, setting):
+    """Domains as they come: the natural frequency."""
+    return setting.world.natural, state.memory
+
+
+@sampling
+def temperature(state, setting, *, exponent: float = 0.3):
+    """Proportional to frequency^exponent (mT5 and XLM-R use 0.3)."""
+    check("sampling temperature", "exponent", exponent, NON_NEGATIVE)
+    return normalised(setting.world.natural**exponent), state.memory
+
+
+@sampling
+def unimax(state, setting, *, epochs: float = 4.0):
+    """As even as possible, no domain passed more than `epochs` times in the run (Chung et al. 2023, 2304.09151)."""
+    check("sampling unimax", "epochs", epochs, POSITIVE)
+    caps = epochs * setting.world.unique / (setting.tokens * setting.steps)
+    if (caps.sum(axis=-1) < 1.0 - 1e-9).any():
+        most = float(caps.sum(axis=-1).min())
+        raise InputError(
+            f"sampling unimax: {epochs:g} epochs hold {most:.3g} of the tokens; "
+            f"give epochs of {epochs / most:.3g} or more"
+        )
+    return capped(np.full(caps.shape, 1.0 / caps.shape[-1]), caps), state.memory
+
+
+@sampling
+def optimal(state, setting, *, exponent: float | None = None):
+    """Proportional to target^(1/(1 + a)): the best fixed mixture for domain losses n^-a that do not interfere.
+
+    `exponent` a: the data exponent of the world's curve unless given. See `oracle.optimal_mixture`.
+    """
+    a = setting.world.curve.values.get("data_exponent") if exponent is None else exponent
+    if a is None:
+        raise InputError("sampling optimal: the curve has no data_exponent; give exponent=NUMBER")
+    a = np.asarray(a, dtype=float)
+    a = a[..., 0] if a.ndim == 3 else a
+    return normalised(setting.world.target ** (1.0 / (1.0 + a))), state.memory
+
+
+def served(state) -> np.ndarray:
+    """Share of a domain's assignments that each expert gets (seed, domain, expert)."""
+    return state.probability / np.maximum(state.probability.sum(axis=-1, keepdims=True), 1e-300)
+
+
+@sampling
+def feed_idle(state, setting, *, bound: float = 1.1, iterations: int = 20, least: float = 0.0):
+    """Feed under-used experts: nearest to natural (in KL) with no expert above `bound` x its fair share of tokens.
+
+    q = p exp(-sum_e mu_e P(e|k)) with a price mu on each overloaded expert, found by `iterations` of scaling from the
+    last prices; a replicated expert may carry one share for each copy. `least`: every domain keeps at least this part
+    of its natural frequency. The exact solution for one P is `tilt`.
+    """
+    limit = _limits(state, bound)
+    _check_reach(setting.world, limit, least)
+    part, price = served(state), state.memory.get("price", np.zeros(limit.shape))
+    natural = setting.world.natural
+    for _ in range(iterations):
+        mixture = _tilted(natural, part, price, least)
+        load = (mixture[:, None, :] @ part)[:, 0]
+        price = np.maximum(price + np.log(np.maximum(load, 1e-300) / limit), 0.0)
+    return _tilted(natural, part, price, least), {**state.memory, "price": price}
+
+
+def _limits(state, bound: float) -> np.ndarray:
+    if not bound >= 1:
+        raise InputError(f"sampling feed_idle: bound={bound:g} x the fair share; no mixture puts every expert below 1")
+    copies = np.where(state.alive, state.copies, 0)
+    return np.where(state.alive, bound * copies / copies.sum(axis=1, keepdims=True), 1.0)
+
+
+def _check_reach(world, limit: np.ndarray, least: float) -> None:
+    check("sampling feed_idle", "least", least, SHARE)
+    alone = least * world.natural - limit.max(axis=1, keepdims=True)
+    if (alone > 0).any():
+        seed, leaf = np.unravel_index(int(np.argmax(alone)), alone.shape)
+        name = world.names[int(np.argmax(world.position[seed] == leaf))]
+        raise InputError(
+            f"sampling feed_idle: domain {name!r} alone keeps {least * world.natural[seed, leaf]:.3g} of the "
+            f"tokens, above the expert-load bound {limit[seed].max():.3g}; lower least, raise bound, or let the domain "
+            "be divided (world.atom)"
+        )
+
+
+def _tilted(natural, part, price, least):
+    exponent = (part @ price[:, :, None])[..., 0]
+    free = normalised(natural * np.exp(exponent.min(axis=1, keepdims=True) - exponent))
+    return least * natural + (1.0 - least) * free
+
+
+@sampling
+def feed_idle_power(state, setting, *, strength: float = 1.0):
+    """q = p (mean load / load of the domain's experts)^strength; 1 equalises loads if each domain has one expert."""
+    check("sampling feed_idle_power", "strength", strength, NON_NEGATIVE)
+    natural = setting.world.natural
+    load = np.einsum("sk,ske->se", natural, served(state)) / np.maximum(state.copies, 1)
+    around = np.einsum("ske,se->sk", served(state), load)
+    return normalised(natural * around**-strength), state.memory
+
+
+@sampling
+def marginal_gain(state, setting, *, credit: float = 0.5, smoothing: float = 0.1, least: float = 0.01):
+    """Proportional to frequency x learning speed x recent share^credit, smoothed (ADO-like, after Jiang et al. 2024).
+
+    Speed is tokens x loss removed per token, a (L - floor) for a power law. `least` of the mass stays natural.
+    """
+    world = setting.world
+    if state.step == 0:
+        return world.natural, state.memory
+    experience = np.einsum("ske,ske->sk", served(state), world.mix(state.learned))
+    speed = domain_gains(world, state.learned, setting.params(state), state.probability) * experience
+    wanted = normalised(world.natural * np.maximum(speed, 1e-300) * state.mixture**credit)
+    mixture = (1.0 - smoothing) * state.mixture + smoothing * wanted
+    return (1.0 - least) * normalised(mixture) + least * world.natural, state.memory
+
+
+@sampling
+def bandit(state, setting, *, memory: float = 0.9):
+    """Exponential weights on the loss of each domain, with decaying exploration (ODM-like, Albalak et al. 2023).
+
+    The reward is the loss itself divided by how often a domain is drawn: it cannot tell noise from rare value.
+    """
+    domains, turn = setting.world.domains, max(state.step // setting.sampling.every, 1)
+    explore = min(1.0 / domains, np.sqrt(np.log(domains) / (domains * turn))) if domains > 1 else 0.0
+    reward = state.memory.get("reward", np.zeros(state.mixture.shape))
+    reward = memory * reward + (1.0 - memory) * state.loss / np.maximum(state.mixture, 1e-12)
+    exponent = explore * reward
+    chosen = normalised(np.exp(exponent - exponent.max(axis=-1, keepdims=True)))
+    return (1.0 - domains * explore) * chosen + explore, {**state.memory, "reward": reward}
+
+
+@sampling
+def replay(state, setting, *, share: float = 0.2):
+    """Natural, except that a `share` of the tokens replays domains in inverse proportion to what was seen of them."""
+    check("sampling replay", "share", share, SHARE)
+    rare = normalised(1.0 / (state.seen + setting.tokens / setting.world.domains))
+    return (1.0 - share) * setting.world.natural + share * rare, state.memory
+
+
+@sampling
+def skip_solved(state, setting, *, solved: float = 1e-12):
+    """Natural over the domains that still gain: those whose gain per token is above `solved` x the largest."""
+    gain = domain_gains(setting.world, state.learned, setting.params(state), state.probability)
+    open_ = gain > solved * gain.max(axis=-1, keepdims=True)
+    open_ |= ~open_.any(axis=-1, keepdims=True)
+    return normalised(setting.world.natural * open_), state.memory

@@ -1,0 +1,346 @@
+"""Changing the experts: split, replicate, merge, prune, grow.
+
+A split makes a new expert: it starts as a copy and then learns on its own. A replica is the same expert in one more
+slot: it shares weights and changes only the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from moesim.balance import tree
+from moesim.balance.registry import Registry, split_keys
+from moesim.balance.state import State
+from moesim.errors import InputError
+from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, check
+
+structure = Registry("structure")
+ways = Registry("split way")
+criteria = Registry("split criterion")
+COMMON = {"every": 100, "threshold": 1.15, "patience": 1}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How experts change: `policy` (view) -> edits of one seed, asked `every` steps.
+
+    An expert is hot once the natural demand for it, per copy, has been above `threshold` x the mean for `patience`
+    windows in a row. Demand is the load that natural sampling would give: a sampler that feeds idle experts hides
+    hotspots, it does not make them go away.
+    """
+
+    policy: Callable[..., list[Callable[[State], State]]]
+    every: int
+    threshold: float
+    patience: int
+    grows: bool
+
+
+def build(config: Mapping[str, Any]) -> Structure:
+    """The Structure of a config mapping."""
+    shared, own = split_keys(config, COMMON)
+    for name in ("every", "threshold", "patience"):
+        check("structure", name, shared[name], AT_LEAST_ONE)
+    policy = structure.build(own)
+    grows = policy.func is not fixed
+    return Structure(policy, int(shared["every"]), float(shared["threshold"]), int(shared["patience"]), grows)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a structure policy sees of one seed: state, row of the seed, who is hot, and `demand` (seed, expert)."""
+
+    state: State
+    setting: Any
+    row: int
+    hot: np.ndarray
+    demand: np.ndarray
+
+    @property
+    def alive(self) -> np.ndarray:
+        """Indices of the experts that are there."""
+        return np.flatnonzero(self.state.alive[self.row])
+
+    def room(self, edits: list) -> int:
+        """Slots that no copy of an expert needs yet, after these edits."""
+        return self.setting.slots - int(self.state.copies[self.row].sum()) - len(edits)
+
+    def vacant(self) -> list[int]:
+        """Expert indices that nobody uses."""
+        return np.flatnonzero(~self.state.alive[self.row]).tolist()
+
+    def load(self, experts: Any) -> Any:
+        """Demand for some experts."""
+        return self.demand[self.row, experts]
+
+    def flow(self, expert: int) -> np.ndarray:
+        """Natural demand for an expert by domain (domain,)."""
+        return self.setting.world.natural[self.row] * self.state.probability[self.row, :, expert]
+
+
+def natural_demand(state: State, natural: np.ndarray) -> np.ndarray:
+    """Load of each expert per token (seed, expert) if domains came at their natural frequency."""
+    return np.einsum("sk,ske->se", natural, state.probability) * state.alive
+
+
+def overload(state: State, demand: np.ndarray) -> np.ndarray:
+    """Demand for an expert per copy, over the mean of all copies (seed, expert); 0 for experts not there."""
+    copies = np.where(state.alive, state.copies, 0)
+    fair = demand.sum(axis=1, keepdims=True) / copies.sum(axis=1, keepdims=True)
+    return np.where(state.alive, demand / np.maximum(copies, 1) / np.maximum(fair, 1e-300), 0.0)
+
+
+def restructure(policy: Structure, state: State, setting: Any) -> State:
+    """The state after this step's edits; unchanged between windows."""
+    if not policy.grows or state.step == 0 or state.step % policy.every:
+        return state
+    demand = natural_demand(state, setting.world.natural)
+    burden = overload(state, demand)
+    state = replace(state, hot=np.where(burden > policy.threshold, state.hot + 1, 0))
+    for row in range(state.seeds):
+        hot = np.flatnonzero(state.hot[row] >= policy.patience)
+        hot = hot[np.argsort(-burden[row, hot], kind="stable")]
+        for edit in policy.policy(View(state, setting, row, hot, demand)):
+            state = edit(state)
+    return state
+
+
+def _put(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
+    out = array.copy()
+    out[index] = value
+    return out
+
+
+def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature: float, active: int):
+    """An edit that copies `parent` into `child`; the child takes `share` (domain,) of the parent's routing weight.
+
+    Router weights of the pair sum to the parent's in every domain, so nobody else's load changes; both start with all
+    that the parent knew.
+    """
+
+    def edit(state: State) -> State:
+        scores = state.scores.copy()
+        scores[row, :, child] = scores[row, :, parent] + temperature * np.log(share)
+        scores[row, :, parent] += temperature * np.log1p(-share)
+        learned = state.learned.copy()
+        learned[row, :, child] = learned[row, :, parent]
+        flow = state.assigned[row, :, parent]
+        taken = float((flow * share).sum() / max(flow.sum(), 1e-300))
+        load = state.mean_load.copy()
+        load[row, [parent, child]] = load[row, parent] * np.array([1.0 - taken, taken])
+        return replace(
+            state,
+            scores=scores,
+            learned=learned,
+            bias=_put(state.bias, (row, child), state.bias[row, parent]),
+            mean_load=load,
+            alive=_put(state.alive, (row, child), True),
+            copies=_put(state.copies, (row, child), 1),
+            hot=_put(state.hot, (row, [parent, child]), 0),
+            parent=_put(state.parent, (row, child), parent),
+            born=_put(state.born, (row, child), state.step),
+            splits=_put(state.splits, row, state.splits[row] + 1),
+        )
+
+    return edit
+
+
+def replicate_edit(row: int, expert: int):
+    """An edit that gives an expert one more slot."""
+
+    def edit(state: State) -> State:
+        copies = _put(state.copies, (row, expert), state.copies[row, expert] + 1)
+        return replace(state, copies=copies, hot=_put(state.hot, (row, expert), 0))
+
+    return edit
+
+
+def prune_edit(row: int, expert: int):
+    """An edit that removes an expert; its tokens go where the router likes them next."""
+
+    def edit(state: State) -> State:
+        return replace(
+            state,
+            scores=_put(state.scores, (row, slice(None), expert), -np.inf),
+            learned=_put(state.learned, (row, slice(None), expert), 0.0),
+            bias=_put(state.bias, (row, expert), 0.0),
+            mean_load=_put(state.mean_load, (row, expert), 0.0),
+            alive=_put(state.alive, (row, expert), False),
+            copies=_put(state.copies, (row, expert), 0),
+        )
+
+    return edit
+
+
+def merge_edit(row: int, kept: int, gone: int, temperature: float):
+    """An edit that averages two experts, weighted by load; the merged one inherits both routing weights."""
+
+    def edit(state: State) -> State:
+        weight = state.mean_load[row, [kept, gone]] + 1e-300
+        learned = state.learned.copy()
+        learned[row, :, kept] = learned[row][:, [kept, gone]] @ (weight / weight.sum())
+        pair = state.scores[row][:, [kept, gone]] / temperature
+        scores = _put(state.scores, (row, slice(None), kept), temperature * np.logaddexp(pair[:, 0], pair[:, 1]))
+        load = _put(state.mean_load, (row, kept), weight.sum())
+        return prune_edit(row, gone)(replace(state, learned=learned, scores=scores, mean_load=load))
+
+    return edit
+
+
+@ways
+def along_tree(view: View, expert: int, *, leak: float = 0.02):
+    """Child and parent share the domains along the node of the similarity tree that best halves the load.
+
+    `leak`: the part of a domain that stays on the other side.
+    """
+    (start, stop), _ = tree.best_cut(view.flow(expert))
+    share = np.full(view.state.scores.shape[1], leak)
+    share[start:stop] = 1.0 - leak
+    return share
+
+
+@ways
+def clone(view: View, expert: int, *, noise: float = 0.01):
+    """The child is a copy whose router differs by `noise` x the spread of the scores; then the two compete.
+
+    Half of every domain goes to each, up to the noise (0.01 in Expert Upcycling, 2604.19835).
+    """
+    scores = view.state.scores[view.row, :, expert]
+    size = noise * max(float(scores.std()), 1e-3)
+    draws = view.setting.streams["clones"][view.row].standard_normal(len(scores))
+    return 1.0 / (1.0 + np.exp(-size * draws / view.setting.routing.temperature))
+
+
+@criteria
+def load(view: View, expert: int):
+    """Split the most loaded experts first."""
+    return float(view.load(expert))
+
+
+@criteria
+def residual(view: View, expert: int):
+    """Split first where load x loss above the domain's floor is largest."""
+    curve, state = view.setting.world.curve, view.state
+    floor = np.broadcast_to(np.asarray(curve.values.get("floor", 0.0), dtype=float), (1, 1, 1))[0, 0, 0]
+    return float(view.flow(expert) @ (state.expert_loss[view.row, :, expert] - floor))
+
+
+@criteria
+def divisible(view: View, expert: int):
+    """Split first where load x divisibility is largest; an expert with one indivisible domain counts nothing."""
+    return float(view.load(expert)) * cut_quality(view, expert)
+
+
+def cut_quality(view: View, expert: int) -> float:
+    """How well the best cut of the tree halves an expert's load, 0 to 1."""
+    return tree.divisibility(tree.best_cut(view.flow(expert))[1])
+
+
+def _split(view: View, expert: int, child: int, way: Callable):
+    share = np.clip(way(view, expert), 1e-9, 1.0 - 1e-9)
+    return split_edit(view.row, expert, child, share, view.setting.routing.temperature, view.setting.active)
+
+
+@structure
+def fixed(view: View):
+    """The experts stay as they are."""
+    return []
+
+
+@structure
+def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int = 4):
+    """Split up to `at_most` hot experts per window, ranked by the criterion `by` (load, residual, divisible).
+
+    `way`: along_tree or clone, with options. Only load counts by default, as in the plain recipe: a hot expert with a
+    single domain is split too, and stays hot.
+    """
+    score, way = criteria.build(by), ways.build(way)
+    ranked = sorted(((score(view, e), -int(e)) for e in view.hot), reverse=True)
+    edits, vacant = [], view.vacant()
+    for value, minus in ranked[:at_most]:
+        if vacant and value > 0 and view.room(edits) > 0:
+            edits.append(_split(view, -minus, vacant.pop(0), way))
+    return edits
+
+
+@structure
+def split_or_replicate(view: View, *, divisibility: float = 0.5, way: Any = "along_tree", at_most: int = 4):
+    """Split a hot expert if the best cut divides its load well (quality `divisibility` or more), else replicate it."""
+    way, edits, vacant = ways.build(way), [], view.vacant()
+    for expert in view.hot[:at_most]:
+        if view.room(edits) <= 0:
+            break
+        if vacant and cut_quality(view, int(expert)) >= divisibility:
+            edits.append(_split(view, int(expert), vacant.pop(0), way))
+        else:
+            edits.append(replicate_edit(view.row, int(expert)))
+    return edits
+
+
+@structure
+def replicate(view: View, *, at_most: int = 4):
+    """Give hot experts more slots; nothing is split."""
+    return [replicate_edit(view.row, int(e)) for e in view.hot[: min(at_most, max(view.room([]), 0))]]
+
+
+@structure
+def merge(view: View, *, below: float = 0.5, at_most: int = 1):
+    """Merge the two least loaded experts while both are below `below` x the mean load."""
+    edits, order = [], view.alive[np.argsort(view.load(view.alive), kind="stable")]
+    limit = below * view.demand[view.row].sum() / len(order)
+    for first, second in zip(order[: 2 * at_most : 2], order[1 : 2 * at_most : 2], strict=False):
+        keeps = len(order) - len(edits) > view.setting.active
+        if keeps and view.load(second) < limit:
+            edits.append(merge_edit(view.row, int(second), int(first), view.setting.routing.temperature))
+    return edits
+
+
+@structure
+def prune(view: View, *, below: float = 0.1, tail: float = 0.05, at_most: int = 1):
+    """Remove experts with load below `below` x the mean that together carry less than `tail` (LAEP, 2601.14327)."""
+    load = view.load(view.alive)
+    order = np.argsort(load, kind="stable")
+    cold = (load[order] < below * load.mean()) & (np.cumsum(load[order]) < tail * load.sum())
+    spare = max(len(load) - view.setting.active, 0)
+    return [prune_edit(view.row, int(view.alive[i])) for i in order[cold][: min(at_most, spare)]]
+
+
+@structure
+def grow(view: View, *, factor: float = 2.0, way: Any = "clone"):
+    """Multiply the experts by `factor` at every window while there is room, most loaded first (staged upcycling)."""
+    if not factor > 1:
+        raise InputError(f"structure grow: factor={factor:g}; it takes a number above 1")
+    order = view.alive[np.argsort(-view.load(view.alive), kind="stable")]
+    vacant, way = view.vacant(), ways.build(way)
+    count = min(round((factor - 1.0) * len(order)), len(order), len(vacant), max(view.room([]), 0))
+    return [_split(view, int(e), child, way) for e, child in zip(order[:count], vacant, strict=False)]
+
+
+def clone_separation_time(growth: float, noise: float, start: float, apart: float = 1.0) -> float:
+    """Steps until clones are `apart`: (1/2g) ln[(apart^2 + s^2/2g) / (start^2 + s^2/2g)], inf if they do not diverge.
+
+    Their distance follows dD = growth D dt + noise dW from `start`. Noise helps only logarithmically.
+    """
+    check("clone_separation_time", "noise", noise, NON_NEGATIVE)
+    if growth <= 0:
+        return float("inf")
+    spread = noise**2 / (2.0 * growth)
+    return float(np.log((apart**2 + spread) / (start**2 + spread)) / (2.0 * growth))
+
+
+def pair_growth(reinforcement: float, temperature: float, decay: float, probability: float = 1.0) -> float:
+    """Growth rate of the distance of two clones that share one choice: reinforcement p / (2 temperature) - decay."""
+    return reinforcement * probability / (2.0 * temperature) - decay
+
+
+def separation(state: State) -> np.ndarray:
+    """How far each expert's domains differ from its parent's (seed, expert): total variation of their token shares."""
+    load = np.maximum(state.assigned.sum(axis=1), 1e-300)
+    share = state.assigned / load[:, None, :]
+    parents = np.take_along_axis(share, np.maximum(state.parent, 0)[:, None, :], axis=2)
+    distance = 0.5 * np.abs(share - parents).sum(axis=1)
+    return np.where((state.parent >= 0) & state.alive, distance, np.nan)

@@ -1,0 +1,78 @@
+"""The binary similarity tree of domains: what one domain's tokens are worth to another, in linear time.
+
+Leaves are domains in order, padded to a power of two. Two leaves whose lowest common ancestor is h levels up have
+similarity rho * decay^(h-1); a leaf has similarity 1 with itself. With decay = 1/2 every level of cousins together
+weighs as much as one sibling.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def height(leaves: int) -> int:
+    """Levels between a leaf and the root of a tree that holds that many leaves."""
+    return max(leaves - 1, 0).bit_length()
+
+
+def similarity(leaves: int, rho: float, decay: float, to: np.ndarray | None = None) -> np.ndarray:
+    """The similarity matrix (leaf, leaf), or its columns `to`; `mix` multiplies by it without forming it."""
+    index = np.arange(leaves)
+    levels = np.frexp((index[:, None] ^ (index if to is None else to)).astype(float))[1]
+    return np.where(levels == 0, 1.0, rho * decay ** np.maximum(levels - 1.0, 0.0))
+
+
+def mix(values: np.ndarray, rho: float, decay: float) -> np.ndarray:
+    """Similarity matrix times `values` along axis 1: (seed, leaf, ...) -> (seed, leaf, ...)."""
+    leaves = values.shape[1]
+    if rho == 0.0 or leaves == 1:
+        return values
+    levels = height(leaves)
+    sums = [_padded(values, 2**levels)]
+    for _ in range(levels):
+        sums.append(sums[-1][:, ::2] + sums[-1][:, 1::2])
+    weight = rho * decay ** np.arange(levels)
+    mixed = weight[-1] * sums[levels]
+    for level in range(levels - 1, -1, -1):
+        own = (weight[level - 1] if level else 1.0) - weight[level]
+        below = sums[level].reshape(*mixed.shape[:2], 2, *mixed.shape[2:]) * own
+        below += mixed[:, :, None]
+        mixed = below.reshape(sums[level].shape)
+    return mixed[:, :leaves]
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    if values.shape[1] == size:
+        return values
+    out = np.zeros((values.shape[0], size, *values.shape[2:]))
+    out[:, : values.shape[1]] = values
+    return out
+
+
+def blocks(leaves: int) -> list[tuple[int, int]]:
+    """(start, stop) of the leaves below every node except root, leaf level included, largest first."""
+    size = 2 ** height(leaves)
+    out = []
+    while size > 1:
+        size //= 2
+        out += [(start, min(start + size, leaves)) for start in range(0, leaves, size)]
+    return out
+
+
+def best_cut(flow: np.ndarray) -> tuple[tuple[int, int], float]:
+    """The node whose leaves hold the share of `flow` (leaf,) nearest to one half, and that share.
+
+    The share says how divisible the flow is: near 1/2 two experts could halve it, near 0 or 1 one leaf holds it all.
+    """
+    total = np.concatenate([[0.0], np.cumsum(flow)])
+    cuts = blocks(len(flow))
+    if not cuts or total[-1] <= 0:
+        return (0, len(flow)), 1.0
+    shares = np.array([total[stop] - total[start] for start, stop in cuts]) / total[-1]
+    best = int(np.argmin(np.abs(shares - 0.5)))
+    return cuts[best], float(shares[best])
+
+
+def divisibility(share: float) -> float:
+    """1 if a cut halves the flow, 0 if one side has nothing."""
+    return 1.0 - abs(2.0 * share - 1.0)

@@ -1,0 +1,486 @@
+"""The balance loop: limits, invariants and metamorphic checks, for every policy in one table."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moesim import config as files
+from moesim.balance import clock, learning, placement, sampling, simulate, study
+from moesim.balance import structure as structures
+from moesim.balance.routing import inclusion
+from moesim.balance.run import run as drive
+from moesim.balance.state import Placement
+from moesim.balance.tree import best_cut, mix, similarity
+from moesim.errors import InputError
+
+GROUPS = ("world", "routing", "structure", "sampling", "placement", "cluster")
+TRACES = ("trace", "deepseek_r1")
+
+
+def config(over=None, **choices):
+    """What `moesim balance` composes from conf/balance.yaml, small, with other choices and keys."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    overrides = [f"{group}={name}" for group, name in choices.items()]
+    with initialize_config_dir(str(files.conf_dir()), version_base="1.3"):
+        composed = compose("balance", overrides)
+    out = OmegaConf.to_container(composed, resolve=False)
+    small = {"steps": 60, "seeds": 2, "experts": 8, "record_every": 5, "cluster": {"devices": 4}}
+    return merged(merged({key: value for key, value in out.items() if key != "choices"}, small), over or {})
+
+
+def merged(base, over):
+    """`over` laid over `base`, mappings within mappings."""
+    both = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(both.get(key), dict) and "policy" not in value
+        both[key] = merged(both[key], value) if nested else value
+    return both
+
+
+def run(over=None, **choices):
+    """The only block of outcomes of a config."""
+    (outcome,) = simulate.outcomes(config(over, **choices))
+    return outcome
+
+
+MEMBERS = [(group, name) for group in GROUPS for name in files.choices(group) if name not in (*TRACES, "deepseek_v3")]
+QUICK = {"structure": {"every": 10}, "placement": {"every": 10}}
+
+
+@pytest.mark.parametrize(("group", "name"), MEMBERS)
+def test_every_policy_keeps_the_books_and_the_bounds(group, name):
+    over = {"world": {"domains": 32}} if group != "world" else {}
+    if group == "placement":
+        over = {**over, "placement": {"every": min(10, files.read(group, name)["every"])}, "structure": {"every": 10}}
+    outcome = run(merged({"structure": {"every": 10}}, over), **{group: name})
+    given, records, last = outcome.setting, outcome.records, outcome.final
+    wanted = given.tokens * given.active
+    np.testing.assert_allclose(records["loads"].sum(-1) + records["drop_share"] * wanted, wanted, rtol=1e-9)
+    np.testing.assert_allclose(last.placement.slot_loads(last.load).sum(1), last.load.sum(1), rtol=1e-9)
+    np.testing.assert_allclose(records["device_loads"].sum(-1), records["loads"].sum(-1), rtol=1e-9)
+    np.testing.assert_allclose(records["sampling_weight"].sum(-1), 1, rtol=1e-9)
+    np.testing.assert_allclose(last.seen.sum(1), given.tokens * given.steps, rtol=1e-9)
+    assert (records["regret_balance"] > -1e-9).all()
+    assert (records["regret_time"] > -1e-9).all()
+    assert (outcome.regrets["regret_schedule"] > -1e-9).all()
+    assert (records["max_over_mean"] > 1 - 1e-12).all()
+    if outcome.setting.world.curve.values.get("threshold") is None:
+        assert np.nanmin(records["regret_loss"]) > -1e-9
+    assert (records["step_time"] > 0).all()
+    assert (np.diff(records["micro_loss"], axis=1) < 1e-3).mean() > 0.5
+
+
+@pytest.mark.parametrize("structure", ["split", "clone", "split_or_replicate", "replicate", "merge", "prune", "grow"])
+def test_every_copy_of_every_expert_has_a_slot(structure):
+    last = run({"structure": {"every": 10}, "cluster": {"slots_per_device": 4}}, structure=structure).final
+    np.testing.assert_array_equal(last.placement.copies(last.alive.shape[1]), last.copies)
+    assert (last.copies[last.alive] >= 1).all()
+    assert (last.copies[~last.alive] == 0).all()
+
+
+def test_one_expert_with_natural_sampling_is_the_plain_law():
+    over = {
+        "experts": 1,
+        "world": {"domains": 8, "rho": 0.0, "unique_tokens": np.inf, "curve": {"capacity_scale": 0.0}},
+        "cluster": {"devices": 1},
+    }
+    outcome = run(over)
+    given, loss = outcome.setting, outcome.records["domain_loss"]
+    seen = outcome.records["tokens"][:, :, None] * given.world.in_order(given.world.natural)[:, None]
+    np.testing.assert_allclose(loss, 1.69 + 410.7 * seen**-0.28, rtol=1e-12)
+
+
+def test_one_expert_pays_the_repetition_law():
+    over = {"experts": 1, "world": {"domains": 4, "rho": 0.0, "unique_tokens": 1e7}, "cluster": {"devices": 1}}
+    over["world"]["curve"] = {"capacity_scale": 0.0}
+    outcome = run(over)
+    world = outcome.setting.world
+    drawn = outcome.setting.tokens * 60 * world.natural
+    U = 1e7 * world.natural
+    effective = U + U * 15.387756 * (1 - np.exp(-(drawn / U - 1) / 15.387756))
+    np.testing.assert_allclose(outcome.final.loss, 1.69 + 410.7 * effective**-0.28, rtol=1e-9)
+
+
+def test_a_law_of_the_package_as_curve_is_the_law():
+    from moesim.laws.load import load_law
+
+    over = {"experts": 1, "world": {"domains": 1, "unique_tokens": np.inf}, "cluster": {"devices": 1}}
+    outcome = run(over, world="law")
+    expected = load_law("besiroglu2024")(total_params=1e8, tokens=outcome.setting.tokens * 60)
+    np.testing.assert_allclose(outcome.final.loss, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", ["natural", "feed_idle"])
+def test_replicas_leave_learning_bit_identical(sampler):
+    runs = [
+        run({"placement": {"every": 10}}, placement=name, sampling=sampler) for name in ("static", "eplb", "popularity")
+    ]
+    for other in runs[1:]:
+        for name in ("domain_loss", "loads", "sampling_weight"):
+            np.testing.assert_array_equal(other.records[name], runs[0].records[name])
+        np.testing.assert_array_equal(other.final.learned, runs[0].final.learned)
+        assert (other.records["wall_clock"] != runs[0].records["wall_clock"]).any()
+
+
+def test_replicating_by_structure_changes_only_the_clock():
+    plain, copied = run(QUICK), run({"structure": {"every": 10}}, structure="replicate")
+    np.testing.assert_array_equal(plain.records["domain_loss"], copied.records["domain_loss"])
+    assert copied.records["wall_clock"][:, -1].mean() < plain.records["wall_clock"][:, -1].mean()
+
+
+@pytest.mark.parametrize("fidelity", ["mean_field", "tokens"])
+def test_same_seed_same_run_and_any_block(fidelity):
+    over = {"routing": {"fidelity": fidelity, "batch": 256}, "seeds": 3, "structure": {"every": 10}}
+    first, again = (run(over, structure="clone", sampling="feed_idle") for _ in range(2))
+    alone = run({**over, "seeds": 1, "seed": 2}, structure="clone", sampling="feed_idle")
+    for name, values in first.records.items():
+        np.testing.assert_array_equal(values, again.records[name])
+        np.testing.assert_allclose(values[2:], alone.records[name], rtol=1e-12, atol=1e-12)
+
+
+def test_policies_meet_the_same_tokens():
+    over = {"routing": {"fidelity": "tokens", "batch": 256}, "steps": 20}
+    static, split = run(over), run(over, structure="split")
+    np.testing.assert_array_equal(static.final.seen, split.final.seen)
+
+
+def test_token_batches_agree_with_the_mean_field():
+    over = {"steps": 20, "active_experts": 2, "routing": {"reinforcement": 0.0}}
+    smooth = run(over)
+    drawn = run(merged(over, {"routing": {"fidelity": "tokens", "batch": 65536}}))
+    np.testing.assert_allclose(drawn.final.seen.sum(1), smooth.final.seen.sum(1), rtol=1e-12)
+    totals = [o.records["loads"].mean(axis=1) for o in (drawn, smooth)]
+    np.testing.assert_allclose(totals[0], totals[1], rtol=0.03)
+
+
+def test_batch_imbalance_of_even_routing_is_the_sampling_floor():
+    from moesim.balance.oracle import sampling_floor
+
+    over = {"routing": {"fidelity": "tokens", "batch": 512, "reinforcement": 0.0, "affinity": 0.0, "noise": 0.0}}
+    outcome = run({**over, "steps": 200, "record_every": 1})
+    assert outcome.records["max_vio"].mean() == pytest.approx(sampling_floor(512 / 8, 8), rel=0.05)
+
+
+def moved_labels(outcome, order):
+    """One more step of a run whose experts carry other labels."""
+    given, state = outcome.setting, outcome.final
+    names = ("scores", "learned", "assigned", "probability", "expert_loss", "bias", "load", "mean_load", "hot")
+    names += ("alive", "frozen", "parent", "born", "copies")
+    changed = {name: np.take(getattr(state, name), order, axis=-1) for name in names}
+    where = np.argsort(order)
+    slots = np.where(state.placement.slots >= 0, where[state.placement.slots], -1)
+    return simulate.step(given, replace(state, **changed, placement=Placement(slots, state.placement.share)))
+
+
+def test_relabelling_experts_changes_no_metric():
+    outcome = run({"sampling": {"every": 1}}, sampling="feed_idle", placement="eplb")
+    order = np.random.default_rng(0).permutation(8)
+    feed = {**outcome.final.memory, "price": outcome.final.memory["price"]}
+    plain = simulate.step(outcome.setting, replace(outcome.final, memory=feed))
+    outcome = replace(outcome, final=replace(outcome.final, memory={"price": feed["price"][:, order]}))
+    moved = moved_labels(outcome, order)
+    for name in ("micro_loss", "max_over_mean", "max_vio", "gini", "step_time", "utilisation"):
+        rows = [simulate.record(outcome.setting, s, p, s.load)[name] for s, p in (plain, moved)]
+        np.testing.assert_allclose(rows[0], rows[1], rtol=1e-10)
+
+
+def test_relabelling_devices_changes_no_time():
+    outcome = run(placement="eplb")
+    given, state = outcome.setting, outcome.final
+    order = np.random.default_rng(1).permutation(4)
+    moved = Placement(
+        *(a.reshape(2, 4, -1)[:, order].reshape(2, -1) for a in (state.placement.slots, state.placement.share))
+    )
+    times = [
+        clock.step_seconds(given.cluster, p, state.load, state.frozen, given.tokens, 1, state.migrated)
+        for p in (state.placement, moved)
+    ]
+    for name in clock.PARTS:
+        np.testing.assert_allclose(times[0][name], times[1][name], rtol=1e-12)
+
+
+def test_doubling_all_speeds_halves_compute_time():
+    slow, fast = run(), run({"cluster": {"flops": 2 * 989e12, "memory_bandwidth": 6.7e12}})
+    for part in ("compute", "wait", "dense", "update"):
+        np.testing.assert_allclose(
+            fast.records[f"time_{part}"], slow.records[f"time_{part}"] / 2, rtol=1e-12, atol=1e-15
+        )
+    slower, half = run({"cluster": {"speeds": [0.5] * 4}}), run()
+    np.testing.assert_allclose(slower.records["time_compute"], 2 * half.records["time_compute"], rtol=1e-12)
+
+
+def test_a_split_keeps_load_and_experience():
+    outcome = run({"steps": 30, "structure": {"every": 1000}}, structure="split")
+    given, state = outcome.setting, outcome.final
+    share = np.random.default_rng(0).uniform(0.01, 0.99, given.world.domains)
+    after = structures.split_edit(0, 3, 8, share, given.routing.temperature, 1)(state)
+
+    def routed(s):
+        return inclusion(s.scores + s.bias[:, None], 1) * state.drawn[:, :, None]
+
+    before, behind = routed(state), routed(after)
+    np.testing.assert_allclose(behind[0, :, [3, 8]].sum(0), before[0, :, 3], rtol=1e-10)
+    np.testing.assert_allclose(np.delete(behind, [3, 8], axis=2), np.delete(before, [3, 8], axis=2), rtol=1e-10)
+    np.testing.assert_array_equal(after.learned[0, :, 8], state.learned[0, :, 3])
+    np.testing.assert_allclose(after.mean_load.sum(1), state.mean_load.sum(1), rtol=1e-12)
+    losses = []
+    for s in (state, after):
+        probability = inclusion(s.scores + s.bias[:, None], 1)
+        v = learning.expert_losses(given.world, s.learned, np.full(s.bias.shape, 1e8))
+        losses.append(learning.domain_losses(probability, v))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
+    assert (state.alive.sum(), after.alive.sum()) == (16, 17)
+
+
+def test_states_are_never_changed_in_place():
+    outcome = run({"structure": {"every": 10}, "steps": 30}, structure="split_or_replicate", placement="eplb")
+    before = {k: v.copy() for k, v in vars(outcome.final).items() if isinstance(v, np.ndarray)}
+    state = outcome.final
+    for _ in range(12):
+        state, _ = simulate.step(outcome.setting, state)
+    for name, value in before.items():
+        np.testing.assert_array_equal(getattr(outcome.final, name), value)
+
+
+def test_an_indivisible_hotspot_stays_hot_when_split_and_not_when_replicated():
+    over = {"world": {"domains": 16, "skew": 1.5, "rho": 0.0}, "structure": {"every": 10}, "steps": 100}
+    ratio = {
+        name: run(over, structure=name).records["max_over_mean"][:, -1].mean()
+        for name in ("fixed", "split", "replicate")
+    }
+    assert ratio["split"] > 1.5
+    assert ratio["replicate"] < 0.75 * ratio["split"]
+    halves = run(merged(over, {"world": {"atom": 0.02}, "cluster": {"slots_per_device": 4}}), structure="split")
+    assert halves.records["max_over_mean"][:, -1].mean() < 0.8 * ratio["split"]
+
+
+def test_feeding_keeps_experts_within_the_bound_and_replicated_ones_within_theirs():
+    outcome = run({"sampling": {"every": 1, "iterations": 50}, "steps": 100}, sampling="feed_idle")
+    assert (outcome.records["max_vio"][:, -1] < 0.11).all()
+
+
+def test_more_experts_starve_at_few_tokens_and_pay_at_many():
+    # The sign of moe-lab (1e9 tokens in all: worse with more experts) and of the Joint MoE law (better above).
+    def loss(experts, tokens):
+        return run({"experts": experts, "tokens_per_step": tokens, "steps": 40}).records["micro_loss"][:, -1].mean()
+
+    assert loss(8, 1e5) > loss(2, 1e5) > loss(1, 1e5)
+    assert loss(8, 1e10) < loss(2, 1e10) < loss(1, 1e10)
+
+
+def test_forgetting_costs_and_nothing_forgotten_is_nothing_lost():
+    keep, lose = run({"active_experts": 2}), run({"active_experts": 2, "forgetting": 1e-9})
+    assert lose.final.loss.mean() > keep.final.loss.mean()
+
+
+def test_selective_updates_save_time_and_freeze_the_finished():
+    over = {"selective": 0.5, "structure": {"every": 10}}
+    plain, lazy = run(QUICK), run(over)
+    assert lazy.records["frozen_share"][:, -1].max() > 0
+    assert (lazy.records["time_compute"][:, -1] <= plain.records["time_compute"][:, -1]).all()
+
+
+def test_coarser_learning_steps_change_little():
+    fine, coarse = run({"steps": 200}), run({"steps": 200, "learn_every": 5})
+    np.testing.assert_allclose(coarse.records["micro_loss"][:, -1], fine.records["micro_loss"][:, -1], rtol=0.02)
+
+
+def test_slow_migration_is_paid_for():
+    free, dear = (run({"placement": {"every": 10}, "cluster": {"scale_up": v}}, placement="eplb") for v in (1e15, 1e9))
+    assert free.records["time_migration"].max() < 1e-4 < dear.records["time_migration"].max()
+
+
+def test_bounded_migration_moves_less_than_rebalancing():
+    moved = {}
+    for name in ("eplb", "bounded"):
+        given = simulate.setting(config({"steps": 200}, placement=name), (0,))
+        moved[name] = sum(state.migrated.sum() for state, _ in simulate.trajectory(given))
+    assert moved["bounded"] <= moved["eplb"]
+
+
+def test_mixing_along_the_tree_equals_the_similarity_matrix():
+    rng = np.random.default_rng(0)
+    for leaves in (1, 2, 5, 8, 13, 32):
+        values = rng.random((2, leaves, 3))
+        expected = np.einsum("kj,sje->ske", similarity(leaves, 0.3, 0.4), values)
+        np.testing.assert_allclose(mix(values, 0.3, 0.4), expected, rtol=1e-12)
+
+
+def test_best_cut_of_a_tree():
+    assert best_cut(np.array([1.0, 1, 1, 1])) == ((0, 2), 0.5)
+    assert best_cut(np.array([0.0, 0, 3, 0]))[1] in (0.0, 1.0)
+    assert best_cut(np.array([1.0, 0, 0, 0, 0, 0, 0, 1]))[1] == 0.5
+
+
+@pytest.mark.parametrize("active", [1, 2, 4, 7])
+def test_chosen_experts_sum_to_the_active_ones(active):
+    rng = np.random.default_rng(active)
+    z = 5 * rng.standard_normal((3, 20, 8))
+    z[:, :, 7] = -np.inf
+    chosen = inclusion(z, active)
+    np.testing.assert_allclose(chosen.sum(-1), active, rtol=1e-12)
+    assert (chosen <= 1).all()
+    assert (chosen[..., 7] == 0).all()
+    np.testing.assert_allclose(inclusion(z + 3.0, active), chosen, rtol=1e-9)
+
+
+def test_capped_mixture_fills_like_water():
+    np.testing.assert_allclose(
+        sampling.capped(np.array([[0.6, 0.3, 0.1]]), np.array([[0.3, 1, 1]])), [[0.3, 0.525, 0.175]]
+    )
+
+
+def test_epoch_caps_hold():
+    over = {"world": {"domains": 8, "unique_tokens": 2e8}, "sampling": {"epoch_cap": 2.0, "every": 1}}
+    outcome = run(over, sampling="temperature")
+    assert (outcome.final.seen <= 2.0 * outcome.setting.world.unique * (1 + 1e-9)).all()
+
+
+def test_proportional_counts_use_every_slot():
+    loads = np.random.default_rng(0).lognormal(0, 1.5, (20, 7))
+    counts = placement.proportional_counts(loads, 12)
+    assert (counts.sum(1) == 12).all()
+    assert (counts >= 1).all()
+
+
+@pytest.mark.parametrize("a", [0.1, 0.28, 0.5])
+def test_optimal_sampling_has_no_regret_without_interference(a):
+    curve = {"floor": 0.0, "capacity_scale": 0.0, "data_exponent": a}
+    world = {"domains": 32, "rho": 0.0, "unique_tokens": np.inf, "curve": curve}
+    over = {"experts": 1, "world": world, "cluster": {"devices": 1}, "seeds": 1}
+    best, natural, flat = (run(over, sampling=name) for name in ("optimal", "natural", "unimax"))
+    p, tokens = best.setting.world.natural, best.setting.tokens * 60
+    closed = 410.7 * tokens**-a * (p ** (1 / (1 + a))).sum() ** (1 + a)
+    assert best.records["micro_loss"][0, -1] == pytest.approx(closed, rel=1e-9)
+    assert best.records["regret_loss"][0, -1] == pytest.approx(0.0, abs=1e-6 * closed)
+    assert natural.records["regret_loss"][0, -1] > 1e-4 * closed
+    assert flat.records["regret_loss"][0, -1] > natural.records["regret_loss"][0, -1]
+
+
+@pytest.mark.parametrize("experts", [2, 3, 8])
+def test_the_router_of_a_run_collapses_at_the_threshold(experts):
+    from moesim.balance.oracle import collapse_threshold
+
+    def largest(part):
+        rich = part * collapse_threshold(experts, 0.5, 0.05)
+        routing = {"temperature": 0.5, "decay": 0.05, "reinforcement": rich, "reward": "popularity"}
+        world = {"domains": 1, "shuffle": False}
+        over = {
+            "experts": experts,
+            "routing": {**routing, "affinity": 0.0, "noise": 1e-3},
+            "world": world,
+            "steps": 3000,
+        }
+        probability = run(
+            {**over, "seeds": 1, "cluster": {"slots_per_device": 4}, "record_every": 1000}
+        ).final.probability
+        return experts * probability.max()
+
+    assert largest(0.95) == pytest.approx(1.0, abs=0.02)
+    jump = {2: 1.37, 3: 2.56, 8: 7.99}[experts]  # of two: 1 + tanh x where x = 1.05 tanh x
+    assert largest(1.05) == pytest.approx(jump, rel=0.02)
+
+
+def test_the_experiment_runs_in_one_world():
+    one = {"rho": [0.02], "skew": [1.0], "exponent": [0.28], "indivisible": [0.1]}
+    made = config(
+        {"sweep": one, "seeds": 2, "steps": 120, "experts": 16, "cluster": {"devices": 8}}, experiment="split_and_feed"
+    )
+    result = drive(made)
+    data, table = result.dataset, result.table
+    assert list(data.policy.values) == ["static", "eplb", "hybrid", "hybrid_feed", "split_feed"]
+    np.testing.assert_array_equal(data.micro_loss_at_equal_tokens[0], data.micro_loss_at_equal_tokens[1])
+    assert (data.wall_clock.sel(policy="eplb") < data.wall_clock.sel(policy="static")).all()
+    assert "equal wall-clock" in table
+
+
+def test_run_gives_dataset_figures_and_table():
+    over = {"policies": {"static": {}, "both": {"structure": "split", "sampling": "feed_idle"}}, "target_loss": 12.0}
+    result = drive(config(over))
+    data, table = result.dataset, result.table
+    assert set(data.dims) >= {"policy", "seed", "step", "expert", "device", "domain"}
+    assert list(result.figures) == ["loss", "balance", "time", "serves", "family", "sampling"]
+    assert "both" in table
+    assert all("units" in data[name].attrs for name in data.data_vars)
+    assert np.isfinite(data.tokens_to_target).all()
+    assert not data.sel(policy="static").alive.isel(expert=slice(8, None)).any()
+
+
+def test_study_compares_in_every_world():
+    claim = {"structure": "split", "sampling": "feed_idle"}
+    over = {"policies": {"static": {}, "split_feed": claim}, "sweep": {"rho": [0.0, 0.3], "indivisible": [0.05, 1.0]}}
+    result = drive(config({**over, "steps": 30}))
+    data, table = result.dataset, result.table
+    assert data.gap_micro_loss_at_equal_time.dims == ("policy", "seed", "rho", "indivisible")
+    assert (data.gap_micro_loss_at_equal_time.sel(policy="split_feed") == 0).all()
+    assert len(result.figures) == 2
+    assert "rho = 0.3" in table
+    np.testing.assert_array_equal(study.verdicts(np.array([[1.0, -1, 1], [1.1, -1.1, -1], [0.9, -0.9, 0]])), [1, -1, 0])
+
+
+BAD = {
+    "more active than experts": ({"active_experts": 9}, {}, "active_experts=9 is more than experts=8"),
+    "fewer slots": ({"cluster": {"slots_per_device": 1}}, {}, "slots_per_device=2 or more"),
+    "frequencies": ({"world": {"frequency": [0.5, 0.4]}}, {"world": "given"}, "sum to 0.9"),
+    "negative frequency": ({"world": {"frequency": [1.5, -0.5]}}, {"world": "given"}, "frequency=-0.5"),
+    "bound": ({"sampling": {"bound": 0.9}}, {"sampling": "feed_idle"}, "bound=0.9"),
+    "unreachable": (
+        {"sampling": {"least": 0.9}, "world": {"domains": 8, "skew": 2.0}},
+        {"sampling": "feed_idle"},
+        "domain '0' alone keeps",
+    ),
+    "policy": ({"routing": {"policy": "random"}}, {}, "no policy 'random'; it takes"),
+    "option": ({"structure": {"colour": 1}}, {}, "unknown option 'colour'"),
+    "key": ({"stepz": 1}, {}, "unknown key 'stepz'"),
+    "steps": ({"steps": 1.5}, {}, "whole number"),
+    "rho": ({"world": {"rho": 1.5}}, {}, "rho=1.5"),
+    "atom": ({"world": {"atom": 0}}, {}, "atom=0"),
+    "cluster": ({"cluster": {"flops": None}}, {}, "no value for 'flops'"),
+    "nodes": ({"cluster": {"devices": 12, "devices_per_node": 8}}, {}, "do not fill nodes"),
+    "speeds": ({"cluster": {"speeds": [1, 1]}}, {}, "one number above 0 for each"),
+    "epochs": ({"world": {"unique_tokens": 1e6}, "sampling": {"epoch_cap": 1.0}}, {}, "epoch_cap=1 leaves too few"),
+    "unimax": ({"world": {"unique_tokens": 1e6}}, {"sampling": "unimax"}, "give epochs of"),
+    "axis": ({"sweep": {"size": [1]}, "policies": {"split_feed": {}, "static": {}}}, {}, "no axis 'size'"),
+    "group": ({"policies": {"a": {"model": "x"}}}, {}, "no group 'model'"),
+    "target": ({"world": {"target": "median"}}, {}, "target='median'"),
+    "fidelity": ({"routing": {"fidelity": "exact"}}, {}, "fidelity='exact'"),
+    "repetition": ({"world": {"repetition": "never"}}, {}, "no 'never'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_named(name):
+    over, choices, message = BAD[name]
+    with pytest.raises(InputError, match=message):
+        drive(config(over, **choices))
+
+
+def test_merging_pruning_and_growing_change_the_number_of_experts():
+    cold = {"structure": {"every": 10, "below": 0.9}}
+    assert run(cold, structure="merge").final.alive.sum(1).max() < 8
+    pruned = run({"structure": {"every": 10, "below": 0.9, "tail": 0.5}, "steps": 35}, structure="prune")
+    assert pruned.final.alive.sum(1).max() < 8
+    assert not np.isfinite(pruned.final.scores[:, 0][~pruned.final.alive]).any()
+    grown = run({"structure": {"every": 20, "factor": 1.25}}, structure="grow").records["experts_alive"]
+    assert grown[:, -1].min() > 8
+
+
+def test_clones_come_apart_only_if_success_is_reinforced():
+    over = {"structure": {"every": 10, "at_most": 1}, "steps": 300, "max_experts": 9}
+    fed = run({**over, "routing": {"reinforcement": 3.0}}, structure="clone")
+    left = run({**over, "routing": {"reinforcement": 0.0}}, structure="clone")
+    assert np.isfinite(fed.separation[:, 8]).any()  # where one clone takes all of it, nothing is left to compare
+    assert np.isnan(left.separation).all()
+    assert (fed.final.parent[:, 8] >= 0).all()
+
+
+def test_tokens_between_updates_are_learned_in_full():
+    over = {"routing": {"reinforcement": 0.0, "decay": 0.0}, "structure": {"every": 7}, "sampling": {"every": 3}}
+    for choices in ({}, {"structure": "split", "sampling": "feed_idle_power"}):
+        fine, coarse = run(over, **choices), run({**over, "learn_every": 4}, **choices)
+        np.testing.assert_allclose(coarse.final.learned, fine.final.learned, rtol=1e-10)
+        np.testing.assert_allclose(coarse.records["loads"], fine.records["loads"], rtol=1e-10)
+        np.testing.assert_allclose(coarse.final.loss, fine.final.loss, rtol=1e-10)
