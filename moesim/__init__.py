@@ -18,6 +18,9 @@ _PUBLIC = {
     "Model": "moesim.planning.model",
     "optimum": "moesim.planning.optimum",
     "sweep": "moesim.planning.sweep",
+    "fit": "moesim.fitting.fit",
+    "load_runs": "moesim.fitting.runs",
+    "compare": "moesim.fitting.judge",
     "open_result": "moesim.output.store",
 }
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -19,6 +19,7 @@ from moesim.errors import InputError
 # Verb -> (module whose run(config) does the work, what it does).
 VERBS = {
     "sweep": ("moesim.planning.run", "isoFLOP curves, compute-optimal runs and the best sparsity under finite data"),
+    "fit": ("moesim.fitting.run", "a law fitted to training runs, with intervals and what the runs cannot tell"),
     "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
     "flops": ("moesim.models.count", "what a network or a model holds and costs, per layer, forward and backward"),
 }
@@ -214,11 +215,17 @@ def _value(arguments: list[str], key: str) -> Path:
 _RANGE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=\{\s*(linspace|geomspace)\b.*", re.DOTALL)
 
 
+# Mappings whose keys the user names: Hydra would take only those that stand there.
+_OPEN = re.compile(r"(fit\.(fixed|tied|prior|bounds)|runs\.(where|columns)|compare)(\.[^=]*)?=")
+
+
 def _prepared(arguments: list[str]) -> Iterator[str]:
-    """What Hydra cannot take as it is: a file of one's own as a choice, a range in place of a list, -m at the end."""
+    """What Hydra cannot take as it is: own files as choices, ranges for lists, new keys of mappings, -m last."""
     for argument in sorted(arguments, key=lambda a: a not in ("-m", "--multirun")):  # which Hydra wants first
         if match := _RANGE.fullmatch(argument):
             yield from (f"{match['key']}=null", f"++{argument}")  # Hydra would merge it into what stands there
+        elif _OPEN.match(argument):
+            yield f"++{argument}"
         else:
             yield _stored(argument) if re.search(r"\.(ya?ml|json)\b", argument) else argument
 

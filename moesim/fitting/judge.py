@@ -1,0 +1,122 @@
+"""How good a fit is: errors in and out of sample, hold-outs, and several laws on the same runs in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.fitting.runs import chosen
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SCORES = {
+    "r2": "share of the variance of the loss explained",
+    "mape": "mean absolute error of the loss, relative",
+    "rmse": "root mean square error of the loss, nat/token",
+    "bias": "mean of predicted minus observed loss, nat/token",
+    "worst": "largest absolute error of the loss, relative",
+}
+
+
+def scores(predicted: np.ndarray, observed: np.ndarray) -> dict[str, float]:
+    """Errors of predicted losses (runs,), keys as in SCORES; r2 is NaN where the observed loss does not vary."""
+    off = predicted - observed
+    total = np.sum((observed - observed.mean()) ** 2)
+    relative = np.abs(off) / observed
+    return {
+        "r2": float(1.0 - np.sum(off**2) / total) if total > 0 else np.nan,
+        "mape": float(relative.mean()),
+        "rmse": float(np.sqrt(np.mean(off**2))),
+        "bias": float(off.mean()),
+        "worst": float(relative.max()),
+    }
+
+
+def information(objective: float, runs: int, free: int) -> dict[str, float]:
+    """AIC and BIC of a least-squares fit; the residual variance counts as one more coefficient."""
+    deviance = runs * np.log(max(2.0 * objective / runs, 1e-300)) + runs * (1.0 + np.log(2.0 * np.pi))
+    return {"aic": float(deviance + 2.0 * (free + 1)), "bic": float(deviance + np.log(runs) * (free + 1))}
+
+
+def held_out(runs: xr.Dataset, holdout: Mapping[str, Any] | None, rng: np.random.Generator) -> np.ndarray:
+    """Which runs are kept out of the fit: (run,) bool.
+
+    {largest_compute: SHARE}: those of largest compute (6 x active parameters x tokens where runs have none), ties
+    included; {fraction: SHARE}: at random, whole groups; {column: COLUMN, value: VALUE}: those, VALUE as in `where`.
+    """
+    if not holdout:
+        return np.zeros(runs.sizes["run"], bool)
+    kinds = [kind for kind in _HOLDOUTS if kind in holdout]
+    if len(kinds) != 1:
+        raise InputError(f"fit.holdout={dict(holdout)}; it takes one of {', '.join(_HOLDOUTS)}")
+    out = _HOLDOUTS[kinds[0]](runs, holdout, rng)
+    if out.all() or not out.any():
+        counts = f"{int(out.sum())} of {len(out)}"
+        raise InputError(f"fit.holdout={dict(holdout)} holds out {counts} runs; leave some on each side")
+    return out
+
+
+def _largest(runs: xr.Dataset, holdout: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+    compute = _compute(runs)
+    count = max(1, round(_share(holdout, "largest_compute") * len(compute)))
+    return compute >= np.sort(compute)[-count]
+
+
+def _fraction(runs: xr.Dataset, holdout: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+    group = np.asarray(runs["group"]) if "group" in runs else np.arange(runs.sizes["run"])
+    names = np.unique(group)
+    count = max(1, round(_share(holdout, "fraction") * len(names)))
+    return np.isin(group, rng.permutation(names)[:count])
+
+
+def _column(runs: xr.Dataset, holdout: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
+    name = holdout["column"]
+    if name not in runs:
+        raise InputError(f"fit.holdout: no column {name!r}; there are {', '.join(map(str, runs.data_vars))}")
+    if set(holdout) != {"column", "value"}:
+        raise InputError(f"fit.holdout={dict(holdout)}; it takes {{column: NAME, value: VALUE}}")
+    return chosen(np.asarray(runs[name]), holdout["value"])
+
+
+_HOLDOUTS: Mapping[str, Callable[..., np.ndarray]] = {
+    "largest_compute": _largest,
+    "fraction": _fraction,
+    "column": _column,
+}
+
+
+def _share(holdout: Mapping[str, Any], key: str) -> float:
+    share = holdout[key]
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise InputError(f"fit.holdout.{key}={share!r}; it takes a share above 0 and below 1")
+    return float(share)
+
+
+def _compute(runs: xr.Dataset) -> np.ndarray:
+    if "compute" in runs:
+        return np.asarray(runs["compute"])
+    size = next((name for name in ("active_params", "total_params") if name in runs), None)
+    if size is None or "tokens" not in runs:
+        raise InputError("fit.holdout: largest_compute needs compute, or active_params and tokens; map columns to them")
+    return 6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])
+
+
+def compare(fits: Mapping[str, Any]) -> xr.Dataset:
+    """Several fits of the same runs side by side, along the dim `fit`: estimates, objective, scores, AIC, BIC.
+
+    `fits` maps names to Fits or to the Datasets they wrote. Objectives compare between fits of one objective only.
+    """
+    import xarray as xr
+
+    tables = {name: fit if isinstance(fit, xr.Dataset) else fit.to_dataset() for name, fit in fits.items()}
+    picked = {}
+    for name, table in tables.items():
+        keep = [v for v in table.data_vars if not table[v].dims or table[v].dims == ("part",)]
+        picked[name] = table[[*keep, "estimate", "interval"]].reset_coords(drop=True)
+    return xr.concat(  # type: ignore[return-value]
+        list(picked.values()), xr.Variable("fit", list(picked)), combine_attrs="drop", join="outer", data_vars="all"
+    )

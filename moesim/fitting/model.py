@@ -1,0 +1,299 @@
+"""What is fitted: a law, alone or wrapped by a repetition, as one function of runs and of all its coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moesim import config
+from moesim.errors import InputError
+from moesim.forms import Coefficient, Form
+from moesim.laws import FORMS, REPETITIONS, Law, Repetition, law_from, load_law, repetition_from
+from moesim.laws.derivative import Jet, value_of
+from moesim.laws.repetition import taught_params, taught_slope
+
+_NO_REPETITION = Repetition("none", REPETITIONS["none"], {}, excess="none")
+_SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
+_LOG_TINY = -50.0  # of a size so small that every parameter is one too many
+_LOG_SIZES = np.linspace(np.log(1e2), np.log(1e16), 128)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A loss form, and a repetition form around it, whose coefficients are to be fitted.
+
+    `known` are values at hand (published, or given): starting points, and what `hold` keeps. A repetition coefficient
+    whose name the law uses too is called `repetition_NAME`.
+    """
+
+    form: Form
+    repetition: Repetition
+    known: Mapping[str, float]
+    title: str
+    law: Law | None = None
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The name here of each coefficient of the repetition."""
+        own = self.form.coefficients
+        return {c: f"repetition_{c}" if c in own else c for c in self.repetition.form.coefficients}
+
+    @property
+    def coefficients(self) -> dict[str, Coefficient]:
+        """Every coefficient, the law's first, with its declaration."""
+        wrapped = self.repetition.form.coefficients
+        return {**self.form.coefficients, **{new: wrapped[old] for old, new in self.renamed.items()}}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The variables that runs must have."""
+        wrapped = [name for name in self.repetition.form.inputs if name in ("unique_tokens", "density")]
+        return tuple(dict.fromkeys([*self.form.inputs, *(["tokens", *wrapped] if self._repeats else [])]))
+
+    @property
+    def _repeats(self) -> bool:
+        return self.repetition.form.name != "none"
+
+    def law_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The law's part of the values."""
+        return {name: values[name] for name in self.form.coefficients}
+
+    def repetition_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The repetition's part of the values, by the names that the repetition uses."""
+        return {old: values[new] for old, new in self.renamed.items()}
+
+    def at(self, runs: Mapping[str, np.ndarray]) -> Prediction:
+        """The target at given runs: inputs by name, one value for each run."""
+        return Prediction(self, runs, _Contexts.of(self, runs) if self.repetition.needs_taught_params else None)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The loss of given runs as a function of the coefficients (`Target.at`)."""
+
+    target: Target
+    runs: Mapping[str, np.ndarray]
+    contexts: _Contexts | _Known | None
+
+    def holding(self, constants: Mapping[str, float]) -> Prediction:
+        """The same; if the constants fix the whole law, what the unique tokens can teach is worked out only once."""
+        if self.contexts is None or not set(self.target.form.coefficients) <= set(constants):
+            return self
+        solved = self.contexts.taught(self.target.law_values(constants))
+        return Prediction(self.target, self.runs, _Known(solved))
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        """Loss in nat/token; values are numbers, arrays (rows, 1) or Jets of them; shape (rows, runs)."""
+        target, runs = self.target, self.runs
+        law = target.law_values(values)
+        if not target._repeats:
+            return target.form.function(**{name: runs[name] for name in target.form.inputs}, **law)
+        taught = np.inf if self.contexts is None else self.contexts.taught(law)
+        effective, penalty = target.repetition.apply(runs, taught, target.repetition_values(values) or None)
+        return target.form.function(**{name: effective[name] for name in target.form.inputs}, **law) + penalty
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Taught parameters that do not change, with the interface of `_Contexts`."""
+
+    values: np.ndarray
+
+    def taught(self, law: Mapping[str, Any]) -> np.ndarray:
+        return self.values
+
+
+@dataclass(frozen=True)
+class _Contexts:
+    """The distinct situations in which runs ask what their unique tokens can teach, and which run is in which.
+
+    A size along the path scales all parameter-like inputs of the run together, FLOPs per token with them.
+    """
+
+    form: Form
+    cells: Mapping[str, np.ndarray]
+    of_run: np.ndarray
+
+    @classmethod
+    def of(cls, target: Target, runs: Mapping[str, np.ndarray]) -> _Contexts:
+        counted = target.repetition.counted(runs)
+        cells = {"unique_tokens": runs["unique_tokens"]}
+        for name in target.form.inputs:
+            if name in _SIZES:
+                cells[name] = runs[name] / counted
+            elif name == "compute":
+                cells[name] = runs[name] / runs["tokens"] / counted
+            elif name != "tokens":
+                cells[name] = runs[name]
+        table = np.stack(np.broadcast_arrays(*cells.values()))
+        _, first, of_run = np.unique(_rounded(table), axis=1, return_index=True, return_inverse=True)
+        return cls(target.form, dict(zip(cells, table[:, first], strict=True)), of_run.reshape(-1))
+
+    def taught(self, law: Mapping[str, Any]) -> Any:
+        """Parameters, of the counted kind, that are compute-optimal for one pass over the unique tokens of each run.
+
+        Coefficients may be arrays (rows, 1) or Jets, whose derivatives go through the optimum; shape (rows, runs).
+        """
+        plain = {name: value_of(value) for name, value in law.items()}
+        log_size = self._solve(plain)
+        moving = any(isinstance(value, Jet) for value in law.values())
+        size = np.exp(self._corrected(log_size, law) if moving else log_size)
+        if not isinstance(size, Jet):
+            return size[..., self.of_run]
+        return Jet(size.value[..., self.of_run], {key: part[..., self.of_run] for key, part in size.first.items()})
+
+    def _solve(self, law: Mapping[str, Any]) -> np.ndarray:
+        shape = np.broadcast_shapes(np.shape(self.cells["unique_tokens"]), *(np.shape(v) for v in law.values()))
+        x = np.broadcast_to(np.log(self.cells["unique_tokens"] / 20.0), shape).copy()
+        for _ in range(25):
+            step = self._step(x, law)
+            x = x + np.clip(step, -3.0, 3.0)
+            if not np.nanmax(np.abs(step), initial=0.0) >= 1e-12:
+                break
+        found = np.abs(step) < 1e-9
+        return x if found.all() else np.where(found, x, np.maximum(self._search(law, shape), _LOG_TINY))
+
+    def _step(self, x: Any, law: Mapping[str, Any]) -> Any:
+        """Newton's step towards equal gains from parameters and tokens, in logs: exact at once for a sum of powers."""
+        gain = self._gain(x, law)
+        return -gain.value / gain.first["x"]
+
+    def _gain(self, x: Any, law: Mapping[str, Any]) -> Any:
+        """log(N dL/dN) - log(D dL/dD) at D = U with its derivative in x; coefficients may be Jets of level 0."""
+        outer = Jet(Jet(x, {"x": 1.0}, level=2), {"x": 1.0}, level=3)
+        size = np.exp(outer)
+        along = np.exp(outer.value) * self.cells["unique_tokens"]  # compute stays the same along the path
+        inputs: dict[str, Any] = {name: cell * size for name, cell in self.cells.items() if name in _SIZES}
+        inputs["tokens"] = Jet(self.cells["unique_tokens"], {"D": self.cells["unique_tokens"]}, level=3)
+        if "compute" in self.cells:
+            inputs["compute"] = self.cells["compute"] * along
+        loss = self.form.function(**{n: inputs.get(n, self.cells.get(n)) for n in self.form.inputs}, **law)
+        ratio = loss.first["x"] / loss.first["D"]
+        return np.log(ratio) if isinstance(ratio, Jet) and ratio.level == 2 else Jet(np.log(ratio), {"x": 0.0}, 2)
+
+    def _corrected(self, log_size: np.ndarray, law: Mapping[str, Any]) -> Any:
+        """The root with its derivatives: one more Newton step, taken with coefficients that carry derivatives."""
+        flat = {name: value_of(value) for name, value in law.items()}
+        slope = self._gain(log_size, flat).first["x"]
+        gain = self._gain(log_size, law).value
+        finite = np.isfinite(log_size) & np.isfinite(value_of(gain)) & (slope != 0.0)
+        slope = np.where(finite, slope, 1.0)
+        first = {key: np.where(finite, -part / slope, 0.0) for key, part in gain.first.items()}
+        return Jet(log_size, first)
+
+    def _search(self, law: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+        """By bracketing on a grid: inf where more parameters always help, -inf where fewer do."""
+
+        def path(x, cell):
+            size = np.exp(x)
+            at = {name: cell[name] * size for name in self.cells if name in _SIZES}
+            others = {name: cell[name] for name in self.cells if name not in (*_SIZES, "compute")}
+            compute = {"compute": cell["compute"] * value_of(size) * cell["unique_tokens"]} if "compute" in cell else {}
+            return {**others, **at, **compute, "flops_per_token": 6.0 * size}
+
+        names = {f"law.{name}": np.broadcast_to(value, shape) for name, value in law.items()}
+        context = {**{name: np.broadcast_to(cell, shape) for name, cell in self.cells.items()}, **names}
+        asked: Any = _Inputs(self.form)
+        slope = taught_slope(asked, path, lambda cell: {n: cell[f"law.{n}"] for n in law})
+        return taught_params(slope, context, _LOG_SIZES)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """A form where `taught_slope` expects a law: it asks for `form` and `inputs` only."""
+
+    form: Form
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.form.inputs
+
+
+def _rounded(table: np.ndarray) -> np.ndarray:
+    """To 12 digits, so that ratios which differ by rounding count as one situation."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 10.0 ** (np.floor(np.log10(np.abs(table))) - 12)
+        rounded = np.round(table / scale) * scale
+    return np.where((table == 0.0) | ~np.isfinite(table), table, rounded)
+
+
+def target_of(law: Any, repetition: Any = "none") -> Target:
+    """The Target of a law (a Law, a Form, a registered function, or the name or file of one) and a repetition.
+
+    An object with both, such as a planning model, may be given as `law`. Raises InputError for anything else.
+    """
+    if isinstance(law, Target):
+        return law
+    if getattr(law, "law", None) is not None and getattr(law, "repetition", None) is not None:
+        law, repetition = law.law, law.repetition
+    form, known, title, source = _law_part(law)
+    wrapped, at_hand = _repetition_part(repetition)
+    target = Target(form, wrapped, known, title, source)
+    return replace(target, known={**known, **{target.renamed[old]: value for old, value in at_hand.items()}})
+
+
+def _repetition_part(repetition: Any) -> tuple[Repetition, dict[str, float]]:
+    """(the repetition, its values at hand); coefficients that nobody published stand at a typical value meanwhile."""
+    if isinstance(repetition, str | Path):
+        return _repetition_from(repetition, config.read("repetition", repetition))
+    if repetition is None:
+        return _NO_REPETITION, {}
+    if not isinstance(repetition, Repetition):
+        raise InputError(f"fit: repetition={repetition!r}; it takes a name, a path or a moesim Repetition")
+    return repetition, {name: float(value) for name, value in repetition.coefficients.items() if _single(value)}
+
+
+def _repetition_from(name: str | Path, content: Mapping[str, Any]) -> tuple[Repetition, dict[str, float]]:
+    given = {c: value for c, value in (content.get("coefficients") or {}).items() if value is not None}
+    filled = {**_typical(REPETITIONS.get(str(content.get("form")))), **given}
+    made = repetition_from(name, {**content, "coefficients": filled})
+    return made, {c: float(made.coefficients[c]) for c in given}
+
+
+def _typical(form: Form | None) -> dict[str, float]:
+    """A typical value of each coefficient, for a file that leaves some open; nothing is known by it."""
+    return {name: float(np.mean(spec.typical)) for name, spec in form.coefficients.items()} if form else {}
+
+
+def target_from(
+    law: str, law_content: Mapping[str, Any], repetition: str, repetition_content: Mapping[str, Any]
+) -> Target:
+    """The Target of the contents of a law's and a repetition's file; coefficients left open (null) are only fitted."""
+    given = {c: v for c, v in (law_content.get("coefficients") or {}).items() if v is not None}
+    filled = {**_typical(FORMS.get(str(law_content.get("form")))), **given}
+    made = law_from(law, {**law_content, "coefficients": filled})
+    wrapped, at_hand = _repetition_from(repetition, repetition_content)
+    target = Target(made.form, wrapped, {c: float(made.coefficients[c]) for c in given}, made.name, made)
+    return replace(target, known={**target.known, **{target.renamed[old]: value for old, value in at_hand.items()}})
+
+
+def _law_part(law: Any) -> tuple[Form, dict[str, float], str, Law | None]:
+    """(form, values at hand, title, the Law itself) of whatever names a law."""
+    if isinstance(law, str | Path):
+        law = _named(law)
+    if isinstance(law, Law):
+        known = {name: float(value) for name, value in law.coefficients.items() if _single(value)}
+        return law.form, known, law.name, law
+    if isinstance(law, Callable) and FORMS.get(getattr(law, "__name__", "")) is not None:
+        law = FORMS[law.__name__]  # type: ignore[union-attr]
+    if isinstance(law, Form):
+        return law, {}, law.name, None
+    raise InputError(f"fit: law={law!r}; it takes a Law, the name or file of one, or a function registered with @law")
+
+
+def _named(name: str | Path) -> Any:
+    """A coefficient file if there is one, else the form of that name without coefficients."""
+    try:
+        return load_law(name)
+    except InputError:
+        if str(name) in FORMS:
+            return FORMS[str(name)]
+        raise
+
+
+def _single(value: Any) -> bool:
+    return np.ndim(value) == 0

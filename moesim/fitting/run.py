@@ -1,0 +1,67 @@
+"""The driver of `moesim fit`: a resolved config to a fit, its Dataset, coefficient files, figures and table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from moesim.config import read
+from moesim.fitting import figures, tables
+from moesim.fitting.fit import Fit, fit
+from moesim.fitting.judge import compare
+from moesim.fitting.model import Target, target_from
+from moesim.fitting.record import files
+from moesim.fitting.runs import RunsWarning, runs_from
+from moesim.output.result import Result
+
+
+def run(config: Mapping[str, Any]) -> Result:
+    """What `conf/fit.yaml` asks for: one fit, or with `compare` several in one table."""
+    if config.get("compare"):
+        return _compared(config)
+    runs, notes = _runs(config, {})
+    fitted = fit(_target(config, {}), runs, **config["fit"])
+    dataset = fitted.to_dataset()
+    drawn = figures.draw(fitted) if config["figures"] else {}
+    said = (*notes, *fitted.warnings)
+    table, texts = tables.table(dataset), files(fitted)
+    return Result(dataset, table=table, file="fit.nc", figures=drawn, texts=texts, warnings=said)
+
+
+def _compared(config: Mapping[str, Any]) -> Result:
+    """Each entry of `compare` changes the law, the repetition, `where` of the runs, or keys of `fit`."""
+    fits: dict[str, Fit] = {}
+    lines: list[str] = []
+    for name, given in config["compare"].items():
+        changes = dict(given or {})
+        runs, notes = _runs(config, changes)
+        target = _target(config, changes)
+        settings = {key: value for key, value in changes.items() if key not in _PARTS}
+        fits[name] = fit(target, runs, **{**config["fit"], **settings})
+        lines += [f"{name}: {line}" for line in (*notes, *fits[name].warnings)]
+    dataset = compare(fits)
+    drawn = figures.draw_comparison(fits) if config["figures"] else {}
+    texts = {f"{name}_{file}": text for name, one in fits.items() for file, text in files(one).items()}
+    table = tables.comparison(dataset)
+    return Result(dataset, table=table, file="comparison.nc", figures=drawn, texts=texts, warnings=tuple(lines))
+
+
+_PARTS = ("law", "repetition", "where")
+
+
+def _runs(config: Mapping[str, Any], changes: Mapping[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """The runs, and what is to be said about them."""
+    content = dict(config["runs"])
+    content["where"] = {**(content.get("where") or {}), **changes.get("where", {})}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RunsWarning)
+        runs = runs_from(config["choices"]["runs"], content)
+    return runs, tuple(str(one.message) for one in caught if issubclass(one.category, RunsWarning))
+
+
+def _target(config: Mapping[str, Any], changes: Mapping[str, Any]) -> Target:
+    """The config's law and repetition, or those named by the changes."""
+    names = {group: changes.get(group, config["choices"][group]) for group in ("law", "repetition")}
+    parts = {group: read(group, names[group]) if group in changes else config[group] for group in names}
+    return target_from(names["law"], parts["law"], names["repetition"], parts["repetition"])

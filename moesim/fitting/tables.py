@@ -1,0 +1,113 @@
+"""What `moesim fit` prints: coefficients with intervals, scores, and what the runs cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def table(dataset: xr.Dataset) -> str:
+    """The table of one fit, from its Dataset (`Fit.to_dataset`)."""
+    parts = [_head(dataset), _coefficients(dataset), _scores(dataset)]
+    if dataset.attrs.get("warnings"):
+        parts.append("\n".join(f"! {line}" for line in dataset.attrs["warnings"].splitlines()))
+    return "\n\n".join(parts)
+
+
+def _head(data: xr.Dataset) -> str:
+    wrapped = "" if data.attrs["repetition"] == "none" else f" with repetition {data.attrs['repetition']}"
+    used = int(data.runs_used.sel(part="in sample"))
+    return (
+        f"{data.attrs['law']}{wrapped} on runs {data.attrs['runs']} ({used} runs)\n"
+        f"objective {float(data.objective):.10g} ({data.attrs['objective_name']}), {data.status.item()};"
+        f" {float(data.start_share):.0%} of {data.sizes['start']} starts reached it"
+    )
+
+
+def _coefficients(data: xr.Dataset) -> str:
+    level = f"{float(data.level):.0%} interval"
+    rows = [("coefficient", "estimate", level, "verdict")]
+    for name in data.coefficient.values:
+        one = data.sel(coefficient=name)
+        low, high = one.interval.values
+        fixed, partner = one.role.item() == "fixed", one.trades_off_with.item()
+        verdict = one.role.item() if one.role.item() != "free" else one.identified.item()
+        verdict += f", trades off with {partner}" if partner and one.role.item() == "free" else ""
+        rows.append((str(name), number(one.estimate), "" if fixed else f"{number(low)} .. {number(high)}", verdict))
+    return aligned(rows)
+
+
+def _scores(data: xr.Dataset) -> str:
+    rows: list[Sequence[str]] = [("", "runs", "R2", "MAPE", "worst", "RMSE", "bias")]
+    for part in data.part.values:
+        one = data.sel(part=part)
+        if int(one.runs_used):
+            rows.append((str(part), str(int(one.runs_used)), *_score_cells(one)))
+    text = aligned(rows)
+    if "aic" in data:
+        text += f"\nAIC {float(data.aic):.2f}, BIC {float(data.bic):.2f}"
+    return text
+
+
+def _score_cells(one: xr.Dataset) -> tuple[str, ...]:
+    return (
+        number(one.r2),
+        f"{float(one.mape):.3%}",
+        f"{float(one.worst):.2%}",
+        f"{float(one.rmse):.4f}",
+        f"{float(one.bias):+.4f}",
+    )
+
+
+def comparison(dataset: xr.Dataset) -> str:
+    """The table of several fits side by side, from `compare`."""
+    head = ("fit", "status", "free", "objective", "R2", "MAPE", "held-out R2", "held-out MAPE", "AIC", "BIC")
+    rows: list[Sequence[str]] = [head]
+    for name in dataset.fit.values:
+        one = dataset.sel(fit=name)
+        inside, outside = one.sel(part="in sample"), one.sel(part="held out")
+        criteria = [f"{float(one[c]):.1f}" if c in one and np.isfinite(one[c]) else "-" for c in ("aic", "bic")]
+        cells = [str(one.status.item()), str(int(one.free_coefficients)), f"{float(one.objective):.7g}"]
+        rows.append((str(name), *cells, *_pair(inside), *_pair(outside), *criteria))
+    return f"{aligned(rows)}\n\n{_estimates(dataset)}"
+
+
+def _estimates(dataset: xr.Dataset) -> str:
+    """Coefficients in columns, a row for each fit; blank where a fit has no such coefficient."""
+    names = [str(name) for name in dataset.coefficient.values]
+    rows: list[Sequence[str]] = [("", *names)]
+    for fit in dataset.fit.values:
+        cells = [dataset.estimate.sel(fit=fit, coefficient=name).item() for name in names]
+        rows.append((str(fit), *("" if np.isnan(cell) else number(cell) for cell in cells)))
+    return aligned(rows)
+
+
+def _pair(one: xr.Dataset) -> tuple[str, str]:
+    known = np.isfinite(one.mape)
+    return (number(one.r2), f"{float(one.mape):.3%}") if known else ("-", "-")
+
+
+def number(value: Any) -> str:
+    """Five significant digits, plain where they fit."""
+    value = float(value)
+    if np.isfinite(value) and value != 0 and not 1e-3 <= abs(value) < 1e7:
+        return f"{value:.4e}"
+    return f"{value:.5g}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells in columns, the first column to the left, the others to the right, text columns to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    last = len(widths) - 1
+    words = any(row[last].replace(" ", "").isalpha() for row in rows[1:])
+    left = [i == 0 or (i == last and words) for i in range(len(widths))]
+    sides = list(zip(widths, left, strict=True))
+    lines = (
+        [c.ljust(w) if to_left else c.rjust(w) for c, (w, to_left) in zip(row, sides, strict=True)] for row in rows
+    )
+    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -1,0 +1,202 @@
+"""One fitting task put together: a target, the runs it is fitted to, the objective and the free coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.fitting.model import Prediction, Target
+from moesim.fitting.objective import Objective, smoothed_curvature
+from moesim.fitting.parameters import Parameters
+from moesim.fitting.solve import CONVERGED, STALLED, Problem, Rows, Solution, solve, values
+from moesim.laws.derivative import Jet
+from moesim.variables import POSITIVE, REAL, check
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+HOLDS = ("none", "law", "repetition")
+_CANDIDATES = 64  # random points weighed for each start that is followed
+
+
+@dataclass(frozen=True)
+class Task:
+    """Runs in a fixed order (`order` puts them back), one array entry each: inputs, loss, weight, group."""
+
+    target: Target
+    parameters: Parameters
+    objective: Objective
+    inputs: Mapping[str, np.ndarray]
+    loss: np.ndarray
+    weight: np.ndarray
+    group: np.ndarray
+    order: np.ndarray
+    prediction: Prediction
+    prior: Mapping[str, tuple[float, float]]
+    prior_scale: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        target: Target,
+        runs: xr.Dataset,
+        objective: Objective,
+        parameters: Parameters,
+        prior: Mapping[str, Any] | None = None,
+    ) -> Task:
+        """Raises InputError if the runs lack a variable, are fewer than the free coefficients, or a prior is bad."""
+        inputs, loss = inputs_of(target, runs), np.asarray(runs["loss"], dtype=float)
+        order = np.lexsort((loss, *inputs.values()))  # so that the order of the rows changes nothing, not even draws
+        inputs, loss = {name: values[order] for name, values in inputs.items()}, loss[order]
+        n, p = len(loss), len(parameters.free)
+        if n < p:
+            names = ", ".join(parameters.free)
+            raise InputError(f"fit: {n} runs for {p} free coefficients ({names}); give more runs, or fix or tie some")
+        weight = np.asarray(runs["weight"], dtype=float)[order] if "weight" in runs else np.ones(n)
+        group = np.unique(np.asarray(runs["group"])[order], return_inverse=True)[1] if "group" in runs else np.arange(n)
+        prediction = target.at(inputs).holding(parameters.fixed)
+        checked = _priors(parameters, prior or {})
+        return cls(target, parameters, objective, inputs, loss, weight, group, order, prediction, checked)
+
+    @property
+    def problem(self) -> Problem:
+        """What the solver minimises."""
+        box = self.parameters.lower, self.parameters.upper
+        return Problem(self.predict, self.objective, *box, self._penalty if self.prior and self.prior_scale else None)
+
+    @property
+    def rows(self) -> Rows:
+        """The data as they are."""
+        return Rows(self.objective.observed(self.loss), self.weight)
+
+    def predict(self, x: np.ndarray, derive: bool = False) -> Any:
+        """Loss of every run, (rows, runs), in the task's own order."""
+        return self.prediction(self.parameters.values(x, derive))
+
+    def losses(self, x: np.ndarray) -> np.ndarray:
+        """The same without derivatives, one value for every row and run."""
+        with np.errstate(all="ignore"):
+            return np.broadcast_to(self.predict(x), (len(x), len(self.loss)))
+
+    def residuals(self, x: np.ndarray) -> np.ndarray:
+        """Residuals on the objective's scale: (rows, runs)."""
+        with np.errstate(all="ignore"):
+            return self.objective.residual(self.losses(x), self.rows.observed)[0]
+
+    def effects(self, x: np.ndarray) -> np.ndarray:
+        """What each entry of x does to each residual, at one point x (p,): (runs, p)."""
+        with np.errstate(all="ignore"):
+            loss = self.predict(x[None], True)
+            _, slope = self.objective.residual(np.broadcast_to(_plain(loss), (1, len(self.loss))), self.rows.observed)
+        first = loss.first if isinstance(loss, Jet) else {}
+        effects = [np.broadcast_to(first.get(j, 0.0) * slope, (1, len(self.loss)))[0] for j in range(len(x))]
+        return np.stack(effects, axis=1) if effects else np.zeros((len(self.loss), 0))
+
+    def scale(self, x: np.ndarray) -> float:
+        """By how much the objective must be divided to act like minus the log of a likelihood.
+
+        For squared residuals it is their variance; in general mean(psi^2)/mean(psi'), with the degrees of freedom.
+        """
+        z = self.residuals(x[None])[0]
+        psi, curvature = self.objective.rho(z)[1], smoothed_curvature(self.objective, z)
+        n, mass = len(z), self.weight / self.weight.mean()
+        free = n / max(n - len(self.parameters.free), 1)
+        return float(np.sum(mass * psi**2) / max(np.sum(mass * curvature), 1e-300) * free)
+
+    def with_prior_scale(self, scale: float) -> Task:
+        """The task whose priors weigh as normal priors do against runs of that scatter."""
+        return replace(self, prior_scale=scale)
+
+    def _penalty(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        total, first, second = np.zeros(len(x)), np.zeros_like(x), np.zeros_like(x)
+        natural, slopes = self.parameters.natural(x), self.parameters.slopes(x)
+        for name, (mean, sd) in self.prior.items():
+            j = self.parameters.free.index(name)
+            off = (natural[name] - mean) / sd
+            total += 0.5 * self.prior_scale * off**2
+            first[:, j] = self.prior_scale * off * slopes[:, j] / sd
+            second[:, j] = self.prior_scale * (slopes[:, j] / sd) ** 2
+        return total, first, second
+
+
+def inputs_of(target: Target, runs: xr.Dataset) -> dict[str, np.ndarray]:
+    """The target's inputs from runs, floats of shape (run,); InputError if one is missing."""
+    for name in target.inputs:
+        if name not in runs:
+            raise InputError(
+                f"runs {runs.attrs.get('runs', 'given')}: no {name}, which {target.title} takes;"
+                f" map a column to it (columns) or work it out (derive)"
+            )
+    extra = {name for name in ("total_params", "active_params") if name in runs}
+    return {name: np.asarray(runs[name], dtype=float) for name in dict.fromkeys([*target.inputs, *sorted(extra)])}
+
+
+def _plain(loss: Any) -> Any:
+    return loss.value if isinstance(loss, Jet) else loss
+
+
+def _priors(parameters: Parameters, prior: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    out = {}
+    for name, entry in prior.items():
+        if name not in parameters.free:
+            raise InputError(f"prior: {name!r} is not a free coefficient; it takes {', '.join(parameters.free)}")
+        if not isinstance(entry, Mapping) or set(entry) != {"mean", "sd"}:
+            raise InputError(f"prior: {name}={entry!r}; it takes {{mean: NUMBER, sd: NUMBER}}")
+        out[name] = (check("prior", name, entry["mean"], REAL), check("prior", f"sd of {name}", entry["sd"], POSITIVE))
+    return out
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best of many starts: x (p,), objective, status and slope there, and where each start ended."""
+
+    x: np.ndarray
+    objective: float
+    status: int
+    slope: float
+    ends: Solution
+
+    @property
+    def share(self) -> float:
+        """The share of the starts that reached the best optimum."""
+        reached = self.ends.objective <= self.objective * (1 + 1e-6) + 1e-25
+        return float(reached.mean())
+
+
+def optimum(task: Task, starts: int, rng: np.random.Generator, given: np.ndarray | None = None) -> Optimum:
+    """The lowest objective from `starts` of the best random points in the typical ranges, and from `given` (k, p).
+
+    All are followed to the end as rows of one batch.
+    """
+    problem, rows, p = task.problem, task.rows, len(task.parameters.free)
+    points = [np.zeros((0, p)) if given is None else given]
+    if starts and p:
+        low, high = task.parameters.typical()
+        random = rng.uniform(low, high, (starts * _CANDIDATES, p))
+        points.append(random[np.argsort(values(problem, random, rows), kind="stable")[:starts]])
+    x = np.concatenate(points) if p else np.zeros((1, 0))
+    if not len(x):
+        raise InputError("fit: no start; give starts of 1 or more, or a start")
+    ends = solve(problem, x, rows, max_steps=400)
+    first, best = int(np.argmin(ends.objective)), ends
+    if ends.status[first] == STALLED:  # a slow valley: the best start may walk it to the end
+        first, best = 0, solve(problem, ends.x[[first]], rows, max_steps=2000, damping=1e-2)
+    status, slope = int(best.status[first]), float(best.slope[first])
+    return Optimum(best.x[first], float(best.objective[first]), status, slope, ends)
+
+
+def known_start(task: Task) -> np.ndarray | None:
+    """The values at hand for the free coefficients as a start, if there is one for each: (1, p)."""
+    known = {**task.target.known}
+    if not task.parameters.free or not all(name in known for name in task.parameters.free):
+        return None
+    return task.parameters.x_of(known)[None]
+
+
+def converged(status: np.ndarray) -> np.ndarray:
+    """Whether rows ended at a stationary point inside the box."""
+    return status == CONVERGED

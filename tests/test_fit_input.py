@@ -1,0 +1,274 @@
+"""Tables of runs and settings: what is accepted, and what bad input says."""
+
+import warnings
+
+import numpy as np
+import pytest
+from fitting_tools import synthetic
+
+from moesim.errors import InputError
+from moesim.fitting.fit import fit
+from moesim.fitting.runs import RunsWarning, load_runs
+from moesim.fitting.task import Task
+from moesim.forms import Coefficient, Form
+from moesim.laws.law import FORMS, law
+
+TABLE = {"total_params": [1e8, 1e9, 1e10, 2e10], "tokens": [1e10, 2e10, 3e10, 4e10], "loss": [3.0, 2.5, 2.2, 2.1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("chinchilla", 240), ("datablations", 182), ("clark2022", 58), ("gadre2024", 35)]
+)
+def test_shipped_runs(name, rows):
+    """Every shipped table loads without a warning and says where it is from."""
+    runs = load_runs(name)
+    assert runs.sizes == {"run": rows}
+    assert runs.loss.attrs["units"] == "nat/token"
+    assert runs.attrs["source"]
+    assert runs.attrs["licence"]
+
+
+def test_units_of_columns():
+    table = {**TABLE, "total_params": [100, 1000, 10000, 20000]}
+    runs = load_runs(table, {"total_params": {"column": "total_params", "unit": "million"}})
+    assert runs.total_params.values.tolist() == TABLE["total_params"]
+
+
+def test_csv_dataset_and_frame_are_alike(tmp_path):
+    import pandas
+
+    frame = pandas.DataFrame(TABLE)
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    frame.to_xarray().to_netcdf(tmp_path / "runs.nc")
+    for source in (frame, frame.to_xarray(), tmp_path / "runs.csv", tmp_path / "runs.nc", TABLE):
+        runs = load_runs(source)
+        assert all(runs[name].values.tolist() == values for name, values in TABLE.items())
+
+
+def test_yaml_beside_its_table(tmp_path):
+    (tmp_path / "mine.csv").write_text("N,D,L\n1,10,3.0\n2,20,2.5\n")
+    (tmp_path / "mine.yaml").write_text(
+        "file: mine.csv\ncolumns: {total_params: {column: N, unit: billion}, tokens: {column: D, unit: 1e9}, loss: L}\n"
+    )
+    runs = load_runs(tmp_path / "mine.yaml")
+    assert runs.total_params.values.tolist() == [1e9, 2e9]
+    assert runs.attrs["runs"] == "mine"
+
+
+def test_where():
+    table = {**TABLE, "kind": ["a", "b", "b", "c"]}
+    rows = {
+        "b": [2, 3],
+        ("a", "c"): [1, 4],
+    }
+    for wanted, kept in rows.items():
+        value = list(wanted) if isinstance(wanted, tuple) else wanted
+        assert load_runs(table, where={"kind": value})["row"].values.tolist() == kept
+    assert load_runs(table, where={"loss": {"min": 2.2, "max": 2.5}})["row"].values.tolist() == [2, 3]
+    assert load_runs(table, where={"kind": {"not": ["b", "c"]}})["row"].values.tolist() == [1]
+    assert load_runs(table, where={"kind": None}).sizes["run"] == 4
+
+
+def test_derived_columns_and_best_of_sweep():
+    table = {**TABLE, "active_params": TABLE["total_params"], "sweep": [1, 1, 2, 2]}
+    runs = load_runs(table, derive=["compute_from_tokens"], best_of=["sweep"])
+    assert runs["compute"].values == pytest.approx(6 * runs.active_params.values * runs.tokens.values)
+    assert runs["row"].values.tolist() == [2, 4]
+
+
+# table or name, keywords, what the message must hold
+BAD_TABLES = [
+    ({**TABLE, "loss": [3.0, -2.5, 0.0, 2.1]}, {}, ["loss is -2.5 in rows 2-3", "above 0"]),
+    ({**TABLE, "loss": [3.0, np.nan, 2.2, 2.1]}, {}, ["loss is nan in row 2"]),
+    ({**TABLE, "tokens": ["1e10", "many", "3e10", "?"]}, {}, ["tokens", "not a number in rows 2, 4", "'many'"]),
+    ({**TABLE, "tokens": [1e10, np.inf, 3e10, 4e10]}, {}, ["tokens is inf in row 2"]),
+    ({"total_params": [1e8], "tokens": [1e9]}, {}, ["no column for loss"]),
+    ({**TABLE, "loss": [1.0]}, {}, ["lengths [1, 4]"]),
+    (3, {}, ["int is no table"]),
+    ("no_such_runs", {}, ["no_such_runs", "chinchilla"]),
+    ("no_such.csv", {}, ["no_such.csv", "chinchilla_epoch245.csv"]),
+    ("chinchilla", {"columns": {"tokens": "toks"}}, ["'toks'", "tokens", "D_tokens"]),
+    ("chinchilla", {"columns": {"toks": "D_tokens"}}, ["'toks'", "total_params"]),
+    ("chinchilla", {"where": {"router": 1}}, ["'router'", "in_epoch_fit"]),
+    ("chinchilla", {"where": {"in_epoch_fit": 7}}, ["no row is left"]),
+    ("chinchilla", {"where": {"loss": {"above": 1}}}, ["'above'", "min, max, not"]),
+    ("chinchilla", {"columns": {"tokens": {"column": "D_tokens", "unit": "dozen"}}}, ["'dozen'", "million"]),
+    ("chinchilla", {"derive": ["magic"]}, ["'magic'", "tokens_from_compute"]),
+    ("chinchilla", {"derive": ["epochs_from_unique_tokens"]}, ["needs unique_tokens"]),
+    ("chinchilla", {"group": "seed"}, ["group", "'seed'"]),
+    ("chinchilla", {"weight": "in_epoch_fit", "where": {"in_epoch_fit": None}}, ["weight", "above 0"]),
+    ("chinchilla", {"best_of": ["sweep"]}, ["'sweep'"]),
+]
+
+
+@pytest.mark.parametrize(("source", "settings", "words"), BAD_TABLES)
+def test_bad_tables(source, settings, words):
+    with pytest.raises(InputError) as error:
+        load_runs(source, **settings)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_ragged_csv(tmp_path):
+    (tmp_path / "ragged.csv").write_text("loss,tokens\n1,2\n3\n")
+    with pytest.raises(InputError, match="row 2 has 1 cells"):
+        load_runs(tmp_path / "ragged.csv")
+
+
+def test_duplicates_warn_with_their_rows():
+    table = {name: [*values, values[1], values[1]] for name, values in TABLE.items()}
+    with pytest.warns(RunsWarning, match="rows 2, 5-6"):
+        load_runs(table)
+
+
+def test_mixed_tokenizers_warn_with_their_rows():
+    table = {**TABLE, "tokenizer": ["x", "x", "y", "x"]}
+    with pytest.warns(RunsWarning, match=r"x \(rows 1-2, 4\); y \(row 3\)"):
+        load_runs(table, dataset="tokenizer")
+    with pytest.warns(RunsWarning, match="3 data sets"):
+        load_runs("gadre2024", where={"train_dataset": None})
+
+
+# settings of fit, what the message must hold
+BAD_SETTINGS = [
+    ({"law": "hofmann"}, ["hofmann", "hoffmann2022"]),
+    ({"repetition": "muennighoff2023"}, ["no unique_tokens", "columns"]),
+    ({"law": "abnar2025"}, ["no sparsity"]),
+    ({"objective": "cauchy"}, ["'cauchy'", "huber_log"]),
+    ({"delta": 0.0}, ["delta", "above 0"]),
+    ({"fixed": {"gamma": 1}}, ["'gamma'", "E, A, alpha, B, beta"]),
+    ({"fixed": {"alpha": -1.0}}, ["alpha=-1", "above 0"]),
+    ({"tied": {"beta": "betta"}}, ["beta='betta'", "alpha"]),
+    ({"tied": {"beta": "alpha"}, "fixed": {"beta": 1.0}}, ["beta is fixed too"]),
+    ({"bounds": {"beta": [2, 1]}}, ["beta", "[2, 1]"]),
+    ({"bounds": {"beta": 3}}, ["[lowest, highest]"]),
+    ({"bounds": {"beta": [0, 1]}, "tied": {"beta": "alpha"}}, ["beta is fixed or tied"]),
+    ({"prior": {"alpha": 0.3}}, ["mean", "sd"]),
+    ({"prior": {"alpha": {"mean": 0.3, "sd": -1}}}, ["sd of alpha", "above 0"]),
+    ({"hold": "all"}, ["'all'", "law, repetition"]),
+    ({"starts": -1}, ["starts=-1"]),
+    ({"starts": 2.5}, ["starts=2.5"]),
+    ({"level": 95}, ["level=95", "0.95"]),
+    ({"draws": 10, "resample": "jackknife"}, ["'jackknife'", "pairs, residual"]),
+    ({"holdout": {"largest": 0.2}}, ["largest_compute, fraction, column"]),
+    ({"holdout": {"largest_compute": 20}}, ["20", "below 1"]),
+    ({"holdout": {"column": "split", "value": 1}}, ["'split'"]),
+    ({"holdout": {"column": "loss", "value": {"min": 0}}}, ["holds out 240 of 240"]),
+    ({"start": {"E": 1.7}, "starts": 0}, ["no value for 'A'"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), BAD_SETTINGS)
+def test_bad_settings(settings, words):
+    with pytest.raises(InputError) as error:
+        fit(settings.pop("law", "hoffmann2022"), load_runs("chinchilla"), **settings)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_fewer_runs_than_coefficients():
+    with pytest.raises(InputError, match=r"4 runs for 5 free coefficients \(E, A, alpha, B, beta\)"):
+        fit("hoffmann2022", load_runs(TABLE))
+    assert fit("hoffmann2022", load_runs(TABLE), tied={"beta": "alpha"}).status == "converged"
+
+
+def test_constant_column_is_flagged():
+    """With one number of tokens E, B and beta are one constant: each is flagged, A and alpha are not."""
+    runs = synthetic("besiroglu2024", n=80, noise=0.003)
+    runs = runs.assign(tokens=runs.tokens * 0 + 1e10)
+    target = fit("hoffmann2022", runs, starts=1).task.target
+    known = {**target.known, "E": 1.8, "A": 480.0, "alpha": 0.35, "B": 2000.0, "beta": 0.36}
+    loss = target.at({n: runs[n].values for n in target.inputs})(known)
+    found = fit("hoffmann2022", runs.assign(loss=("run", loss * runs.loss.values / runs.loss.values)), draws=50)
+    verdict = dict(zip(found.identification.names, found.identification.verdict, strict=True))
+    assert {verdict[c] for c in ("E", "B", "beta")} == {"not identified"}
+    assert any("beta is not identified" in line for line in found.warnings)
+
+
+def test_outlier_of_ten_nats():
+    """Huber's objective hardly moves, and the row is named."""
+    runs = load_runs("chinchilla")
+    spoiled = runs.copy(deep=True)
+    spoiled["loss"][100] += 10.0
+    clean, found = fit("hoffmann2022", runs), fit("hoffmann2022", spoiled)
+    assert found.estimate["alpha"] == pytest.approx(clean.estimate["alpha"], rel=0.02)
+    assert any("far off" in line and str(int(runs["row"][100])) in line for line in found.warnings)
+
+
+def test_coefficient_without_effect():
+    """R_N when no parameters count as excess: named, and nothing is said of its value."""
+    from dataclasses import replace
+
+    from moesim.laws import load_repetition
+
+    runs = load_runs("datablations")
+    wrapped = replace(load_repetition("muennighoff2023"), excess="none")
+    found = fit("muennighoff2023", runs, repetition=wrapped, hold="law")
+    assert dict(zip(found.identification.names, found.identification.verdict, strict=True))["R_N"] == "no effect"
+    assert any("R_N has no effect" in line for line in found.warnings)
+    low, high = found.interval(method="normal")["R_N"]
+    assert low < 1e-6
+    assert high > 1e9
+
+
+def test_user_function_with_a_ufunc_of_its_own():
+    """A formula whose derivative is not known says so, with what to do."""
+
+    def odd(tokens, *, E):
+        return tokens**-0.1 * np.arcsinh(E)
+
+    form = Form.of(odd, "test", {"E": Coefficient(typical=(1.0, 2.0))})
+    with pytest.raises(InputError, match="arcsinh"):
+        fit(form, load_runs("chinchilla"))
+
+
+@pytest.fixture
+def own_law():
+    """A law registered with @law, gone again after the test."""
+
+    @law("test", E=Coefficient(typical=(1.0, 2.0)), A=Coefficient(typical=(10.0, 1e3)))
+    def own(total_params, tokens, *, E, A):
+        return E + A * (total_params * tokens) ** -0.15
+
+    yield own
+    del FORMS["own"]
+
+
+def test_a_registered_function_is_a_law(own_law):
+    """A user's own function, declared with @law, is fitted as it stands."""
+    found = fit(own_law, load_runs("chinchilla"))
+    assert found.status == "converged"
+    assert found.law.form.function is own_law
+
+
+def test_prior_bounds_ties_and_holds():
+    runs = load_runs("chinchilla")
+    free = fit("hoffmann2022", runs)
+    narrow = fit("hoffmann2022", runs, prior={"alpha": {"mean": 0.30, "sd": 1e-4}})
+    assert narrow.estimate["alpha"] == pytest.approx(0.30, abs=1e-3)
+    wide = fit("hoffmann2022", runs, prior={"alpha": {"mean": 0.30, "sd": 10.0}})
+    assert wide.estimate["alpha"] == pytest.approx(free.estimate["alpha"], abs=1e-4)
+    bounded = fit("hoffmann2022", runs, bounds={"alpha": [None, 0.3]})
+    assert bounded.estimate["alpha"] == pytest.approx(0.3, rel=1e-12)
+    assert bounded.status == "at bound"
+    assert any("at bound: alpha" in line for line in bounded.warnings)
+    tied = fit("hoffmann2022", runs, tied={"beta": "alpha"})
+    assert tied.estimate["alpha"] == tied.estimate["beta"]
+    assert tied.objective > free.objective
+    fixed = fit("hoffmann2022", runs, fixed={"E": 1.69})
+    assert fixed.estimate["E"] == 1.69
+
+
+def test_task_keeps_runs_apart_from_the_hold_out():
+    runs = load_runs("chinchilla")
+    found = fit("hoffmann2022", runs, holdout={"fraction": 0.25}, seed=3)
+    assert isinstance(found.task, Task)
+    assert len(found.task.loss) == 180
+    assert found.outside.sum() == 60
+
+
+def test_no_warning_from_numbers():
+    """A fit far outside the typical ranges stays silent about its own overflows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit("hoffmann2022", synthetic("sardana2024", n=50, noise=0.3), starts=8, draws=20, profiles=True)

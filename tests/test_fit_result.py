@@ -1,0 +1,170 @@
+"""What a fit hands back: Dataset, coefficient files, laws with draws, comparisons, figures, and the verb."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from fitting_tools import synthetic
+
+from moesim.fitting import figures, tables
+from moesim.fitting.fit import fit, in_sample
+from moesim.fitting.judge import compare
+from moesim.fitting.record import files
+from moesim.fitting.runs import load_runs
+from moesim.laws import load_law, load_repetition
+from moesim.planning.model import Model
+from moesim.planning.optimum import optimum
+
+
+@pytest.fixture(scope="module")
+def chinchilla():
+    return fit("hoffmann2022", load_runs("chinchilla"), draws=300, profiles=True, holdout={"largest_compute": 0.2})
+
+
+@pytest.fixture(scope="module")
+def wrapped():
+    runs = synthetic("muennighoff2023", 120, noise=0.003, repetition="muennighoff2023")
+    return fit("muennighoff2023", runs, repetition="muennighoff2023", hold="law", draws=100, profiles=True)
+
+
+@pytest.mark.parametrize("which", ["chinchilla", "wrapped"])
+def test_dataset_survives_the_disk(which, request, tmp_path):
+    """fit.nc holds everything of the issue, with units, and reads back as it was."""
+    data = request.getfixturevalue(which).to_dataset()
+    data.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "fit.nc", engine="h5netcdf") as back:
+        xr.testing.assert_allclose(back, data)
+    dims = {
+        "estimate": ("coefficient",),
+        "draws": ("draw", "coefficient"),
+        "draw_status": ("draw",),
+        "interval": ("coefficient", "bound"),
+        "profile_objective": ("free_coefficient", "point"),
+        "predicted": ("run",),
+        "residual": ("run",),
+        "start_status": ("start",),
+        "objective": (),
+        "status": (),
+    }
+    assert {name: data[name].dims for name in dims} == dims
+    assert data.loss.attrs["units"] == "nat/token"
+
+
+def test_law_file_is_taken_by_law(chinchilla, wrapped, tmp_path):
+    """law.yaml and repetition.yaml load, and predict what the fit predicts."""
+    for found in (chinchilla, wrapped):
+        for name, text in files(found).items():
+            (tmp_path / name).write_text(text)
+        law = load_law(tmp_path / "law.yaml")
+        assert dict(law.coefficients) == {c: found.estimate[c] for c in law.coefficients}
+        assert law.data_range["tokens"][0] > 0
+    repetition = load_repetition(tmp_path / "repetition.yaml")
+    assert repetition.coefficients["R_D"] == wrapped.estimate["R_D"]
+
+
+def test_law_with_draws_plans_with_bands(chinchilla):
+    """fit.law carries a draw dim through the law and through planning; the interval of the optimum is honest."""
+    law = chinchilla.law
+    loss = law(total_params=xr.DataArray([1e8, 1e9], dims="n"), tokens=1e10)
+    assert set(loss.dims) == {"n", "draw"}
+    found = optimum(Model(law), compute=[1e21], sparsity=[0.0], unique_tokens=[np.inf], best=False)
+    low, high = found.optimal_active_params.quantile([0.025, 0.975], "draw").values.ravel()
+    best = optimum(Model(chinchilla.best_law), compute=[1e21], sparsity=[0.0], unique_tokens=[np.inf], best=False)
+    assert low < best.optimal_active_params.item() < high < 2 * low
+
+
+def test_intervals(chinchilla):
+    """Three methods give similar intervals around the estimate; wider at a higher level."""
+    for method in ("bootstrap", "profile", "normal"):
+        narrow, wide = chinchilla.interval(0.5, method), chinchilla.interval(0.95, method)
+        for name in ("E", "alpha", "beta"):
+            assert wide[name][0] < narrow[name][0] < chinchilla.estimate[name] < narrow[name][1] < wide[name][1]
+    by = [chinchilla.interval(0.95, method)["alpha"] for method in ("bootstrap", "profile", "normal")]
+    widths = [high - low for low, high in by]
+    assert max(widths) < 2 * min(widths)
+
+
+def test_prediction_intervals_include_the_scatter(chinchilla):
+    """The interval of a further run is wider than that of the law, and holds most of the runs."""
+    out = chinchilla.predict(chinchilla.runs, level=0.9)
+    law, run = (out[name].diff("bound").mean().item() for name in ("confidence", "prediction"))
+    assert run > 2 * law
+    low, high = out.prediction.values.T
+    assert 0.8 < np.mean((low <= chinchilla.runs.loss) & (chinchilla.runs.loss <= high)) <= 1.0
+
+
+def test_compare_several_laws():
+    """Laws side by side on the same runs and hold-out: AIC and BIC only where the objective is a likelihood's."""
+    runs = synthetic("besiroglu2024", 80, noise=0.005)
+    settings = {"objective": "squared_log", "holdout": {"largest_compute": 0.2}}
+    fits = {name: fit(name, runs, **settings) for name in ("hoffmann2022", "gadre2024_redpajama")}
+    data = compare({**fits, "huber": fit("hoffmann2022", runs, holdout={"largest_compute": 0.2})})
+    assert data.fit.values.tolist() == [*fits, "huber"]
+    assert np.isfinite(data.bic.values).tolist() == [True, True, False]
+    assert data.mape.sel(part="held out").notnull().all()
+    text = tables.comparison(data)
+    assert "held-out MAPE" in text
+    assert "gadre2024_redpajama" in text
+
+
+def test_information_criteria_are_those_of_a_normal_likelihood():
+    runs = synthetic("besiroglu2024", 80, noise=0.005)
+    found = fit("hoffmann2022", runs, objective="squared_log")
+    residual = found.task.residuals(found.optimum.x[None])[0]
+    likelihood = -40 * (np.log(2 * np.pi * np.mean(residual**2)) + 1)
+    assert in_sample(found)["aic"] == pytest.approx(12 - 2 * likelihood)
+    assert in_sample(found)["bic"] == pytest.approx(6 * np.log(80) - 2 * likelihood)
+
+
+@pytest.mark.parametrize("resample", ["pairs", "residual"])
+def test_bootstraps_agree_on_ordinary_runs(resample):
+    runs = synthetic("besiroglu2024", 200, noise=0.003)
+    found = fit("hoffmann2022", runs, objective="squared_log", draws=400, resample=resample)
+    scatter = found.draws.x.std(axis=0)
+    assert scatter == pytest.approx(found.local.error, rel=0.25)
+
+
+def test_figures_and_table(chinchilla, wrapped):
+    """Every figure is drawn; the table names estimate, interval and verdict."""
+    drawn = figures.draw(chinchilla)
+    assert set(drawn) == {"predictions", "isoflop", "profiles", "trade_offs"}
+    assert "isoflop" not in figures.draw(wrapped)
+    text = tables.table(chinchilla.to_dataset())
+    assert "weak, trades off with alpha" in text
+    assert "held out" in text
+
+
+def test_verb_writes_everything(command, tmp_path):
+    """moesim fit: result, coefficient file, figures; the coefficient file is a choice of law at once."""
+    code, out, _ = command("fit", "fit.draws=50", "fit.starts=4", "hydra.run.dir=one")
+    assert code == 0
+    assert "0.001018274018" in out
+    written = {path.name for path in (tmp_path / "one").iterdir()}
+    assert {"fit.nc", "law.yaml", "isoflop.png", "profiles.svg", "trade_offs.png", "predictions.png"} <= written
+    code, _, err = command(
+        "fit", "law=one/law.yaml", "fit.starts=0", "fit.draws=0", "figures=false", "hydra.run.dir=two"
+    )
+    assert code == 0, err
+
+
+def test_verb_takes_a_table_of_ones_own(command, tmp_path):
+    synthetic("besiroglu2024", 30, noise=0.01).to_dataframe().to_csv(tmp_path / "own.csv", index=False)
+    (tmp_path / "own.yaml").write_text("file: own.csv\n")
+    code, out, err = command("fit", "runs=own.yaml", "fit.draws=0", "figures=false")
+    assert code == 0, err
+    assert "on runs own (30 runs)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit.fixed.gamma=1"], "unknown coefficient 'gamma'"),
+        (["runs.where.router=1"], "'router'"),
+        (["fit.objective=l1"], "huber_log"),
+        (["law=abnar2025"], "no sparsity"),
+    ],
+)
+def test_verb_says_what_is_wrong(command, arguments, words):
+    code, _, err = command("fit", *arguments)
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
