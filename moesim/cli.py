@@ -104,13 +104,14 @@ def produce(verb: str, config: dict[str, Any], directory: Path, overrides: tuple
     for warning in result.warnings:
         logging.getLogger("moesim").warning(warning)
     text = as_yaml(config)
-    for name, content in {"config.yaml": text, **result.texts}.items():
-        (directory / name).write_text(content)
+    texts = [directory / name for name in result.texts]
+    for file, content in zip([*texts, directory / "config.yaml"], [*result.texts.values(), text], strict=True):
+        file.write_text(content)
     drawn = write_figures(result.figures, directory)
     attrs = {"verb": verb, "config": text, "overrides": json.dumps(overrides)}
     path = write_result(result.dataset.assign_attrs(attrs), directory / result.file, result.streams)
     print(result.table)
-    print("\n".join(f"wrote {os.path.relpath(file)}" for file in (path, *drawn)))
+    print("\n".join(f"wrote {os.path.relpath(file)}" for file in (path, *texts, *drawn)))
     return path
 
 
