@@ -168,3 +168,14 @@ def test_verb_says_what_is_wrong(command, arguments, words):
     assert code == 2
     assert words in err
     assert "Traceback" not in err
+
+
+def test_multirun_collects_to_one_table(command, tmp_path):
+    """moesim fit -m law=A,B, collected: the same table as compare."""
+    same = ["fit.draws=0", "fit.profiles=false", "figures=false", "fit.holdout={largest_compute: 0.2}"]
+    assert command("fit", "-m", "law=hoffmann2022,gadre2024_redpajama", *same, "hydra.sweep.dir=many")[0] == 0
+    assert command("collect", "many")[0] == 0
+    with xr.open_dataset(tmp_path / "many" / "collected.nc", engine="h5netcdf") as data:
+        text = tables.comparison(data, "law")
+    assert text.splitlines()[1].startswith("hoffmann2022")
+    assert "held-out MAPE" in text

@@ -109,7 +109,7 @@ def _budget_curve(fit: Fit, axes: Axes, size: str, budget: float, colour: Any) -
 def profiles(fit: Fit) -> Figure:
     """For each free coefficient, how far the objective rises when the coefficient is held and the others follow.
 
-    The rise is in units of the rise that ends the interval; a bar below shows the bootstrap's interval.
+    The rise is in units of that which ends the interval, 1; a bar below shows the bootstrap's interval.
     """
     found, parameters = fit.profiles, fit.task.parameters
     if found is None:
@@ -121,8 +121,9 @@ def profiles(fit: Fit) -> Figure:
         _profile(fit, flat[j], j, name, move)
     for axes in flat[len(parameters.free) :]:
         axes.set_visible(False)
-    label(figure, "coefficient", "rise of the objective / rise at the end of the interval")
-    figure.suptitle(f"{_title(fit)}: {fit.level:.0%} profiles (curve) and bootstrap (bar)", fontsize=9)
+    label(figure, "coefficient", "rise of the objective")
+    said = f"{fit.level:.0%} profile interval: below the dashed line; bar: bootstrap"
+    figure.suptitle(f"{_title(fit)}\n{said}", fontsize=9)
     return figure
 
 
@@ -134,15 +135,20 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
     height = (found.objective[j] - fit.objective) / rise
     known = np.isfinite(height)
     smooth = _between(found.points[j][known], np.sqrt(np.maximum(height[known], 0.0)), fit.optimum.x[j])
-    axes.plot(move.forward(smooth[0]), smooth[1] ** 2, color=_INSIDE)
+    with np.errstate(over="ignore"):
+        axes.plot(move.forward(smooth[0]), smooth[1] ** 2, color=_INSIDE)
     axes.plot(move.forward(found.points[j][known]), height[known], ".", ms=4, color=_INSIDE)
     axes.axhline(1.0, color="0.4", lw=0.8, ls="--")
     axes.axvline(fit.estimate[name], color="0.4", lw=0.8)
     if fit.draws is not None:
         axes.plot(fit.interval(method="bootstrap")[name], [-0.12, -0.12], color=_OUTSIDE, lw=3, solid_capstyle="butt")
-    axes.set(ylim=(-0.25, 2.2))
+    shown = move.forward(found.points[j][known][height[known] < 2.5])
+    axes.set(ylim=(-0.25, 2.2), xlim=(shown.min(), shown.max()))
     axes.set_title(name, fontsize=9)
-    axes.locator_params(axis="x", nbins=4)
+    if shown.min() > 0 and shown.max() > 20 * shown.min():
+        axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=4)
 
 
 def _end_rise(fit: Fit, j: int) -> float:
@@ -185,14 +191,16 @@ def draw_comparison(fits: Mapping[str, Fit]) -> dict[str, Figure]:
     columns = min(_COLUMNS, len(fits))
     figure, panels = grid_of_panels(-(-len(fits) // columns), columns, sharex=True, sharey=True)
     flat = [axes for row in panels for axes in row]
+    residuals = {name: 100.0 * (f.predict(f.runs)["loss"] / f.runs["loss"] - 1.0).values for name, f in fits.items()}
+    limit = 1.15 * np.quantile(np.abs(np.concatenate(list(residuals.values()))), 0.99)
     for axes, (name, fit) in zip(flat, fits.items(), strict=False):
-        observed = fit.runs["loss"].values
-        off = 100.0 * (fit.predict(fit.runs)["loss"].values / observed - 1.0)
+        observed, off = fit.runs["loss"].values, np.clip(residuals[name], -limit, limit)
+        beyond = int(np.sum(np.abs(residuals[name]) > limit))
         axes.axhline(0.0, color="0.5", lw=0.8)
         for chosen, colour in ((~fit.outside, _INSIDE), (fit.outside, _OUTSIDE)):
             axes.scatter(observed[chosen], off[chosen], s=8, color=colour, alpha=0.6, lw=0)
-        axes.set(xscale="log")
-        axes.set_title(name, fontsize=9)
+        axes.set(xscale="log", ylim=(-1.05 * limit, 1.05 * limit))
+        axes.set_title(f"{name} ({beyond} beyond)" if beyond else name, fontsize=9)
         _plain_log(axes.xaxis)
     for axes in flat[len(fits) :]:
         axes.set_visible(False)

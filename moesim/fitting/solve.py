@@ -24,7 +24,8 @@ _ELEMENTS = 2**16  # rows x runs evaluated together, so that the arrays of a for
 _LARGEST_STEP = 4.0
 _EXCURSION, _PATIENCE = 1.3, 8  # how far above its best objective a row may go, and for how many steps
 _ROUNDING = 1e-14  # of a residual
-STATIONARY = 1e-6  # cosine below which a point counts as stationary
+STATIONARY = 1e-5  # cosine below which a point counts as stationary
+_NEGLIGIBLE = 1e-7  # effect of a unit of x on a residual below which an entry has reached its limit, e.g. no decay
 _FAINT = 1e-12  # effect of a unit of x on a residual that counts as none
 _SHEAR = 1e-4  # share of the damping that turns the step towards the gradient, out of narrow valleys
 
@@ -175,18 +176,20 @@ class _State:
         self.steps[index] += 1
         self._tune(index, taken, gain, promised)
         self.renew(index, terms, tried, taken)
-        self._compare(index, taken)
+        self._compare(index, taken, small)
         self._finish(index, terms, taken, tolerance)
 
-    def _compare(self, index: np.ndarray, taken: np.ndarray) -> None:
+    def _compare(self, index: np.ndarray, taken: np.ndarray, small: np.ndarray) -> None:
         """Note new bests; send rows back that have gone without one for too long."""
-        better = taken & (self.now.objective[index] <= self.best.objective[index])
+        now, best = self.now.objective[index], self.best.objective[index]
+        better = taken & ((now < best) | (small & (now <= best * (1 + 1e-8) + (0.1 * _ROUNDING) ** 2)))
         self.best.copy(self.now, index[better])
         self.astray[index] = np.where(better, 0, self.astray[index] + taken)
-        lost = index[self.astray[index] > self.patience[index]]
+        settled = taken & small & ~better  # at the bottom of a higher valley
+        lost = index[(self.astray[index] > self.patience[index]) | settled]
         self.now.copy(self.best, lost)
         self.astray[lost], self.patience[lost] = 0, self.patience[lost] // 2
-        self.damping[lost], self.fraction[lost] = np.maximum(self.damping[lost], 0.1), 0.5
+        self.damping[lost], self.fraction[lost] = 10.0, 0.0  # a step of no length works its derivatives out again
 
     def _tune(self, index: np.ndarray, taken: np.ndarray, gain: np.ndarray, promised: np.ndarray) -> None:
         """Less damping after steps that kept their promise, more after steps that had to be shortened."""
@@ -223,8 +226,8 @@ class _State:
     def _finish(self, index: np.ndarray, terms: _Terms, taken: np.ndarray, tolerance: float) -> None:
         """Note the rows that are done, and how stationary the point is where the terms are at hand."""
         floor = (0.1 * _ROUNDING) ** 2 * self.rows.observed.shape[-1]
-        little = -self.now.slope[index] <= tolerance * self.now.objective[index] + floor
-        stuck = self.fraction[index] < 1e-12
+        little = np.abs(self.now.slope[index]) <= tolerance * self.now.objective[index] + floor
+        stuck = (self.fraction[index] < 1e-12) & (self.fraction[index] > 0.0)
         self.done[index] = (taken & little & (self.damping[index] <= 1e-2)) | stuck
         here = np.flatnonzero(self.done[index] & taken & (self.now.objective[index] == self.best.objective[index]))
         if len(here):
@@ -323,7 +326,7 @@ class _Terms:
         with np.errstate(all="ignore"):
             force = np.sqrt(np.vecdot(self.psi * self.weight, self.psi))
             noise = _ROUNDING * np.sqrt(np.sum(np.broadcast_to(self.weight, self.psi.shape), axis=-1))
-            alive = _FAINT * np.sqrt(np.sum(np.broadcast_to(self.weight, self.psi.shape), axis=-1))
+            alive = _NEGLIGIBLE * np.sqrt(np.sum(np.broadcast_to(self.weight, self.psi.shape), axis=-1))
             cosine = np.zeros_like(gradient)
             for j, size in enumerate(self._sizes().T):
                 excess = np.maximum(np.abs(gradient[:, j]) - size * noise, 0.0)
@@ -358,13 +361,19 @@ def _confined(
         far = ((step < low) | (step > high)) & ~frozen
         rows = np.flatnonzero(far.any(axis=1))
         if not len(rows):
-            return step
+            break
         ends = np.clip(step[rows], low[rows], high[rows])
         kept = np.where(far[rows] | (ends == low[rows]) | (ends == high[rows]), ends, 0.0)
         kept[frozen[rows]] = 0.0
         right = -gradient[rows] - np.einsum("rij,rj->ri", np.nan_to_num(matrix[rows]), kept)
         step[rows] = kept + _solved(matrix[rows], right, frozen[rows] | (kept != 0.0))
-    return np.clip(step, low, high)
+    step = np.clip(step, low, high)
+    climbs = np.flatnonzero(np.vecdot(step, gradient) > 0.0)  # possible where several limits are met: go straight down
+    if len(climbs):
+        p = matrix.shape[1]
+        diagonal = np.maximum(matrix[climbs][:, range(p), range(p)], _FAINT**2)
+        step[climbs] = np.clip(-gradient[climbs] / diagonal, low[climbs], high[climbs])
+    return step
 
 
 def _solved(matrix: np.ndarray, right: np.ndarray, frozen: np.ndarray) -> np.ndarray:

@@ -64,8 +64,9 @@ def _score_cells(one: xr.Dataset) -> tuple[str, ...]:
     )
 
 
-def comparison(dataset: xr.Dataset) -> str:
-    """The table of several fits side by side, from `compare`."""
+def comparison(dataset: xr.Dataset, dim: str = "fit") -> str:
+    """The table of several fits side by side along a dim: from `compare`, or the collected jobs of a multirun."""
+    dataset = dataset if dim == "fit" else dataset.rename({dim: "fit"})
     head = ("fit", "status", "free", "objective", "R2", "MAPE", "held-out R2", "held-out MAPE", "AIC", "BIC")
     rows: list[Sequence[str]] = [head]
     for name in dataset.fit.values:
