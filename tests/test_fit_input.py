@@ -4,10 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
-from fitting_tools import synthetic
+from fitting_tools import fit, synthetic
 
 from moesim.errors import InputError
-from moesim.fitting.fit import fit
 from moesim.fitting.runs import RunsWarning, load_runs
 from moesim.fitting.task import Task
 from moesim.forms import Coefficient, Form

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
-from fitting_tools import one_file_of_each_form, synthetic
+from fitting_tools import fit, one_file_of_each_form, synthetic
 
-from moesim.fitting.fit import fit
 from moesim.fitting.identify import student
 from moesim.fitting.model import target_of
 from moesim.fitting.objective import OBJECTIVES, objective_of

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import xarray as xr
-from fitting_tools import synthetic
+from fitting_tools import fit, synthetic
 
 from moesim.fitting import figures, tables
-from moesim.fitting.fit import fit, in_sample
+from moesim.fitting.fit import in_sample
 from moesim.fitting.judge import compare
 from moesim.fitting.record import files
 from moesim.fitting.runs import load_runs
@@ -179,3 +179,15 @@ def test_multirun_collects_to_one_table(command, tmp_path):
         text = tables.comparison(data, "law")
     assert text.splitlines()[1].startswith("hoffmann2022")
     assert "held-out MAPE" in text
+
+
+def test_by_default_a_fit_has_draws():
+    """The library's default: intervals from a bootstrap, and a law that carries its draws into planning."""
+    import moesim
+
+    found = moesim.fit("hoffmann2022", moesim.load_runs("chinchilla"))
+    assert found.law.coefficients["alpha"].dims == ("draw",)
+    # Besiroglu et al. 2024: 95 % bootstrap interval of alpha (.317, .372), within 10 % of its width.
+    assert found.interval(0.95)["alpha"] == pytest.approx((0.317, 0.372), abs=0.0055)
+    plan = moesim.optimum(moesim.Model(found.law), compute=1e22, best=False)
+    assert plan.optimal_active_params.dims == ("draw",)

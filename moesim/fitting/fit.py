@@ -197,7 +197,7 @@ def fit(
     bounds: Mapping[str, Sequence[float | None]] | None = None,
     start: Mapping[str, float] | None = None,
     starts: int = 24,
-    draws: int = 0,
+    draws: int = 1000,
     resample: str = "pairs",
     profiles: bool = False,
     level: float = 0.95,
@@ -218,7 +218,7 @@ def fit(
         bounds: coefficient -> [lowest, highest], null for none.
         start: values of all free coefficients where one more start is made; with starts=0 the only one.
         starts: how many of 64 times as many random points in the typical ranges are followed to their optimum.
-        draws: bootstrap refits; `resample` pairs (whole groups of runs) or residual.
+        draws: bootstrap refits, 0 for none; `resample` pairs (whole groups of runs) or residual.
         profiles: whether to work out profile intervals at `level`.
         holdout: runs kept out of the fit and predicted, see `held_out`.
         seed: of every random number.
