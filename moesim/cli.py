@@ -23,6 +23,8 @@ VERBS = {
     "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
     "flops": ("moesim.models.count", "what a network or a model holds and costs, per layer, forward and backward"),
 }
+# Verb -> module whose collected(dataset) is the table of a multirun.
+_COLLECTED = {"fit": "moesim.fitting.tables"}
 _USAGE = """moesim: how sparse, how large and how long to train a Mixture of Experts when unique data is finite
 
 usage: moesim VERB [KEY=VALUE ...]
@@ -194,6 +196,7 @@ def _multirun(verb: str, arguments: list[str]) -> None:
     """Run the jobs and collect what they left; `resume=DIR` runs only what DIR lacks. Exits with 1 if any failed."""
     from moesim.output.collect import collect
     from moesim.output.multirun import progress, resumed
+    from moesim.output.store import open_result
 
     resume = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     arguments = [argument for argument in arguments if not argument.startswith("resume=")]
@@ -204,6 +207,8 @@ def _multirun(verb: str, arguments: list[str]) -> None:
     with progress(directory):
         _call_hydra(verb, [*arguments, *where])
     report = collect([directory])
+    if verb in _COLLECTED:
+        print(import_module(_COLLECTED[verb]).collected(open_result(report.path)))
     print(report)
     if report.done < report.asked:
         raise SystemExit(1)

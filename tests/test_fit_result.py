@@ -191,3 +191,13 @@ def test_by_default_a_fit_has_draws():
     assert found.interval(0.95)["alpha"] == pytest.approx((0.317, 0.372), abs=0.0055)
     plan = moesim.optimum(moesim.Model(found.law), compute=1e22, best=False)
     assert plan.optimal_active_params.dims == ("draw",)
+
+
+def test_a_multirun_of_fits_ends_with_one_table(command):
+    arguments = ("fit", "-m", "law=hoffmann2022,kaplan2020,gadre2024_redpajama", "fit.draws=0", "figures=false")
+    code, out, _ = command(*arguments, "fit.holdout={largest_compute: 0.2}")
+    table = out[out.rindex("held-out R2") :]
+    assert code == 1  # kaplan2020 takes parameters without embeddings, which these runs do not give
+    assert "hoffmann2022" in table
+    assert "gadre2024_redpajama" in table
+    assert "failed: law=kaplan2020" in table

@@ -78,6 +78,15 @@ def comparison(dataset: xr.Dataset, dim: str = "fit") -> str:
     return f"{aligned(rows)}\n\n{_estimates(dataset)}"
 
 
+def collected(dataset: xr.Dataset) -> str:
+    """The comparison of a multirun's fits that are done, over all its choices."""
+    dims = list(dataset.job_status.dims)
+    jobs = dataset.stack(job=dims)
+    jobs = jobs.isel(job=(jobs.job_status == "done").values)
+    names = [", ".join(map(str, label)) for label in jobs.job.values]
+    return comparison(jobs.drop_vars(["job", *dims]).assign_coords(job=names), "job")
+
+
 def _estimates(dataset: xr.Dataset) -> str:
     """Coefficients in columns, a row for each fit; blank where a fit has no such coefficient."""
     names = [str(name) for name in dataset.coefficient.values]
