@@ -281,3 +281,17 @@ def test_larger_than_memory_gives_the_same_numbers(command, monkeypatch):
     for name in one.variables:
         xr.testing.assert_identical(one[name].variable, slabs[name].variable)
     assert Path("slabs/isoflop.png").is_file()
+
+
+def test_seeds_give_the_same_streams_in_one_process_and_in_two(command, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    jobs = ("-m", "seed=0,8", "seeds=2", "steps=20", "figures=false")
+    assert command("balance", *jobs, f"hydra.sweep.dir={tmp_path / 'one'}")[0] == 0
+    arguments = [sys.executable, "-m", "moesim", "balance", *jobs, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    subprocess.run([*arguments, f"hydra.sweep.dir={tmp_path / 'two'}"], check=True, capture_output=True)
+    one, two = (xr.load_dataset(tmp_path / name / "collected.nc") for name in ("one", "two"))
+    xr.testing.assert_identical(one, two)
+    assert list(one.job_seed.values) == [0, 8]  # the choice; `seed` is the axis inside a result
+    results = [moesim.open_result(tmp_path / "one" / str(i)) for i in range(2)]
+    assert not np.array_equal(results[0].loads.values, results[1].loads.values)
+    np.testing.assert_array_equal(one.loads.sel(job_seed=8, seed=[8, 9]).values, results[1].loads.values)

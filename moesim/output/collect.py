@@ -73,7 +73,7 @@ def collect(directories: Sequence[str | Path], out: str | Path | None = None, me
     """Combine all whole results below the directories into `collected.nc` (in the first one, or at `out`).
 
     Dims are the keys that differ between jobs (those that vary only together share one), then the results' own.
-    Text choices become text coordinates, numbers numbers. `job_status` (done, failed, missing) and `job_error` have
+    Text choices become text coordinates, numbers numbers; a choice called like an axis inside the results is `job_NAME`. `job_status` (done, failed, missing) and `job_error` have
     the job dims; what a job does not have is NaN, or `missing` for text. Raises InputError if no result is whole, if
     results of several verbs are mixed, or if two results with the same choices differ in their config.
     """
@@ -133,7 +133,8 @@ def _labels(jobs: Sequence[Job], own: set[str]) -> dict[str, list[Any]]:
     values = {key: [_value(job, choice, key) for job, choice in zip(jobs, picked, strict=True)] for key in keys}
     varying = {key: column for key, column in values.items() if len(set(column)) > 1}
     short = [key.rpartition(".")[2] for key in varying]
-    names = {key: s if short.count(s) == 1 and s not in own else key for key, s in zip(varying, short, strict=True)}
+    clear = [f"job_{s}" if s in own else s for s in short]  # a choice is not the axis of the same name in a result
+    names = {key: s if clear.count(s) == 1 else key for key, s in zip(varying, clear, strict=True)}
     named = {names[key]: _one_kind(column) for key, column in varying.items()}
     return named or {"job": list(range(len(jobs)))}
 
