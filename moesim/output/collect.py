@@ -73,7 +73,8 @@ def collect(directories: Sequence[str | Path], out: str | Path | None = None, me
     """Combine all whole results below the directories into `collected.nc` (in the first one, or at `out`).
 
     Dims are the keys that differ between jobs (those that vary only together share one), then the results' own.
-    Text choices become text coordinates, numbers numbers; a choice called like an axis inside the results is `job_NAME`. `job_status` (done, failed, missing) and `job_error` have
+    Text choices become text coordinates, numbers numbers; a choice called like an axis inside the results is
+    `job_NAME`. `job_status` (done, failed, missing) and `job_error` have
     the job dims; what a job does not have is NaN, or `missing` for text. Raises InputError if no result is whole, if
     results of several verbs are mixed, or if two results with the same choices differ in their config.
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STATUS = np.array(["inside", "at lower bound", "at upper bound", "failed", "infeasible"])
 INSIDE, LOWER, UPPER, FAILED, INFEASIBLE = range(5)
-SPARSITY_BOUNDS = (0.0, 0.98)
+SPARSITY_BOUNDS = (0.0, 0.99)
 _CELLS_AT_ONCE = 2**16
 _CELLS_AT_ONCE_BEST = 2**15
 _SPARSITIES = 33
