@@ -261,8 +261,8 @@ def _window(owner: str, size: Any, kernel: Any, stride: Any, padding: Any, dilat
 
 
 @dataclass(frozen=True)
-class ReLU(Layer):
-    """An activation function: one FLOP per unit forward and one backward, as in Hobbhahn & Sevilla's table."""
+class PerUnit(Layer):
+    """One FLOP per unit forward and one backward, as in Hobbhahn & Sevilla's table."""
 
     features: int
 
@@ -273,6 +273,10 @@ class ReLU(Layer):
     @property
     def operations(self) -> tuple[Operation, ...]:
         return (Pointwise(self.features, self.features),)
+
+
+class ReLU(PerUnit):
+    """An activation function."""
 
 
 @dataclass(frozen=True)
@@ -360,19 +364,8 @@ class Norm(Layer):
         return (Pointwise(forward * values, 2 * forward * values, (2 + self.bias) * values),)
 
 
-@dataclass(frozen=True)
-class Loss(Layer):
-    """The loss: one FLOP per output forward and one backward, as in Hobbhahn & Sevilla's table."""
-
-    features: int
-
-    @classmethod
-    def given(cls, shape: Shape) -> dict[str, Any]:
-        return {"features": prod(shape)}
-
-    @property
-    def operations(self) -> tuple[Operation, ...]:
-        return (Pointwise(self.features, self.features),)
+class Loss(PerUnit):
+    """The loss of a network's outputs."""
 
 
 @dataclass(frozen=True)
