@@ -140,10 +140,13 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
     axes.plot(move.forward(found.points[j][known]), height[known], ".", ms=4, color=_INSIDE)
     axes.axhline(1.0, color="0.4", lw=0.8, ls="--")
     axes.axvline(fit.estimate[name], color="0.4", lw=0.8)
-    if fit.draws is not None:
-        axes.plot(fit.interval(method="bootstrap")[name], [-0.12, -0.12], color=_OUTSIDE, lw=3, solid_capstyle="butt")
     shown = move.forward(found.points[j][known][height[known] < 2.5])
-    axes.set(ylim=(-0.25, 2.2), xlim=(shown.min(), shown.max()))
+    if fit.draws is not None:
+        bar = fit.interval(method="bootstrap")[name]
+        axes.plot(bar, [-0.12, -0.12], color=_OUTSIDE, lw=3, solid_capstyle="butt")
+        room = np.ptp(shown)  # for a bar that reaches further, but not to where an unidentified one ends
+        shown = np.append(shown, np.clip(bar, shown.min() - room, shown.max() + room))
+    axes.set(ylim=(-0.25, 2.2), xlim=(shown.min(), shown.max() + 0.04 * np.ptp(shown)))
     axes.set_title(name, fontsize=9)
     if shown.min() > 0 and shown.max() > 20 * shown.min():
         axes.set_xscale("log")
