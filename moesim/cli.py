@@ -240,12 +240,13 @@ def _stored(argument: str) -> str:
     """`GROUP=path/to/NAME.yaml` as a choice that Hydra knows: the file's content is stored under its path."""
     from hydra.core.config_store import ConfigStore
 
-    from moesim.config import read
+    from moesim.config import choices, read
 
     group, equals, values = argument.partition("=")
     for value in values.split(",") if equals and (conf_dir() / group).is_dir() else ():
         if value.endswith((".yaml", ".yml", ".json")):
             name = str(Path(value).with_suffix("")).replace("/", "_").strip("._")
+            name = f"own_{name}" if name in choices(group) else name  # beside the shipped file of that name
             ConfigStore.instance().store(group=group, name=name, node=read(group, value))
             argument = argument.replace(value, name)
     return argument

@@ -11,7 +11,7 @@ import pytest
 
 import moesim
 from moesim.cli import VERBS
-from moesim.config import choices
+from moesim.config import choices, conf_dir
 
 QUICK = ("figures=false", "space.compute=[1e20]", "space.sparsity=[0,0.9]")
 
@@ -101,6 +101,14 @@ def test_own_law_file(command, tmp_path):
     mine.write_text("form: hoffmann2022\ncoefficients: {E: 1.7, A: 400, alpha: 0.34, B: 410, beta: 0.28}\n")
     assert command("sweep", f"law={mine}", *QUICK)[0] == 0
     assert "mine" in moesim.open_result(only("result.nc")).attrs["law"]
+
+
+def test_own_file_named_like_a_shipped_one(command, tmp_path):
+    text = (conf_dir() / "law" / "abnar2025.yaml").read_text().replace("e: 0.94", "e: 1.94")
+    (tmp_path / "abnar2025.yaml").write_text(text)
+    code, _, err = command("sweep", "law=abnar2025.yaml", *QUICK)
+    assert code == 0, err
+    assert moesim.open_result(only("result.nc")).optimal_loss.min() > 3
 
 
 BAD = {
