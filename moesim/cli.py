@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-from collections.abc import Iterator
-from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from moesim import __version__
-from moesim.config import conf_dir
 from moesim.errors import InputError
+from moesim.hydra_door import LOOKING, call_hydra, directory_in, directory_of, fail, prepared, refuse_code
 
 # Verb -> (module whose run(config) does the work, what it does).
 VERBS = {
     "sweep": ("moesim.planning.run", "isoFLOP curves, compute-optimal runs and the best sparsity under finite data"),
     "fit": ("moesim.fitting.run", "a law fitted to training runs, with intervals and what the runs cannot tell"),
     "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
-    "flops": ("moesim.models.count", "what a network or a model holds and costs, per layer, forward and backward"),
+    "flops": ("moesim.counting.run", "what a network or a model holds and costs, per layer, forward and backward"),
 }
 # Verb -> module whose collected(dataset) is the table of a multirun.
 _COLLECTED = {"fit": "moesim.fitting.tables"}
@@ -46,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     tools = {"laws": _laws, "collect": _collect, "rerun": _rerun}
     commands = tools | {"-sc": _complete, "--version": _version, "-h": _usage, "--help": _usage}
     if verb not in VERBS and verb not in commands:
-        _fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, *tools])}; moesim --help explains them")
+        fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, *tools])}; moesim --help explains them")
     if verb in tools and {"-h", "--help"} & set(rest):
         verb = "--help"
     try:
@@ -55,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout = None
         raise SystemExit(0) from None
     except (InputError, OSError) as error:
-        _fail(f"moesim {verb}", str(error))
+        fail(f"moesim {verb}", str(error))
 
 
 def run_job(config: Any) -> None:
@@ -73,7 +70,7 @@ def run_job(config: Any) -> None:
     try:
         produce(*job)
     except (InputError, OSError) as error:
-        _fail(f"moesim {hydra.job.name}", str(error))
+        fail(f"moesim {hydra.job.name}", str(error))
 
 
 def _job_of_many(verb: str, config: dict[str, Any], directory: Path, overrides: tuple[str, ...], whole: Path) -> None:
@@ -121,75 +118,17 @@ def _driver(verb: str) -> Any:
     return import_module(VERBS[verb][0]).run
 
 
-_LOOKING = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version"}
-
-
 def _hydra(verb: str, arguments: list[str]) -> None:
     """Hand the arguments to Hydra, in a directory of their own; its own complaints become one line as well."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
-    _refuse_code(arguments)
-    prepared = list(_prepared(arguments))
-    if _LOOKING & {argument.partition("=")[0] for argument in arguments}:
-        _call_hydra(verb, prepared)
+    refuse_code(arguments)
+    words = list(prepared(arguments))
+    if LOOKING & {argument.partition("=")[0] for argument in arguments}:
+        call_hydra(verb, words, run_job)
     elif {"-m", "--multirun"} & set(arguments):
-        _multirun(verb, prepared)
+        _multirun(verb, words)
     else:
-        _call_hydra(verb, [*prepared, *_directory(verb, prepared, "run")])
-
-
-def _refuse_code(arguments: list[str]) -> None:
-    """Hydra builds objects from `_target_` in its own sections of a config: none may come from the user."""
-    for argument in arguments:
-        key = argument.lstrip("+~").partition("=")[0]
-        if "_target_" in argument or key.startswith(("hydra.callbacks", "hydra.searchpath", "--e")):
-            raise InputError(
-                f"{argument}: a config cannot name code to run (_target_, callbacks, pickles); leave it out"
-            )
-    for place, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if place.startswith(("--config", "-cd", "-cp")):
-            folder = Path(place.partition("=")[2] or following)
-            for path in sorted(folder.rglob("*.y*ml")):
-                if "_target_" in path.read_text() or "searchpath" in path.read_text():
-                    raise InputError(f"{path}: a config cannot name code to run (_target_, searchpath); leave it out")
-
-
-def _call_hydra(verb: str, arguments: list[str]) -> None:
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
-    sys.argv = ["moesim", *arguments]
-    HydraConfig.instance().cfg = None
-    try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(run_job)()
-    except OverrideParseException as error:
-        _fail(f"moesim {verb}", f"{error.override}: {' '.join(str(error).split())}")
-    except Exception as error:
-        composed = HydraConfig.initialized()  # before that, whatever goes wrong is about what was typed
-        if composed and not isinstance(error, HydraException | OmegaConfBaseException):
-            raise
-        _fail(f"moesim {verb}", " ".join(str(error).partition("Config search path")[0].split()) or repr(error))
-
-
-def _directory(verb: str, arguments: list[str], mode: str) -> list[str]:
-    """The override that names a new directory for a run or a sweep, made here so that no two share one."""
-    key = f"hydra.{mode}.dir="
-    if any(argument.startswith(key) for argument in arguments):
-        return []
-    return [f"{key}'{new_directory(Path('outputs') / verb)}'"]
-
-
-def new_directory(parent: Path) -> Path:
-    """A new directory PARENT/<date>/<time with microseconds>; never one that another process has made."""
-    while True:
-        path = parent / datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
+        call_hydra(verb, [*words, *directory_of(verb, words, "run")], run_job)
 
 
 def _multirun(verb: str, arguments: list[str]) -> None:
@@ -200,56 +139,18 @@ def _multirun(verb: str, arguments: list[str]) -> None:
 
     resume = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     arguments = [argument for argument in arguments if not argument.startswith("resume=")]
-    where = resumed(verb, Path(resume[0]), arguments) if resume else _directory(verb, arguments, "sweep")
-    directory = _value([*arguments, *where], "hydra.sweep.dir")
+    where = resumed(verb, Path(resume[0]), arguments) if resume else directory_of(verb, arguments, "sweep")
+    directory = directory_in([*arguments, *where], "hydra.sweep.dir")
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # jobs side by side must not fight over the cores
     with progress(directory):
-        _call_hydra(verb, [*arguments, *where])
+        call_hydra(verb, [*arguments, *where], run_job)
     report = collect([directory])
     if verb in _COLLECTED:
         print(import_module(_COLLECTED[verb]).collected(open_result(report.path)))
     print(report)
     if report.done < report.asked:
         raise SystemExit(1)
-
-
-def _value(arguments: list[str], key: str) -> Path:
-    return Path(next(a.partition("=")[2].strip("'") for a in reversed(arguments) if a.startswith(f"{key}=")))
-
-
-_RANGE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=\{\s*(linspace|geomspace)\b.*", re.DOTALL)
-
-
-# Mappings whose keys the user names: Hydra would take only those that stand there.
-_OPEN = re.compile(r"(fit\.(fixed|tied|prior|bounds)|runs\.(where|columns)|compare)(\.[^=]*)?=")
-
-
-def _prepared(arguments: list[str]) -> Iterator[str]:
-    """What Hydra cannot take as it is: own files as choices, ranges for lists, new keys of mappings, -m last."""
-    for argument in sorted(arguments, key=lambda a: a not in ("-m", "--multirun")):  # which Hydra wants first
-        if match := _RANGE.fullmatch(argument):
-            yield from (f"{match['key']}=null", f"++{argument}")  # Hydra would merge it into what stands there
-        elif _OPEN.match(argument):
-            yield f"++{argument}"
-        else:
-            yield _stored(argument) if re.search(r"\.(ya?ml|json)\b", argument) else argument
-
-
-def _stored(argument: str) -> str:
-    """`GROUP=path/to/NAME.yaml` as a choice that Hydra knows: the file's content is stored under its path."""
-    from hydra.core.config_store import ConfigStore
-
-    from moesim.config import choices, read
-
-    group, equals, values = argument.partition("=")
-    for value in values.split(",") if equals and (conf_dir() / group).is_dir() else ():
-        if value.endswith((".yaml", ".yml", ".json")):
-            name = str(Path(value).with_suffix("")).replace("/", "_").strip("._")
-            name = f"own_{name}" if name in choices(group) else name  # beside the shipped file of that name
-            ConfigStore.instance().store(group=group, name=name, node=read(group, value))
-            argument = argument.replace(value, name)
-    return argument
 
 
 def _laws(names: list[str]) -> None:
@@ -312,8 +213,3 @@ def _version(_: list[str]) -> None:
 
 def _usage(_: list[str]) -> None:
     print(_USAGE.format(verbs="\n".join(f"  {verb:<8} {text}" for verb, (_, text) in VERBS.items())), end="")
-
-
-def _fail(who: str, message: str) -> None:
-    print(f"{who}: {message}", file=sys.stderr)
-    raise SystemExit(2)

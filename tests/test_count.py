@@ -8,8 +8,8 @@ import pytest
 
 import moesim
 from moesim.config import choices
-from moesim.models import figures, tables
-from moesim.models.count import PASSES, Subject, count
+from moesim.counting import figures, tables
+from moesim.counting.run import PASSES, Subject, count
 from moesim.models.network import Network
 from moesim.models.transformer import Transformer
 

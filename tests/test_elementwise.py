@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.elementwise import blocks, crossing, lowest, minimum, part, parts, root, select, shape_of, vertex
+from moesim.numerics.elementwise import blocks, crossing, lowest, minimum, part, parts, root, select, shape_of, vertex
 
 GRID = np.linspace(-3, 3, 61)
 CELLS = {"centre": np.array([-1.234, 0.5, 2.0])[:, None], "width": np.array([0.5, 2.0]), "shift": 7.0}

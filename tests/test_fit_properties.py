@@ -13,7 +13,7 @@ from moesim.fitting.objective import OBJECTIVES, objective_of
 from moesim.fitting.runs import load_runs
 from moesim.fitting.solve import AT_BOUND, CONVERGED, Rows, solve
 from moesim.fitting.uncertainty import bootstrap, profile, spread
-from moesim.laws.derivative import Jet
+from moesim.numerics.derivative import Jet
 
 LAWS = one_file_of_each_form()
 

@@ -13,8 +13,8 @@ import moesim
 from moesim import config
 from moesim.errors import InputError
 from moesim.laws import FORMS, Law, law_from, load_law
-from moesim.laws.derivative import Dual
 from moesim.laws.moe import clark2022_effective_params, saturated
+from moesim.numerics.derivative import Dual
 from moesim.variables import POSITIVE, REAL, VARIABLES
 
 LAWS = {name: load_law(name) for name in config.choices("law")}

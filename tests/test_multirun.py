@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import moesim
-from moesim.cli import new_directory
+from moesim.hydra_door import new_directory
 from moesim.output import collect as collecting
 from moesim.output.collect import collect
 from moesim.output.multirun import chosen

@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 
 from moesim import InputError, Model, load_law
-from moesim.planning.space import Space, axis
+from moesim.numerics.axes import axis
+from moesim.planning.space import Space
 
 MODEL = Model("abnar2025", "muennighoff2023", "moe_transformer")
 

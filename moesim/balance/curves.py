@@ -14,7 +14,7 @@ import numpy as np
 
 from moesim.balance.registry import Registry
 from moesim.errors import InputError
-from moesim.laws.derivative import Dual, value_of
+from moesim.numerics.derivative import Dual, value_of
 from moesim.variables import VARIABLES
 
 curves = Registry("curve")

@@ -13,8 +13,8 @@ from moesim import config
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
 from moesim.laws import FORMS, REPETITIONS, Law, Repetition, law_from, load_law, repetition_from
-from moesim.laws.derivative import Jet, value_of
 from moesim.laws.repetition import taught_params, taught_slope
+from moesim.numerics.derivative import Jet, value_of
 
 _NO_REPETITION = Repetition("none", REPETITIONS["none"], {}, excess="none")
 _SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")

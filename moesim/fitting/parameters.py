@@ -11,7 +11,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.forms import Coefficient
-from moesim.laws.derivative import Jet
+from moesim.numerics.derivative import Jet
 from moesim.variables import Domain, check
 
 # How far beyond its typical range a coefficient may drift before it counts as having no limit, in units of x: a

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from moesim.fitting.objective import Objective
-from moesim.laws.derivative import Jet
+from moesim.numerics.derivative import Jet
 
 STATUSES = ("converged", "at bound", "stalled", "not finite")
 CONVERGED, AT_BOUND, STALLED, NOT_FINITE = range(4)

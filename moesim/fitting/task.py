@@ -13,7 +13,7 @@ from moesim.fitting.model import Prediction, Target
 from moesim.fitting.objective import Objective, smoothed_curvature
 from moesim.fitting.parameters import Parameters
 from moesim.fitting.solve import CONVERGED, STALLED, Problem, Rows, Solution, solve, values
-from moesim.laws.derivative import Jet
+from moesim.numerics.derivative import Jet
 from moesim.variables import POSITIVE, REAL, check
 
 if TYPE_CHECKING:

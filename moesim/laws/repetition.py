@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moesim.elementwise import crossing
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
-from moesim.laws.derivative import Dual
 from moesim.laws.law import Law
+from moesim.numerics.derivative import Dual
+from moesim.numerics.elementwise import crossing
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 
 REPETITIONS: dict[str, Form] = {}

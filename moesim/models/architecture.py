@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from moesim.config import read
-from moesim.elementwise import crossing
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
+from moesim.numerics.elementwise import crossing
 from moesim.variables import NON_NEGATIVE
 
 ARCHITECTURES: dict[str, Form] = {}

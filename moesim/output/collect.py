@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim import __version__
-from moesim.elementwise import slabs
 from moesim.errors import InputError
+from moesim.numerics.elementwise import slabs
 from moesim.output.multirun import COLLECTED, Job, chosen, difference, survey
 from moesim.output.store import ENGINE, layout, whole, write_result
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim import __version__
-from moesim.elementwise import slabs
 from moesim.errors import InputError
+from moesim.numerics.elementwise import slabs
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from moesim.elementwise import root
 from moesim.errors import InputError
-from moesim.laws.derivative import Dual
 from moesim.laws.law import Law
 from moesim.laws.load import load_law, load_repetition
 from moesim.laws.repetition import Repetition, taught_params, taught_slope
 from moesim.models.architecture import Architecture, load_architecture
+from moesim.numerics.derivative import Dual
+from moesim.numerics.elementwise import root
 
 _PARTS = {
     "law": (Law, load_law),

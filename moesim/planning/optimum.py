@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.elementwise import blocks, lowest, minimum, parts, root, select, shape_of, vertex
 from moesim.errors import InputError
+from moesim.numerics.elementwise import blocks, lowest, minimum, parts, root, select, shape_of, vertex
 from moesim.planning.model import Model
 from moesim.planning.space import SIZES, Space
 from moesim.variables import VARIABLES, check, stamp

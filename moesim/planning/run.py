@@ -12,12 +12,13 @@ from moesim.config import choices
 from moesim.errors import InputError
 from moesim.laws.load import law_from, load_law, load_repetition, repetition_from
 from moesim.models.architecture import architecture_from, load_architecture
+from moesim.numerics.axes import axis
 from moesim.output.plots import spread
 from moesim.output.result import Result, Stream
 from moesim.planning import figures, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
-from moesim.planning.space import SIZES, Space, axis
+from moesim.planning.space import SIZES, Space
 from moesim.planning.sweep import loss_in_slabs, sweep
 
 if TYPE_CHECKING:

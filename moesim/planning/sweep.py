@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from moesim.elementwise import CELLS_IN_GRID, blocks, part, parts, shape_of
 from moesim.errors import InputError
+from moesim.numerics.elementwise import CELLS_IN_GRID, blocks, part, parts, shape_of
 from moesim.output.result import Stream
 from moesim.planning.model import Model
 from moesim.planning.optimum import SPARSITY_BOUNDS, optimum

@@ -17,9 +17,9 @@ from moesim.models.network import Network
 from moesim.models.optimizers import Optimizer
 from moesim.models.optimizers import optimizer as optimizer_of
 from moesim.models.transformer import ACTIVE_CONVENTIONS, TOTAL_CONVENTIONS, Transformer
+from moesim.numerics.axes import axis
 from moesim.output.result import Result
 from moesim.output.text import count as letters
-from moesim.planning.space import axis
 from moesim.variables import POSITIVE, check, stamp
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Subject:
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/flops.yaml` asks for: counts of a network or a model, or of several side by side."""
-    from moesim.models import figures, tables
+    from moesim.counting import figures, tables
 
     subjects = _subjects(config)
     batch = axis("batch", config["batch"])
