@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.balance.metrics import first_reach
+from moesim.output.text import aligned
 from moesim.variables import stamp
 
 if TYPE_CHECKING:
@@ -155,8 +156,7 @@ def table(data: xr.Dataset) -> str:
         own = data.sel(policy=name) if "policy" in data.dims else data
         last = own.isel(step=-1)
         lines.append([name, *(_cell(last[column].values, form) for column, form in COLUMNS.items())])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
+    return aligned(lines)
 
 
 def _cell(values: np.ndarray, form: str) -> str:

@@ -19,6 +19,7 @@ from moesim.fitting.solve import AT_BOUND, CONVERGED, STATUSES
 from moesim.fitting.task import HOLDS, Optimum, Task, inputs_of, known_start, optimum
 from moesim.fitting.uncertainty import Draws, Profile, Spread, bootstrap, profile, solved_share, spread
 from moesim.laws import Law, Repetition
+from moesim.output.text import Page, shown
 from moesim.variables import check
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 INTERVALS = ("bootstrap", "profile", "normal")
 
 
+@shown
 @dataclass(frozen=True)
 class Fit:
     """The result of `fit`.
@@ -136,6 +138,11 @@ class Fit:
         from moesim.fitting.record import record
 
         return record(self)
+
+    def _page(self) -> Page:
+        from moesim.fitting.tables import page
+
+        return page(self.to_dataset())
 
     def _law(self, values: Mapping[str, Any]) -> Law:
         target = self.task.target

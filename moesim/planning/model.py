@@ -10,11 +10,12 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.laws.law import Law
-from moesim.laws.load import load_law, load_repetition
+from moesim.laws.load import content_of, load_law, load_repetition
 from moesim.laws.repetition import Repetition, taught_params, taught_slope
 from moesim.models.architecture import Architecture, load_architecture
 from moesim.numerics.derivative import Dual
 from moesim.numerics.elementwise import root
+from moesim.output.text import Page, shown
 
 _PARTS = {
     "law": (Law, load_law),
@@ -23,6 +24,7 @@ _PARTS = {
 }
 
 
+@shown
 @dataclass(frozen=True)
 class Model:
     """What planning sweeps: a loss law, what repeated data is worth, and how parameters and FLOPs are counted.
@@ -43,6 +45,32 @@ class Model:
             if not isinstance(part, kind):
                 raise InputError(f"Model: {name}={given!r}; it takes a name or a moesim {kind.__name__}")
             object.__setattr__(self, name, part)
+
+    @classmethod
+    def of(cls, given: Model | Law | str, repetition: Any = None, architecture: Any = None) -> Model:
+        """A Model from a Model or a law (object, name or file); parts that are given take the place of its own."""
+        own = vars(given) if isinstance(given, cls) else {"law": given}
+        new = {"repetition": repetition, "architecture": architecture}
+        return cls(**{**own, **{name: part for name, part in new.items() if part is not None}})
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Law, repetition, excess and architecture, as `signed` takes them."""
+        return {**vars(self), "excess": self.repetition.excess}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The groups of `conf/sweep.yaml` that give this model."""
+        counting = {"form": self.architecture.form.name, "fields": self.architecture.fields}
+        return {
+            "law": content_of(self.law),
+            "repetition": content_of(self.repetition),
+            "architecture": {**counting, "flops": self.architecture.flops},
+            "choices": {name: getattr(self, name).name for name in _PARTS},
+        }
+
+    def _page(self) -> Page:
+        return [line for part in _PARTS for line in getattr(self, part)._page()]
 
     def varying(self) -> dict[str, Any]:
         """The coefficients and fields that are arrays, by the name that cells give them."""
