@@ -492,7 +492,7 @@ def test_runs_along_a_dim_of_their_own_keep_their_values():
     assert found.optimal_loss[1].item() == pytest.approx(alone.optimal_loss.item(), rel=1e-12)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(
     log_compute=st.floats(17, 26), sparsity=st.floats(0, 0.99), log_unique=st.floats(7, 14), log_params=st.floats(6, 13)
 )
