@@ -1,8 +1,12 @@
 """Shared by all tests."""
 
 import pytest
+from hypothesis import settings
 
 from moesim.cli import main
+
+settings.register_profile("moesim", deadline=None)  # no test asserts a time
+settings.load_profile("moesim")
 
 
 @pytest.fixture

@@ -253,7 +253,7 @@ KEYS = (
 
 
 @given(key=st.sampled_from(KEYS), value=VALUES)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_runs_or_is_refused_in_one_line(command, key, value):
     if key == "space.compute" and "," in value and value.startswith("{g"):
         value = "1e20"

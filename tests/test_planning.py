@@ -492,7 +492,7 @@ def test_runs_along_a_dim_of_their_own_keep_their_values():
     assert found.optimal_loss[1].item() == pytest.approx(alone.optimal_loss.item(), rel=1e-12)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(
     log_compute=st.floats(17, 26), sparsity=st.floats(0, 0.99), log_unique=st.floats(7, 14), log_params=st.floats(6, 13)
 )
@@ -546,7 +546,10 @@ def test_refusals_name_the_thing(axes, message):
     ("axes", "message"),
     [
         ({"active_params": [1e9]}, "sweep: axes active_params; it takes compute"),
-        ({"compute": 1e20, "active_params": 1e8, "total_params": 1e9}, "sweep: axes compute, .*; it takes compute, and one of active_params, total_params"),
+        (
+            {"compute": 1e20, "active_params": 1e8, "total_params": 1e9},
+            "sweep: axes compute, .*; it takes compute, and one of active_params, total_params",
+        ),
     ],
 )
 def test_a_sweep_needs_compute_and_a_size(axes, message):

@@ -159,6 +159,34 @@ def test_frameworks_differ_as_documented():
     assert mtp == pytest.approx(layer, rel=1e-2)
 
 
+# One dense and two MoE layers of width 8, grouped queries of width 4: multiply-adds of a token that sees 10.
+GROUPED = {"layers": 3, "dense_layers": 1, "d_model": 8, "heads": 2, "kv_heads": 1, "vocabulary": 100, "d_ff": 16}
+GROUPED |= {"experts": 4, "active_experts": 2, "d_expert": 5, "shared_experts": 1, "d_shared": 6, "mtp_layers": 1}
+HEAD = 8 * 128  # the vocabulary padded to 128
+ATTENTION = 8 * 4 * (2 + 2 + 1 + 1) + 2 * 4 * 10  # q and output, k and v of one head each, core
+EXPERTS = 8 * 3 * (2 * 5 + 6)
+LATENT = {"q_rank": 3, "kv_rank": 2, "nope_dim": 3, "rope_dim": 1, "value_dim": 2}
+MLA = 3 * (8 + 8 + 1) + 2 * (8 + 2 * (3 + 2) + 1) + 8 * 1 + 2 * 2 * 8 + 2 * 3 * 10
+DELTA = {"linear_key_heads": 1, "linear_key_dim": 2, "linear_value_heads": 3, "linear_value_dim": 4, "linear_kernel": 5}
+DELTA_NET = 8 * (2 * 2 + 3 * 12 + 2 * 3) + 5 * (2 * 2 + 12) + 4 * 12 * 4
+MEGATRON = [
+    # fields, mtp, multiply-adds of one token
+    ({}, False, 3 * ATTENTION + 8 * 3 * 16 + 2 * EXPERTS + HEAD),
+    ({}, True, 4 * ATTENTION + 8 * 3 * 16 + 3 * EXPERTS + 3 * 8 + 2 * 8 * 8 + 2 * HEAD),
+    ({"gated": False, "gated_experts": True}, False, 3 * ATTENTION + 8 * 2 * 16 + 2 * EXPERTS + HEAD),
+    ({"attention_gate": True}, False, 3 * (ATTENTION + 8 * 4 * 2) + 8 * 3 * 16 + 2 * EXPERTS + HEAD),
+    (LATENT, False, 3 * MLA + 8 * 3 * 16 + 2 * EXPERTS + HEAD),
+    ({**LATENT, "q_rank": 0}, False, 3 * (MLA - 3 * 17 + 8 * 8) + 8 * 3 * 16 + 2 * EXPERTS + HEAD),
+    ({"linear_layers": 2, **DELTA}, False, ATTENTION + 2 * DELTA_NET + 8 * 3 * 16 + 2 * EXPERTS + HEAD),
+]
+
+
+@pytest.mark.parametrize(("fields", "mtp", "macs"), MEGATRON)
+def test_megatron_by_hand(fields, mtp, macs):
+    model = Transformer(**{**GROUPED, **fields})
+    assert model.training_flops(10, "megatron", mtp=mtp) == pytest.approx(6 * macs, rel=1e-9)
+
+
 def test_multi_token_prediction():
     """One more layer, 2 * 2 d^2 and one more head forward; about 11.5B weights of its own (README_WEIGHTS)."""
     own = V3.total_params_as("with_mtp") - V3.total_params
