@@ -69,19 +69,26 @@ class Fit:
 
     @property
     def law(self) -> Law:
-        """The fitted law; its coefficients have a `draw` dim if there are draws and they vary."""
-        return self._law(self._coefficients())
-
-    @property
-    def best_law(self) -> Law:
-        """The fitted law at the estimate, without draws."""
+        """The fitted law at the estimate: it takes numbers, arrays and DataArrays."""
         return self._law(self.estimate)
 
     @property
+    def draws_law(self) -> Law:
+        """The fitted law with its uncertainty: coefficients that the draws move have a `draw` dim.
+
+        It takes numbers and DataArrays with dims. `moesim.Model(fitted)` plans with it.
+        """
+        return self._law(self._coefficients())
+
+    @property
     def repetition(self) -> Repetition:
-        """The repetition with its fitted coefficients, with a `draw` dim like the law's."""
-        target = self.task.target
-        return target.repetition.with_coefficients(**target.repetition_values(self._coefficients()))
+        """The repetition with its coefficients at the estimate."""
+        return self._repetition(self.estimate)
+
+    @property
+    def draws_repetition(self) -> Repetition:
+        """The repetition with a `draw` dim like that of `draws_law`: draw i of the one belongs to draw i of the other."""
+        return self._repetition(self._coefficients())
 
     @cached_property
     def identification(self) -> Identification:
@@ -143,6 +150,10 @@ class Fit:
         fitted = Law(f"{target.form.name}_fit", target.form, target.law_values(values), source, marking="fitted")
         definitions = {} if target.law is None else target.law.definitions
         return replace(fitted, definitions=definitions, data_range=data_range(self.runs.isel(run=~self.outside)))
+
+    def _repetition(self, values: Mapping[str, Any]) -> Repetition:
+        target = self.task.target
+        return target.repetition.with_coefficients(**target.repetition_values(values))
 
     def _coefficients(self) -> dict[str, Any]:
         """The estimate, with a `draw` dim on what the draws move."""

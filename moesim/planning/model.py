@@ -36,13 +36,22 @@ class Model:
     repetition: Repetition
     architecture: Architecture
 
-    def __init__(self, law: Law | str, repetition: Repetition | str = "none", architecture: Any = "proportional"):
+    def __init__(self, law: Any, repetition: Repetition | str | None = None, architecture: Any = "proportional"):
+        """`law` may be a fit too: its law and, unless another is given, its repetition, both with their draws."""
+        fitted = getattr(law, "draws_law", None)
+        repetition = repetition or ("none" if fitted is None else law.draws_repetition)
+        law = law if fitted is None else fitted
         for name, given in {"law": law, "repetition": repetition, "architecture": architecture}.items():
             kind, load = _PARTS[name]
             part = load(given) if isinstance(given, str) else given
             if not isinstance(part, kind):
                 raise InputError(f"Model: {name}={given!r}; it takes a name or a moesim {kind.__name__}")
             object.__setattr__(self, name, part)
+
+    @classmethod
+    def of(cls, model: Any) -> Model:
+        """A model as it is; of a fit or a law the model with the default architecture."""
+        return model if isinstance(model, Model) else cls(model)
 
     def varying(self) -> dict[str, Any]:
         """The coefficients and fields that are arrays, by the name that cells give them."""

@@ -39,7 +39,7 @@ Search = Callable[[Model, Cell], dict[str, Any]]
 
 
 def optimum(
-    model: Model,
+    model: Any,
     *,
     best: bool = True,
     sparsity_bounds: tuple[float, float] = SPARSITY_BOUNDS,
@@ -47,13 +47,14 @@ def optimum(
 ) -> xr.Dataset:
     """The compute-optimal runs of a model, without a grid: `optimal_*`, and `best_*` over sparsity as well.
 
-    `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
+    `model`: a Model, or a fit, whose draws become a dim. `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
     architecture; numbers, 1-D arrays, ranges or DataArrays. With `total_params` (memory) or `active_params`
     (inference) the size is fixed instead of minimised over. `best=False` leaves out the search over sparsity, which
     runs within `sparsity_bounds`. The Dataset has the dims of the axes; `best_*` lack the sparsity dim. A status
     other than `inside` means that the loss was still falling at a bound, that the search failed, or (`infeasible`,
     with NaN) that no model has the fixed number of parameters. `*_extrapolated`: outside the law's data range.
     """
+    model = Model.of(model)
     space = Space.of(model, axes)
     if "compute" not in space.context:
         raise InputError("optimum: no value for compute; give compute=1e20 or a list, in FLOP")
