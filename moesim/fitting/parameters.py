@@ -154,6 +154,12 @@ class Parameters:
             x = [move.back(values[name]) for name, move in zip(self.free, self.transforms, strict=True)]
         return np.clip(np.nan_to_num(np.array(x, dtype=float), nan=0.0), self.lower, self.upper)
 
+    def many_x_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The points of given free coefficients, each (rows,): (rows, free)."""
+        with np.errstate(all="ignore"):
+            columns = [move.back(values[n]) for n, move in zip(self.free, self.transforms, strict=True)]
+        return np.stack(columns, axis=-1)
+
     def slopes(self, x: np.ndarray) -> np.ndarray:
         """dc/dx of each free coefficient: (rows, free)."""
         natural = self.natural(x)

@@ -15,6 +15,7 @@ from moesim.fitting.model import Target, target_from
 from moesim.fitting.solve import STATUSES, Solution
 from moesim.fitting.task import Optimum
 from moesim.fitting.uncertainty import Draws, Profile, spread
+from moesim.output.store import open_result
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,14 +30,9 @@ def load_fit(path: str | Path) -> Fit:
 
     A law or repetition of one's own must be registered (imported) first. Raises InputError for a file that is no fit.
     """
-    import xarray as xr
-
-    file = Path(path) / "fit.nc" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise InputError(f"load_fit: no file {str(file)!r}; give the path of a fit.nc, or of a directory with one")
-    data = xr.load_dataset(file, engine="h5netcdf")
-    if "fit_settings" not in data.attrs or "estimate_x" not in data:
-        raise InputError(f"load_fit: {str(file)!r} is no fit of this version; give one that moesim fit wrote")
+    data = open_result(path)
+    if "fit_settings" not in data.attrs:
+        raise InputError(f"load_fit: {str(path)!r} is no fit of this version; give one that moesim fit wrote")
     return _rebuilt(data)
 
 
@@ -100,7 +96,9 @@ def _status(words: xr.DataArray) -> np.ndarray:
 
 def _optimum(data: xr.Dataset, x: np.ndarray) -> Optimum:
     status, n = _status(data["start_status"]), data.sizes["start"]
-    ends = Solution(np.full((n, len(x)), np.nan), data["start_objective"].values, status, np.full(n, np.nan), np.zeros(n))
+    ends = Solution(
+        np.full((n, len(x)), np.nan), data["start_objective"].values, status, np.full(n, np.nan), np.zeros(n)
+    )
     return Optimum(x, float(data["objective"]), STATUSES.index(data["status"].item()), np.nan, ends)
 
 

@@ -47,7 +47,8 @@ def optimum(
 ) -> xr.Dataset:
     """The compute-optimal runs of a model, without a grid: `optimal_*`, and `best_*` over sparsity as well.
 
-    `model`: a Model, or a fit, whose draws become a dim. `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
+    `model`: a Model, or a fit, whose draws become a dim.
+    `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
     architecture; numbers, 1-D arrays, ranges or DataArrays. With `total_params` (memory) or `active_params`
     (inference) the size is fixed instead of minimised over. `best=False` leaves out the search over sparsity, which
     runs within `sparsity_bounds`. The Dataset has the dims of the axes; `best_*` lack the sparsity dim. A status

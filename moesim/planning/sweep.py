@@ -30,7 +30,8 @@ def sweep(
 ) -> xr.Dataset:
     """The loss of every run of a product space, and the optima.
 
-    `model` is a Model, or a fit, whose draws become a dim. `axes` as for `optimum`, with `active_params` (or `total_params`) as the axis along which the isoFLOP curves run.
+    `model` is a Model, or a fit, whose draws become a dim.
+    `axes` as for `optimum`, with `active_params` (or `total_params`) as the axis along which the isoFLOP curves run.
     Gives `loss` (all dims), `tokens`, `epochs`, `total_params` (or `active_params`), the law's reports and
     `extrapolated`, each on the dims along which it varies. With `active_params` as axis and `optima`, everything of
     `optimum` for the other axes is added: `optimal_*` without the active_params dim, `best_*` without sparsity as
