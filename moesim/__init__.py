@@ -7,7 +7,7 @@
 >>> grid = moesim.sweep("abnar2025", compute=1e20, sparsity=[0, 0.9, 0.98])
 >>> moesim.plot.isoflop(grid).savefig("isoflop.png")     # a matplotlib Figure; dir(moesim.plot) lists them
 >>> fitted = moesim.fit("hoffmann2022", "chinchilla")     # coefficients, intervals, what the runs cannot tell
->>> plan = moesim.optimum(fitted.law, compute=1e22)      # with a `draw` dim: every answer has its spread
+>>> plan = moesim.optimum(fitted, compute=1e22)          # with a `draw` dim: every answer has its spread
 >>> moesim.flops("deepseek_v3").flops_per_token
 
 sweep, optimum, fit, simulate and flops are the verbs of the command line, with the same defaults; they take names of
@@ -34,6 +34,7 @@ _PUBLIC = {
     "optimum": "moesim.planning.optimum",
     "sweep": "moesim.planning.sweep",
     "fit": "moesim.fitting.fit",
+    "load_fit": "moesim.fitting.saved",
     "load_runs": "moesim.fitting.runs",
     "compare": "moesim.fitting.judge",
     "open_result": "moesim.output.store",

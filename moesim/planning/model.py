@@ -38,7 +38,11 @@ class Model:
     repetition: Repetition
     architecture: Architecture
 
-    def __init__(self, law: Law | str, repetition: Repetition | str = "none", architecture: Any = "proportional"):
+    def __init__(self, law: Any, repetition: Repetition | str | None = None, architecture: Any = "proportional"):
+        """`law` may be a fit too: its law and, unless another is given, its repetition, both with their draws."""
+        fitted = getattr(law, "draws_law", None)
+        repetition = repetition or ("none" if fitted is None else law.draws_repetition)
+        law = law if fitted is None else fitted
         for name, given in {"law": law, "repetition": repetition, "architecture": architecture}.items():
             kind, load = _PARTS[name]
             part = load(given) if isinstance(given, str) else given
@@ -47,8 +51,8 @@ class Model:
             object.__setattr__(self, name, part)
 
     @classmethod
-    def of(cls, given: Model | Law | str, repetition: Any = None, architecture: Any = None) -> Model:
-        """A Model from a Model or a law (object, name or file); parts that are given take the place of its own."""
+    def of(cls, given: Any, repetition: Any = None, architecture: Any = None) -> Model:
+        """A Model from a Model, a fit or a law (object, name, file); parts that are given take the place of its own."""
         own = vars(given) if isinstance(given, cls) else {"law": given}
         new = {"repetition": repetition, "architecture": architecture}
         return cls(**{**own, **{name: part for name, part in new.items() if part is not None}})

@@ -22,7 +22,7 @@ from moesim.variables import VARIABLES, check
 if TYPE_CHECKING:
     import xarray as xr
 
-    from moesim.laws import Law, Repetition
+    from moesim.laws import Repetition
     from moesim.models.architecture import Architecture
 
 STATUS = np.array(["inside", "at lower bound", "at upper bound", "failed", "infeasible"])
@@ -43,7 +43,7 @@ Search = Callable[[Model, Cell], dict[str, Any]]
 
 
 def optimum(
-    model: Model | Law | str,
+    model: Any,
     *,
     repetition: Repetition | str | None = None,
     architecture: Architecture | str | None = None,
@@ -53,8 +53,8 @@ def optimum(
 ) -> xr.Dataset:
     """The compute-optimal runs of a model, without a grid: `optimal_*`, and `best_*` over sparsity as well.
 
-    `model`: a Model, a Law, or the name or file of a law, with `repetition` and `architecture` (objects, names or
-    files; those of `Model` if left out): `moesim.optimum("abnar2025", repetition="muennighoff2023", compute=1e20,
+    `model`: a Model, a fit (its draws become a dim), a Law, or the name or file of a law, with `repetition` and
+    `architecture` (objects, names or files; those of `Model` if left out): `moesim.optimum("abnar2025", repetition="muennighoff2023", compute=1e20,
     unique_tokens=[2e9, float("inf")])`.
     `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
     architecture; numbers, 1-D arrays, ranges or DataArrays. With `total_params` (memory) or `active_params`

@@ -19,14 +19,14 @@ from moesim.variables import VARIABLES
 if TYPE_CHECKING:
     import xarray as xr
 
-    from moesim.laws import Law, Repetition
+    from moesim.laws import Repetition
     from moesim.models.architecture import Architecture
 
 _PER_DECADE, _MARGIN = 24, 10.0  # of the sizes around the optima
 
 
 def sweep(
-    model: Model | Law | str,
+    model: Any,
     *,
     repetition: Repetition | str | None = None,
     architecture: Architecture | str | None = None,
