@@ -26,7 +26,7 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-_WINGS = ("balance", "counting", "fitting", "laws", "models", "planning")
+_WINGS = ("balance", "counting", "domains", "fitting", "hardware", "laws", "models", "planning")
 
 
 def __getattr__(name: str) -> Any:
