@@ -122,8 +122,8 @@ def test_linear_programme_reaches_the_hall_bound(seed):
     assert tokens.reshape(devices, -1).sum(axis=1).max() <= bound * (1 + 1e-9)
     even = loads[placed] / np.bincount(placed, minlength=experts)[placed]
     assert even.reshape(devices, -1).sum(axis=1).max() >= bound * (1 - 1e-12)
-    homes = bounds._homes(placed, experts, devices)
-    assert bounds._dinkelbach(loads, homes) == pytest.approx(bound, rel=1e-9)
+    homes = theory._homes(placed, experts, devices)
+    assert theory._dinkelbach(loads, homes) == pytest.approx(bound, rel=1e-9)
 
 
 def test_hall_bound_of_more_devices_than_can_be_enumerated():
