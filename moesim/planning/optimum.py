@@ -54,7 +54,8 @@ def optimum(
     """The compute-optimal runs of a model, without a grid: `optimal_*`, and `best_*` over sparsity as well.
 
     `model`: a Model, a fit (its draws become a dim), a Law, or the name or file of a law, with `repetition` and
-    `architecture` (objects, names or files; those of `Model` if left out): `moesim.optimum("abnar2025", repetition="muennighoff2023", compute=1e20,
+    `architecture` (objects, names or files; those of `Model` if left out):
+    `moesim.optimum("abnar2025", repetition="muennighoff2023", compute=1e20,
     unique_tokens=[2e9, float("inf")])`.
     `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
     architecture; numbers, 1-D arrays, ranges or DataArrays. With `total_params` (memory) or `active_params`
