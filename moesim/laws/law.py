@@ -8,8 +8,11 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+import numpy as np
+
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
+from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import VARIABLES, check
 
@@ -37,6 +40,7 @@ def law(source: str, /, *, reports: Mapping[str, Callable[..., Any]] | None = No
     return register
 
 
+@shown
 @dataclass(frozen=True)
 class Law:
     """A form with a set of coefficient values and what is known about them.
@@ -63,8 +67,11 @@ class Law:
         """Names of the variables that the law takes."""
         return self.form.inputs
 
-    def __call__(self, **inputs: Any) -> Any:
-        """Loss in nat/token; InputError for an unknown, missing, non-numeric or out-of-domain input."""
+    def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
+        """Loss in nat/token; InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input."""
+        if unnamed:
+            named = ", ".join(f"{name}=..." for name in self.inputs)
+            raise InputError(f"{self.name}: the value {unnamed[0]!r} has no name; write law({named})")
         return self._evaluate(self.form.function, inputs)
 
     def report(self, name: str, **inputs: Any) -> Any:
@@ -86,6 +93,10 @@ class Law:
         ]
         return reduce(or_, flags) if flags else None
 
+    def _page(self) -> Page:
+        takes = f"Law {self.name}: {self.form.name}({', '.join(self.inputs)}), loss in nat/token"
+        return [takes, self.coefficients, brief(self.source)]
+
     def _evaluate(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
         takes = f"it takes {', '.join(self.inputs)}"
         for name in inputs:
@@ -94,5 +105,17 @@ class Law:
         for name in self.inputs:
             if name not in inputs:
                 raise InputError(f"{self.name}: no value for input {name!r}; {takes}")
+        self._check_dims(inputs)
         values = {name: check(self.name, name, inputs[name], VARIABLES[name].domain) for name in self.inputs}
         return function(**values, **self.coefficients)
+
+    def _check_dims(self, inputs: Mapping[str, Any]) -> None:
+        """An array without names for its dims must not be paired with coefficients that have some."""
+        dims = {str(dim) for value in self.coefficients.values() for dim in getattr(value, "dims", ())}
+        bare = [name for name, value in inputs.items() if np.ndim(value) and not getattr(value, "dims", ())]
+        if dims and bare:
+            raise InputError(
+                f"{self.name}: {bare[0]} is an array without dims, and the coefficients have the dim"
+                f" {', '.join(sorted(dims))}; give a DataArray with dims, or use the law at one value of each"
+                " coefficient (fitted.law)"
+            )

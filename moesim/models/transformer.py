@@ -13,11 +13,19 @@ from moesim.models.conventions import ACTIVE_CONVENTIONS, CONVENTIONS, TOTAL_CON
 from moesim.models.description import Description
 from moesim.models.huggingface import description
 from moesim.models.operations import choose
+from moesim.output.text import Page, count, shown
 
 
+@shown
 @dataclass(frozen=True)
 class Transformer(Description):
     """A transformer by its fields (see Description), from a file, or from a Hugging Face `config.json`."""
+
+    def _page(self) -> Page:
+        told = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        told = {name: str(value) if name == "variants" else value for name, value in told.items() if name != "name"}
+        sizes = f"{count(self.total_params)} parameters, {count(self.active_params)} active"
+        return [f"Transformer {self.name}: {sizes}", told]
 
     @classmethod
     def from_config(cls, config: str | Path | Mapping[str, Any], name: str = "") -> Transformer:
