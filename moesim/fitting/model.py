@@ -15,9 +15,9 @@ from moesim.forms import Coefficient, Form
 from moesim.laws import FORMS, REPETITIONS, Law, Repetition, law_from, load_law, repetition_from
 from moesim.laws.repetition import taught_params, taught_slope
 from moesim.numerics.derivative import Jet, value_of
+from moesim.variables import SIZES
 
 _NO_REPETITION = Repetition("none", REPETITIONS["none"], {}, excess="none")
-_SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
 _LOG_TINY = -50.0  # of a size so small that every parameter is one too many
 _LOG_SIZES = np.linspace(np.log(1e2), np.log(1e16), 128)
 
@@ -123,7 +123,7 @@ class _Contexts:
         counted = target.repetition.counted(runs)
         cells = {"unique_tokens": runs["unique_tokens"]}
         for name in target.form.inputs:
-            if name in _SIZES:
+            if name in SIZES:
                 cells[name] = runs[name] / counted
             elif name == "compute":
                 cells[name] = runs[name] / runs["tokens"] / counted
@@ -167,7 +167,7 @@ class _Contexts:
         outer = Jet(Jet(x, {"x": 1.0}, level=2), {"x": 1.0}, level=3)
         size = np.exp(outer)
         along = np.exp(outer.value) * self.cells["unique_tokens"]  # compute stays the same along the path
-        inputs: dict[str, Any] = {name: cell * size for name, cell in self.cells.items() if name in _SIZES}
+        inputs: dict[str, Any] = {name: cell * size for name, cell in self.cells.items() if name in SIZES}
         inputs["tokens"] = Jet(self.cells["unique_tokens"], {"D": self.cells["unique_tokens"]}, level=3)
         if "compute" in self.cells:
             inputs["compute"] = self.cells["compute"] * along
@@ -190,8 +190,8 @@ class _Contexts:
 
         def path(x, cell):
             size = np.exp(x)
-            at = {name: cell[name] * size for name in self.cells if name in _SIZES}
-            others = {name: cell[name] for name in self.cells if name not in (*_SIZES, "compute")}
+            at = {name: cell[name] * size for name in self.cells if name in SIZES}
+            others = {name: cell[name] for name in self.cells if name not in (*SIZES, "compute")}
             compute = {"compute": cell["compute"] * value_of(size) * cell["unique_tokens"]} if "compute" in cell else {}
             return {**others, **at, **compute, "flops_per_token": 6.0 * size}
 
