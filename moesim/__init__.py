@@ -19,6 +19,7 @@ _PUBLIC = {
     "optimum": "moesim.planning.optimum",
     "sweep": "moesim.planning.sweep",
     "fit": "moesim.fitting.fit",
+    "load_fit": "moesim.fitting.saved",
     "load_runs": "moesim.fitting.runs",
     "compare": "moesim.fitting.judge",
     "open_result": "moesim.output.store",

@@ -18,7 +18,7 @@ def files(fit: Fit) -> dict[str, str]:
 
 
 def _law_file(fit: Fit) -> dict[str, Any]:
-    law = fit.best_law
+    law = fit.law
     return {
         "form": law.form.name,
         "source": law.source,

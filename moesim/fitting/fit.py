@@ -65,20 +65,27 @@ def fit(
     Raises InputError for bad input; a fit that did not converge, or coefficients that the runs do not determine, are
     said in `status`, `identification` and `warnings`.
     """
+    settings = {name: value for name, value in locals().items() if name not in ("law", "runs", "repetition")}
     target, table = target_of(law, repetition), _runs(runs)
     _check_counts(starts=starts, draws=draws, seed=seed)
     check_level(level)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)]
     outside = held_out(table, holdout, streams[2])
-    parameters = Parameters.of(target.coefficients, _held(target, hold, fixed, tied), tied, bounds)
-    kept = table.isel(run=np.flatnonzero(~outside))
-    task = Task.of(target, kept, objective_of(objective, delta, above), parameters, prior)
-    task, best = _solved(task, starts, streams[0], start)
+    task, best = _solved(posed(target, table, outside, settings), starts, streams[0], start)
     local = spread(task, best.x)
     sampled = bootstrap(task, best.x, draws, resample, streams[1]) if draws and len(best.x) else None
     profiled = profile(task, best.x, best.objective, local, level) if profiles and len(best.x) else None
-    settings = {"draws": draws, "resample": resample, "seed": seed, "starts": starts, "delta": delta}
     return Fit(task, best, local, table, outside, level, sampled, profiled, settings)
+
+
+def posed(target: Target, runs: xr.Dataset, outside: np.ndarray, settings: Mapping[str, Any]) -> Task:
+    """What is minimised: the target on the runs that are not held out, with these arguments of `fit`."""
+    tied = settings["tied"]
+    parameters = Parameters.of(
+        target.coefficients, _held(target, settings["hold"], settings["fixed"], tied), tied, settings["bounds"]
+    )
+    objective = objective_of(settings["objective"], settings["delta"], settings["above"])
+    return Task.of(target, runs.isel(run=np.flatnonzero(~outside)), objective, parameters, settings["prior"])
 
 
 def _solved(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.fitting.identify import Identification, identify, student
 from moesim.fitting.judge import SCORES, information, scores
+from moesim.fitting.model import contents_of
 from moesim.fitting.runs import listed
 from moesim.fitting.solve import AT_BOUND, CONVERGED, STATUSES
 from moesim.fitting.task import Optimum, Task, inputs_of
@@ -67,19 +70,26 @@ class Fit:
 
     @property
     def law(self) -> Law:
-        """The fitted law; its coefficients have a `draw` dim if there are draws and they vary."""
-        return self._law(self._coefficients())
-
-    @property
-    def best_law(self) -> Law:
-        """The fitted law at the estimate, without draws."""
+        """The fitted law at the estimate: it takes numbers, arrays and DataArrays."""
         return self._law(self.estimate)
 
     @property
+    def draws_law(self) -> Law:
+        """The fitted law with its uncertainty: coefficients that the draws move have a `draw` dim.
+
+        It takes numbers and DataArrays with dims. `moesim.Model(fitted)` plans with it.
+        """
+        return self._law(self._coefficients())
+
+    @property
     def repetition(self) -> Repetition:
-        """The repetition with its fitted coefficients, with a `draw` dim like the law's."""
-        target = self.task.target
-        return target.repetition.with_coefficients(**target.repetition_values(self._coefficients()))
+        """The repetition with its coefficients at the estimate."""
+        return self._repetition(self.estimate)
+
+    @property
+    def draws_repetition(self) -> Repetition:
+        """The repetition with the `draw` dim of `draws_law`: draw i of the one goes with draw i of the other."""
+        return self._repetition(self._coefficients())
 
     @cached_property
     def identification(self) -> Identification:
@@ -133,12 +143,38 @@ class Fit:
         """Everything of the fit as one Dataset, see `record`."""
         return record(self)
 
+    def to_dataframe(self) -> Any:
+        """The coefficients as a pandas DataFrame: estimate, interval, verdict and what each trades off with."""
+        data = self.to_dataset()
+        columns = {"estimate": data["estimate"].values, "standard_error": data["standard_error"].values}
+        columns |= {end: data["interval"].sel(bound=end).values for end in ("low", "high")}
+        columns |= {"verdict": data["identified"].values, "trades_off_with": data["trades_off_with"].values}
+        import pandas
+
+        return pandas.DataFrame(columns, index=pandas.Index(data["coefficient"].values, name="coefficient"))
+
+    def summary(self) -> str:
+        """The table that `moesim fit` prints: coefficients with intervals and verdicts, scores, warnings."""
+        from moesim.fitting.tables import table
+
+        return table(self.to_dataset())
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to a netCDF file, from which `moesim.load_fit(path)` makes it again."""
+        from moesim.output.store import write_result
+
+        write_result(self.to_dataset(), path)
+
     def _law(self, values: Mapping[str, Any]) -> Law:
         target = self.task.target
         source = f"fit of {target.title} to runs {self.runs.attrs.get('runs', 'given')}"
         fitted = Law(f"{target.form.name}_fit", target.form, target.law_values(values), source, marking="fitted")
         definitions = {} if target.law is None else target.law.definitions
         return replace(fitted, definitions=definitions, data_range=data_range(self.runs.isel(run=~self.outside)))
+
+    def _repetition(self, values: Mapping[str, Any]) -> Repetition:
+        target = self.task.target
+        return target.repetition.with_coefficients(**target.repetition_values(values))
 
     def _coefficients(self) -> dict[str, Any]:
         """The estimate, with a `draw` dim on what the draws move."""
@@ -330,11 +366,13 @@ def _profiles(fit: Fit) -> dict[str, Any]:
     with np.errstate(over="ignore"):
         pairs = zip(parameters.transforms, found.points, strict=True)
         value = np.array([move.forward(points) for move, points in pairs])
-    names = list(parameters.free)
     return {
-        "free_coefficient": ("free_coefficient", names),
         "profile_value": (("free_coefficient", "point"), value),
+        "profile_x": (("free_coefficient", "point"), found.points),
         "profile_objective": (("free_coefficient", "point"), found.objective),
+        "profile_status": (("free_coefficient", "point"), found.status),
+        "profile_ends": (("free_coefficient", "bound"), found.interval),
+        "profile_lowest": found.lowest,
         "profile_interval": (("coefficient", "bound"), _ends(fit, "profile")),
     }
 
@@ -376,7 +414,14 @@ def _scores(fit: Fit) -> dict[str, Any]:
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:
-    return {"objective": fit.objective, "status": fit.status, "free_coefficients": len(fit.task.parameters.free)}
+    return {
+        "objective": fit.objective,
+        "status": fit.status,
+        "free_coefficients": len(fit.task.parameters.free),
+        "free_coefficient": ("free_coefficient", np.array(fit.task.parameters.free, dtype=object)),
+        "estimate_x": ("free_coefficient", fit.optimum.x),
+        "prior_scale": fit.task.prior_scale,
+    }
 
 
 def _attributes(fit: Fit) -> dict[str, Any]:
@@ -393,4 +438,17 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "seed": settings.get("seed", 0),
         "warnings": "\n".join(fit.warnings),
     }
-    return {key: value for key, value in found.items() if value != ""}
+    return {key: value for key, value in found.items() if value != ""} | _described(fit)
+
+
+def _described(fit: Fit) -> dict[str, str]:
+    """What `load_fit` needs beside the numbers, as attributes: law, repetition and settings, in JSON."""
+    law, repetition = contents_of(fit.task.target)
+    contents = {"fit_law": law, "fit_repetition": repetition, "fit_settings": fit.settings}
+    return {name: json.dumps(content, default=_plain) for name, content in contents.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
