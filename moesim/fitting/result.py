@@ -20,6 +20,7 @@ from moesim.fitting.solve import AT_BOUND, CONVERGED, STATUSES
 from moesim.fitting.task import Optimum, Task, inputs_of
 from moesim.fitting.uncertainty import Draws, Profile, Spread, profile, solved_share
 from moesim.laws import Law, Repetition
+from moesim.output.text import Page, shown
 from moesim.variables import stamp
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 INTERVALS = ("bootstrap", "profile", "normal")
 
 
+@shown
 @dataclass(frozen=True)
 class Fit:
     """The result of `fit`.
@@ -142,6 +144,11 @@ class Fit:
     def to_dataset(self) -> xr.Dataset:
         """Everything of the fit as one Dataset, see `record`."""
         return record(self)
+
+    def _page(self) -> Page:
+        from moesim.fitting.tables import page
+
+        return page(self.to_dataset())
 
     def to_dataframe(self) -> Any:
         """The coefficients as a pandas DataFrame: estimate, interval, verdict and what each trades off with."""

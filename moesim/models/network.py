@@ -17,6 +17,7 @@ from moesim.models.layers import NOTHING, Layer, Passes, Shape, image
 from moesim.models.operations import Cost, Counting, choose, counting, whole
 from moesim.models.optimizers import optimizer
 from moesim.models.ratio import ALWAYS, Updating
+from moesim.output.text import Page, brief, count, shown
 
 LAYERS: Mapping[str, type[Layer]] = {
     "linear": layers.Linear,
@@ -99,6 +100,7 @@ class Entry:
         return Cost(one.forward * self.copies, one.input_gradient, weight_gradient * self.copies)
 
 
+@shown
 @dataclass(frozen=True)
 class Network:
     """Layers in the order of the forward pass.
@@ -121,6 +123,10 @@ class Network:
     def of(cls, name: str, *stack: Layer) -> Network:
         """A stack from code; layers are named by their kind and place."""
         return cls(name, tuple(Entry(f"{type(x).__name__.lower()}{i}", x) for i, x in enumerate(stack, 1)))
+
+    def _page(self) -> Page:
+        what = f"Network {self.name}: {len(self.entries)} layers, {count(self.weights)} weights"
+        return [what, brief(self.description), brief(self.source)]
 
     @property
     def weights(self) -> int:

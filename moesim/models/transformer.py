@@ -13,8 +13,10 @@ from moesim.models.feedforward import MLP, MoE
 from moesim.models.layers import Embedding, Layer, Linear, Norm, Unembedding
 from moesim.models.network import Entry, Network
 from moesim.models.operations import Product, choose, whole
+from moesim.output.text import Page, count, shown
 
 
+@shown
 @dataclass(frozen=True)
 class Transformer:
     """One description of a transformer, with the field's names; a sample is one token.
@@ -98,6 +100,12 @@ class Transformer:
         self._needs("kv_rank", self.kv_rank, "nope_dim", "value_dim")
         self.network()
         self._fill()
+
+    def _page(self) -> Page:
+        told = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        told.pop("name", None)
+        sizes = f"{count(self.total_params)} parameters, {count(self.active_params)} active"
+        return [f"Transformer {self.name}: {sizes}", told]
 
     def _fill(self) -> None:
         """Replace the fields left to follow from others by their values."""
