@@ -13,13 +13,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _AT_MOST = 24  # rows of a table
-_HEADINGS = {
-    "forward": "forward",
-    "input_gradient": "input gradient",
-    "weight_gradient": "weight gradient",
-    "update": "update",
-    "recompute": "recompute",
-}
 
 
 def table(dataset: xr.Dataset) -> str:
@@ -47,11 +40,11 @@ def _heading(dataset: xr.Dataset) -> str:
 def _layers(dataset: xr.Dataset) -> str:
     """One row per layer (per group of layers in a deep net) at the smallest batch, of a model at the largest."""
     at = dataset.isel(batch=-1 if "params" in dataset else 0, optimizer=0)
-    passes = [name for name in _HEADINGS if (at.flops.sel({"pass": name}) != 0).any()]
+    passes = [str(name) for name in at["pass"].values if (at.flops.sel({"pass": name}) != 0).any()]
     rows = _grouped(at, passes)
     rows.append(("total", *np.nansum([row[1:] for row in rows], axis=0)))
     title = f"FLOP of one step at batch {plain(at.batch.item())}, {at.optimizer.item()}"
-    cells = [["layer", "weights", *(_HEADINGS[name] for name in passes)]]
+    cells = [["layer", "weights", *(name.replace("_", " ") for name in passes)]]
     cells += [[row[0], *map(full, row[1:])] for row in rows]
     return title + "\n" + aligned(cells)
 
