@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GUIDES = (1, 2, 3)
-_AT_MOST, _DEEP, _SMALL = 7, 24, 0.004  # layers told apart in a bar; more are grouped; a share too small to see
+_AT_MOST, _DEEP = 7, 24  # layers told apart in a bar; more are grouped
+_SMALL, _SHORT = 0.004, 0.02  # shares of a layer, of a pass, too small to see
 _FLAT = 0.01  # of its last value: a ratio that moves less is level
 _RATIO = "backward and update / forward"
 
@@ -39,8 +40,8 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
 
 
 def _about(dataset: xr.Dataset) -> str:
-    kept = [dataset.attrs[name] for name in ("names", "description") if dataset.attrs.get(name)]
-    return ": ".join(kept)[:110]
+    names = dict.fromkeys(dataset.attrs.get("names", "").split(", "))
+    return ": ".join(filter(None, (", ".join(names), dataset.attrs.get("description"))))
 
 
 def flops_by_sequence(dataset: xr.Dataset) -> Figure:
@@ -126,7 +127,7 @@ def flops_by_layer(dataset: xr.Dataset) -> Figure:
     at = dataset.isel(batch=-1 if "params" in dataset else 0, optimizer=0)
     per_sample = at.flops / at.batch
     sums = {str(name): float(per_sample.sel({"pass": name}).sum()) for name in at["pass"].values}
-    shown = [name for name, total in sums.items() if total > _SMALL * max(sums.values())]
+    shown = [name for name, total in sums.items() if total > _SHORT * max(sums.values())]
     small = [f"{_words(name)} {count(total)}" for name, total in sums.items() if total > 0 and name not in shown]
     figure, panels = grid_of_panels(1, 1, (6.2, 0.45 * len(shown) + 0.6))
     axes, parts = panels[0][0], _largest(per_sample.sel({"pass": shown}))

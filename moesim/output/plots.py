@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,7 @@ _FIXED = {"static": "#000000", "split_feed": COLOURS[0], "eplb": COLOURS[1], "hy
 _FIXED |= {"hybrid_feed": COLOURS[3]}
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1, 1, 1)), (0, (3, 2)), (0, (8, 2)))
 _PALE = 0.45
+_PER_INCH = 14  # characters of a heading
 _LABELS = 6  # of a logarithmic axis
 
 
@@ -203,7 +205,8 @@ def finish(figure: Figure, title: str, note: str = "", legend: Mapping[str, Any]
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_scale() == "log" and not isinstance(axis.get_major_formatter(), _fixed()):
                 log_ticks(axis)
-    figure.suptitle("\n".join(filter(None, (title, note))), fontsize=9, x=0.01, ha="left")
+    lines = [line for text in (title, note) for line in wrap(text, int(_PER_INCH * figure.get_figwidth()))]
+    figure.suptitle("\n".join(lines), fontsize=9, x=0.01, ha="left")
     found = dict(legend if legend is not None else _entries(figure))
     if found:
         wide = max(map(len, found)) * 0.075 + 0.55  # inches of an entry
