@@ -12,6 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from moesim.counting.figures import expert_update, flops_by_layer, flops_by_sequence, ratio_by_batch, ratio_by_depth
 from moesim.errors import InputError
 from moesim.planning.figures import coefficient, comparison, isoflop, sparsity
 
@@ -19,9 +20,20 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["coefficient", "comparison", "draw", "isoflop", "sparsity"]
+__all__ = [
+    "coefficient",
+    "comparison",
+    "draw",
+    "expert_update",
+    "flops_by_layer",
+    "flops_by_sequence",
+    "isoflop",
+    "ratio_by_batch",
+    "ratio_by_depth",
+    "sparsity",
+]
 
-_DRAWN = {"sweep": "planning", "optimum": "planning"}
+_DRAWN = {"sweep": "planning", "optimum": "planning", "flops": "counting"}
 
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:

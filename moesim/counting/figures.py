@@ -181,14 +181,14 @@ def expert_update(dataset: xr.Dataset) -> Figure:
     figure, panels = grid_of_panels(1, 1, (5.2, 3.0))
     axes = panels[0][0]
     share = float((dataset.tokens_per_expert / dataset.batch)[0])
-    updates = (2 * dataset.tokens_per_expert * (dataset.expert_ratio - 3)).isel(batch=0)
-    last = max(float(dataset.tokens_per_expert.max()), 100 * float(updates.max()))
+    last = max(float(dataset.tokens_per_expert.max()), 100 * float(dataset.expert_update.max()))
     tokens = np.geomspace(float(dataset.tokens_per_expert.min()), last, 121)
     for method, colour in colours_of([str(name) for name in dataset.optimizer.values]).items():
-        update = float(updates.sel(optimizer=method))
+        update = float(dataset.expert_update.sel(optimizer=method))
         enough = float(ratio.tokens_for(0.01, update=update))
-        touched = update / (2 * tokens) * (1 - (1 - share) ** (tokens / share))
-        axes.plot(tokens, update / (2 * tokens), color=colour, label=f"{method}: u = {count(update)} FLOP per weight")
+        touched = ratio.touched_only(tokens / share, 1 / share, 1, update=update) - 3
+        every = ratio.expert(tokens, update=update) - 3
+        axes.plot(tokens, every, color=colour, label=f"{method}: u = {count(update)} FLOP per weight")
         axes.plot(tokens, touched, "--", color=colour)
         axes.plot(enough, 0.01, "o", ms=5, color=colour, mec="white", mew=0.7, zorder=3)
         axes.annotate(count(enough), (enough, 0.01), (4, 4), textcoords="offset points", fontsize=8)
