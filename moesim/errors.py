@@ -1,4 +1,4 @@
-"""The one exception that moesim raises for bad input."""
+"""The exceptions of moesim: bad input, and a result that could not be written."""
 
 
 class InputError(ValueError):

@@ -19,6 +19,7 @@ from moesim.output.job import Job
 from moesim.output.multirun import COLLECTED, survey
 from moesim.output.plan import Plan, decoded, plan
 from moesim.output.store import layout, netcdf, write_result
+from moesim.output.text import Page, shown
 from moesim.variables import stamp
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _MISSING = {"f": np.nan, "i": np.nan, "b": np.nan, "U": "missing"}
 _OF_ONE = ("config", "layout", "overrides", "moesim_version", "checksum")  # attributes that are not those of many
 
 
+@shown
 @dataclass(frozen=True)
 class Report:
     """What `collect` did: the file, how many jobs are done, and a line on each job or file that is not in it."""
@@ -38,6 +40,9 @@ class Report:
     asked: int
     done: int
     lines: tuple[str, ...]
+
+    def _page(self) -> Page:
+        return [str(self)]
 
     def __str__(self) -> str:
         return "\n".join([f"collected {self.done} of {self.asked} jobs into {self.path}", *self.lines])
