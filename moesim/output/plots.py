@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.output.store import whole
 from moesim.output.text import coordinate, count, plain
 
 if TYPE_CHECKING:
@@ -249,5 +250,7 @@ def write_figures(figures: Mapping[str, Figure], directory: str | Path) -> list[
                 figure.set_layout_engine("none")
             for suffix in ("png", "svg"):
                 written.append(Path(directory) / f"{name}.{suffix}")
-                figure.savefig(written[-1], dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+                with whole(written[-1]) as path:
+                    date = {"Date": None} if suffix == "svg" else None
+                    figure.savefig(path, format=suffix, dpi=150, metadata=date)
     return written
