@@ -163,6 +163,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "form_source": task.target.form.source,
         "repetition": task.target.repetition.name,
         "excess": task.target.repetition.excess,
+        "taught": task.target.repetition.taught,
         "runs": fit.runs.attrs.get("runs", "given"),
         "runs_source": fit.runs.attrs.get("source", ""),
         "objective_name": task.objective.name,
@@ -199,6 +200,7 @@ def _repetition_file(fit: Fit) -> dict[str, Any]:
     return {
         "form": target.repetition.form.name,
         "excess": target.repetition.excess,
+        "taught": target.repetition.taught,
         "source": f"fit of {target.title} to runs {fit.runs.attrs.get('runs', 'given')}",
         "marking": "fitted",
         "coefficients": {name: float(value) for name, value in values.items()},

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from moesim.errors import InputError
-from moesim.forms import Coefficient, Form
+from moesim.forms import Coefficient, Form, outside
 from moesim.registry import Registry
-from moesim.variables import VARIABLES, check
+from moesim.variables import POSITIVE_OR_INF, VARIABLES, check
 
 __all__ = ["FORMS", "Coefficient", "Form", "Law", "law"]
 
+
+_LIMITS = {"tokens": POSITIVE_OR_INF}  # a law has a limit there that a run cannot reach
 
 FORMS: Registry[Form] = Registry("law")
 
@@ -63,8 +63,14 @@ class Law:
         """Names of the variables that the law takes."""
         return self.form.inputs
 
-    def __call__(self, **inputs: Any) -> Any:
-        """Loss in nat/token; InputError for an unknown, missing, non-numeric or out-of-domain input."""
+    def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
+        """Loss in nat/token; InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input.
+
+        `tokens` may be inf: the loss with unlimited data.
+        """
+        if unnamed:
+            example = ", ".join(f"{name}=NUMBER" for name in self.inputs)
+            raise InputError(f"{self.name}: {_short(unnamed[0])} has no name; give its inputs by name: ({example})")
         return self._evaluate(self.form.function, inputs)
 
     def report(self, name: str, **inputs: Any) -> Any:
@@ -79,12 +85,7 @@ class Law:
 
     def outside(self, quantities: Mapping[str, Any]) -> Any:
         """Whether any of the quantities lies outside the law's data range (None if the range names none of them)."""
-        flags = [
-            (quantities[name] < low * (1 - 1e-9)) | (quantities[name] > high * (1 + 1e-9))
-            for name, (low, high) in self.data_range.items()
-            if name in quantities
-        ]
-        return reduce(or_, flags) if flags else None
+        return outside(self.data_range, quantities)
 
     def _evaluate(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
         takes = f"it takes {', '.join(self.inputs)}"
@@ -94,5 +95,10 @@ class Law:
         for name in self.inputs:
             if name not in inputs:
                 raise InputError(f"{self.name}: no value for input {name!r}; {takes}")
-        values = {name: check(self.name, name, inputs[name], VARIABLES[name].domain) for name in self.inputs}
+        domains = {**{name: VARIABLES[name].domain for name in self.inputs}, **_LIMITS}
+        values = {name: check(self.name, name, inputs[name], domains[name]) for name in self.inputs}
         return function(**values, **self.coefficients)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else repr(value)
