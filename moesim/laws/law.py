@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form, outside
+from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import POSITIVE_OR_INF, VARIABLES, check
 
@@ -37,6 +40,7 @@ def law(source: str, /, *, reports: Mapping[str, Callable[..., Any]] | None = No
     return register
 
 
+@shown
 @dataclass(frozen=True)
 class Law:
     """A form with a set of coefficient values and what is known about them.
@@ -69,8 +73,8 @@ class Law:
         `tokens` may be inf: the loss with unlimited data.
         """
         if unnamed:
-            example = ", ".join(f"{name}=NUMBER" for name in self.inputs)
-            raise InputError(f"{self.name}: {_short(unnamed[0])} has no name; give its inputs by name: ({example})")
+            named = ", ".join(f"{name}=..." for name in self.inputs)
+            raise InputError(f"{self.name}: the value {unnamed[0]!r} has no name; write law({named})")
         return self._evaluate(self.form.function, inputs)
 
     def report(self, name: str, **inputs: Any) -> Any:
@@ -87,6 +91,10 @@ class Law:
         """Whether any of the quantities lies outside the law's data range (None if the range names none of them)."""
         return outside(self.data_range, quantities)
 
+    def _page(self) -> Page:
+        takes = f"Law {self.name}: {self.form.name}({', '.join(self.inputs)}), loss in nat/token"
+        return [takes, self.coefficients, brief(self.source)]
+
     def _evaluate(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
         takes = f"it takes {', '.join(self.inputs)}"
         for name in inputs:
@@ -95,10 +103,20 @@ class Law:
         for name in self.inputs:
             if name not in inputs:
                 raise InputError(f"{self.name}: no value for input {name!r}; {takes}")
-        domains = {**{name: VARIABLES[name].domain for name in self.inputs}, **_LIMITS}
-        values = {name: check(self.name, name, inputs[name], domains[name]) for name in self.inputs}
+        self._check_dims(inputs)
+        values = {
+            name: check(self.name, name, inputs[name], _LIMITS.get(name, VARIABLES[name].domain))
+            for name in self.inputs
+        }
         return function(**values, **self.coefficients)
 
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else repr(value)
+    def _check_dims(self, inputs: Mapping[str, Any]) -> None:
+        """An array without names for its dims must not be paired with coefficients that have some."""
+        dims = {str(dim) for value in self.coefficients.values() for dim in getattr(value, "dims", ())}
+        bare = [name for name, value in inputs.items() if np.ndim(value) and not getattr(value, "dims", ())]
+        if dims and bare:
+            raise InputError(
+                f"{self.name}: {bare[0]} is an array without dims, and the coefficients have the dim"
+                f" {', '.join(sorted(dims))}; give a DataArray with dims, or use the law at one value of each"
+                " coefficient (fitted.law)"
+            )

@@ -19,6 +19,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form, outside
+from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 
@@ -176,6 +177,7 @@ _SIZES = {
 _ALL_SIZES = (*_SIZES["total"], *_SIZES["active"])
 
 
+@shown
 @dataclass(frozen=True)
 class Repetition:
     """A repetition form with coefficient values, the parameters that are counted, and what they are counted against.
@@ -207,6 +209,10 @@ class Repetition:
     def needs_taught_params(self) -> bool:
         """Whether the excess must be measured against the parameters that the unique tokens can teach."""
         return self.excess != "none" and "taught_params" in self.form.inputs
+
+    def _page(self) -> Page:
+        what = f"Repetition {self.name}: {self.form.name}, excess {self.excess}, taught {self.taught}"
+        return [what, self.coefficients, brief(self.source)]
 
     def with_coefficients(self, **values: Any) -> Repetition:
         """The same repetition with some coefficients replaced."""

@@ -10,11 +10,12 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.laws.law import Law
-from moesim.laws.load import load_law, load_repetition
+from moesim.laws.load import content_of, load_law, load_repetition
 from moesim.laws.repetition import Repetition
 from moesim.laws.wrapped import Wrapped
 from moesim.models.architecture import Architecture, load_architecture
 from moesim.numerics.derivative import Jet, slope_of, value_of
+from moesim.output.text import Page, shown
 
 _PARTS = {
     "law": (Law, load_law),
@@ -23,6 +24,7 @@ _PARTS = {
 }
 
 
+@shown
 @dataclass(frozen=True)
 class Model:
     """What planning sweeps: a loss law, what repeated data is worth, and how parameters and FLOPs are counted.
@@ -36,7 +38,11 @@ class Model:
     repetition: Repetition
     architecture: Architecture
 
-    def __init__(self, law: Law | str, repetition: Repetition | str = "none", architecture: Any = "proportional"):
+    def __init__(self, law: Any, repetition: Repetition | str | None = None, architecture: Any = "proportional"):
+        """`law` may be a fit too: its law and, unless another is given, its repetition, both with their draws."""
+        fitted = getattr(law, "draws_law", None)
+        repetition = repetition or ("none" if fitted is None else law.draws_repetition)
+        law = law if fitted is None else fitted
         for name, given in {"law": law, "repetition": repetition, "architecture": architecture}.items():
             kind, load = _PARTS[name]
             part = load(given) if isinstance(given, str) else given
@@ -55,6 +61,32 @@ class Model:
             raise InputError(
                 f"Model: taught='dense', but law {self.law.name} has no optimum at sparsity 0; take own or a number"
             )
+
+    @classmethod
+    def of(cls, given: Any, repetition: Any = None, architecture: Any = None) -> Model:
+        """A Model from a Model, a fit or a law (object, name, file); parts that are given take the place of its own."""
+        own = vars(given) if isinstance(given, cls) else {"law": given}
+        new = {"repetition": repetition, "architecture": architecture}
+        return cls(**{**own, **{name: part for name, part in new.items() if part is not None}})
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Law, repetition, excess and architecture, as `signed` takes them."""
+        return {**vars(self), "excess": self.repetition.excess}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The groups of `conf/sweep.yaml` that give this model."""
+        counting = {"form": self.architecture.form.name, "fields": self.architecture.fields}
+        return {
+            "law": content_of(self.law),
+            "repetition": content_of(self.repetition),
+            "architecture": {**counting, "flops": self.architecture.flops},
+            "choices": {name: getattr(self, name).name for name in _PARTS},
+        }
+
+    def _page(self) -> Page:
+        return [line for part in _PARTS for line in getattr(self, part)._page()]
 
     def varying(self) -> dict[str, Any]:
         """The coefficients and fields that are arrays, by the name that cells give them."""
