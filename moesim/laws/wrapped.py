@@ -122,4 +122,5 @@ class Wrapped:
         gain = by_size - by_tokens
         good = finite & np.isfinite(slope) & (slope != 0.0)
         slope = np.where(good, slope, 1.0)
-        return Jet(found, {key: np.where(good, -part / slope, 0.0) for key, part in gain.first.items()})
+        moving = gain.first if isinstance(gain, Jet) else {}
+        return Jet(found, {key: np.where(good, -part / slope, 0.0) for key, part in moving.items()})
