@@ -91,7 +91,7 @@ def test_figures_of_a_model():
     model = Transformer.load("deepseek_v3")
     drawn = figures.draw(count(model, np.geomspace(1, 1e8, 9), ["sgd", "muon"]))
     assert set(drawn) == {"ratio_by_batch", "flops_by_layer", "expert_update"}
-    (panel,) = drawn["excess"].axes
+    (panel,) = drawn["expert_update"].axes
     tokens, above = panel.get_lines()[0].get_data()
     assert above == pytest.approx(2 / (2 * tokens))
     (bars,) = drawn["flops_by_layer"].axes
