@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.config import conf_dir
-from moesim.errors import InputError
+from moesim.errors import InputError, NotWritten
 
 LOOKING = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version"}
 
@@ -114,7 +114,8 @@ def _stored(argument: str) -> str:
     return argument
 
 
-def fail(who: str, message: str) -> None:
-    """One readable line, exit 2."""
-    print(f"{who}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def fail(who: str, message: str | Exception) -> None:
+    """One readable line; exit 1 for a result that could not be written, else 2."""
+    said = f"{message.filename}: {message.strerror}" if isinstance(message, NotWritten) else str(message)
+    print(f"{who}: {said}", file=sys.stderr)
+    raise SystemExit(1 if isinstance(message, NotWritten) else 2)
