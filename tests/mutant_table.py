@@ -155,10 +155,9 @@ MODELS = {
     ],
 }
 
-# The quick ones of the tests of planning and of multiruns.
+# The quick ones of the tests of planning.
 SLOW = "fine_grid or broadcast or root or order_of or nothing_at or no_run or brute"
 PLAN = f"test_planning.py -k 'abnar2025 or not ({SLOW})'"
-MANY = "test_multirun.py -k 'dims or slabs or shares or foreign or memory or choices or rerun or whole or disk'"
 
 PLANNING = {
     ("planning/optimum.py", PLAN): [
@@ -284,7 +283,7 @@ FITTING = {
 }
 
 OUTPUT = {
-    ("output/collect.py", MANY): [
+    ("output/collect.py", "test_collect.py"): [
         ("len(set(column)) > 1", "len(set(column)) > 0"),
         ("status[cell], error[cell] = job.status, job.error", "status[cell], error[cell] = job.error, job.status"),
         ("(*cell, *place)", "(*cell[::-1], *place)"),
@@ -296,7 +295,7 @@ OUTPUT = {
         ("return np.unique(values)", "return values"),
         ("order = [dims.index(dim) for dim in full if dim in dims]", "order = list(range(len(dims)))"),
     ],
-    ("output/store.py", MANY): [
+    ("output/store.py", "test_store.py"): [
         ("os.replace(temporary, path)", "temporary.touch()"),
         ("temporary.unlink(missing_ok=True)", "pass"),
         ('if "moesim_version" not in dataset.attrs:', "if False:"),
@@ -304,4 +303,159 @@ OUTPUT = {
     ],
 }
 
-GROUPS = {**LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT}
+# The tests of balance that do not run whole studies.
+BALANCE = "test_balance_by_hand.py test_balance_clock.py test_balance_theory.py"
+
+BALANCING = {
+    ("balance/sampling.py", BALANCE): [
+        ("state.loss / np.maximum(state.mixture, 1e-12)", "state.loss"),
+        ("memory * reward + (1.0 - memory) *", "(1.0 - memory) * reward + memory *"),
+        ("rare = normalised(1.0 / (state.seen", "rare = normalised(1.0 * (state.seen"),
+        (
+            "(1.0 - share) * setting.world.natural + share * rare",
+            "share * setting.world.natural + (1.0 - share) * rare",
+        ),
+        ("setting.world.natural**exponent", "setting.world.natural ** (1 - exponent)"),
+        (
+            "epochs * setting.world.unique / (setting.tokens * setting.steps)",
+            "epochs * setting.world.unique / setting.tokens",
+        ),
+        ("setting.world.target ** (1.0 / (1.0 + a))", "setting.world.target ** (1.0 + a)"),
+        (
+            "np.exp(exponent.min(axis=1, keepdims=True) - exponent)",
+            "np.exp(exponent - exponent.max(axis=1, keepdims=True))",
+        ),
+        ("around**-strength", "around**strength"),
+        ("least * natural + (1.0 - least) * free", "(1.0 - least) * natural + least * free"),
+        ("state.mixture**credit", "state.mixture**-credit"),
+        ("gain > solved * gain.max", "gain < solved * gain.max"),
+        ("policy.epoch_cap * setting.world.unique - state.seen", "policy.epoch_cap * setting.world.unique"),
+        ("if state.step % policy.every:", "if not state.step % policy.every:"),
+    ],
+    ("balance/structure.py", BALANCE): [
+        ("state.mean_load[row, [kept, gone]] + 1e-300", "state.mean_load[row, [gone, kept]] + 1e-300"),
+        ("state.hot[row] >= policy.patience", "state.hot[row] > policy.patience"),
+        ("burden > policy.threshold, state.hot + 1", "burden < policy.threshold, state.hot + 1"),
+        ("demand / np.maximum(copies, 1)", "demand * np.maximum(copies, 1)"),
+        ("temperature * np.log1p(-share)", "temperature * np.log1p(share)"),
+        ("np.array([1.0 - taken, taken])", "np.array([taken, 1.0 - taken])"),
+        ("share[start:stop] = 1.0 - leak", "share[start:stop] = leak"),
+        ("cut_quality(view, int(expert)) >= divisibility", "cut_quality(view, int(expert)) <= divisibility"),
+        ("view.load(second) < limit", "view.load(second) > limit"),
+        ("load[order] < below * load.mean()", "load[order] > below * load.mean()"),
+        ("< tail * load.sum()", "> tail * load.sum()"),
+        ("np.argsort(-view.load(view.alive)", "np.argsort(view.load(view.alive)"),
+        ("state.expert_loss[view.row, :, expert] - floor", "state.expert_loss[view.row, :, expert]"),
+        ("distance = 0.5 * np.abs(share - parents)", "distance = np.abs(share - parents)"),
+        ("state.copies[row, expert] + 1)", "state.copies[row, expert])"),
+    ],
+    ("balance/metrics.py", BALANCE): [
+        ("np.argsort(natural, axis=1", "np.argsort(-natural, axis=1"),
+        ("return max_over_mean(loads) - 1.0", "return max_over_mean(loads)"),
+        ("2.0 * np.arange(1, n + 1) - n - 1", "2.0 * np.arange(1, n + 1) - n"),
+        ("curve <= target", "curve >= target"),
+        ("part * (axis[i] - axis[i - 1])", "(1 - part) * (axis[i] - axis[i - 1])"),
+    ],
+    ("balance/routing.py", BALANCE): [
+        ("scores - weight * rate * slope, bias", "scores + weight * rate * slope, bias"),
+        ("bias - step * np.sign(excess(load, alive))", "bias + step * np.sign(excess(load, alive))"),
+        ("bias - step * excess(load, alive)", "bias + step * excess(load, alive)"),
+        ("loss[:, :, None] - expert_loss", "expert_loss - loss[:, :, None]"),
+        ("(1.0 - decay) * scores", "(1.0 + decay) * scores"),
+        ("biased / temperature", "biased * temperature"),
+        ("np.log(fair / np.maximum(load, 1e-12 * fair))", "np.log(np.maximum(load, 1e-12 * fair) / fair)"),
+        ("np.argsort(-affinity, axis=1", "np.argsort(affinity, axis=1"),
+        ("chosen * (pressure - (chosen * pressure)", "chosen * (pressure + (chosen * pressure)"),
+    ],
+    ("balance/placement.py", BALANCE): [
+        ("burden[high] - shift, burden[low] + shift", "burden[high] + shift, burden[low] - shift"),
+        ("burden[high] <= stop * burden.mean()", "burden[high] >= stop * burden.mean()"),
+        ("np.argsort(counts[row] - ideal[row]", "np.argsort(ideal[row] - counts[row]"),
+        (
+            "np.where((out < 0).any(axis=1), burden, np.inf).argmin()",
+            "np.where((out < 0).any(axis=1), burden, -np.inf).argmax()",
+        ),
+    ],
+    ("balance/packing.py", BALANCE): [
+        ("order = np.argsort(-weights, axis=-1", "order = np.argsort(weights, axis=-1"),
+        ("weights[rows, hottest] / counts[rows, hottest]", "weights[rows, hottest]"),
+        ("lightest = key.argmin(axis=-1)", "lightest = key.argmax(axis=-1)"),
+    ],
+    ("balance/bounds.py", BALANCE): [
+        ("(loads / np.maximum(copies, 1)).max(axis=-1)", "loads.max(axis=-1)"),
+        ("np.maximum(loads.sum(axis=-1) / devices,", "np.minimum(loads.sum(axis=-1) / devices,"),
+        ("best = np.maximum(best, loss - ", "best = np.maximum(best, loss + "),
+    ],
+    (
+        "balance/simulate.py",
+        f"{BALANCE} test_balance_run.py -k 'hand or idle or capacity or drops or selective or books or clock'",
+    ): [
+        (
+            '1.0 - parts["compute"] / (parts["compute"] + parts["wait"])',
+            'parts["compute"] / (parts["compute"] + parts["wait"])',
+        ),
+        (
+            "room = given.routing.capacity_factor * given.tokens * given.active",
+            "room = given.routing.capacity_factor * given.tokens",
+        ),
+        ("dropped = wanted - load.sum(axis=1)", "dropped = load.sum(axis=1) - wanted"),
+        (
+            "given.load_memory * state.mean_load + (1.0 - given.load_memory) * load",
+            "(1.0 - given.load_memory) * state.mean_load + given.load_memory * load",
+        ),
+        ("received.max(axis=1) / hardest - 1.0", "hardest / received.max(axis=1) - 1.0"),
+        ("state.dropped / (given.tokens * given.active)", "state.dropped / given.tokens"),
+        ('"macro_loss": (world.macro * state.loss)', '"macro_loss": (natural * state.loss)'),
+    ],
+    ("balance/study.py", "test_balance_run.py -k 'study or equal'"): [
+        ('last.wall_clock.min("policy")', 'last.wall_clock.max("policy")'),
+        ("out[name].sel(policy=CLAIM, drop=True) - out[name]", "out[name] - out[name].sel(policy=CLAIM, drop=True)"),
+    ],
+    ("domains/learning.py", BALANCE): [
+        (
+            "np.asarray(world.worth(seen + drawn, unique)) - np.asarray(world.worth(seen, unique))",
+            "np.asarray(world.worth(seen + drawn, unique))",
+        ),
+        ("taken *= ~frozen[:, None, :]", "taken *= frozen[:, None, :]"),
+        ("np.log1p(-forgetting) * foreign", "np.log1p(-forgetting) * assigned"),
+        ("return np.exp(-entropy)", "return np.exp(entropy)"),
+        ("gains < threshold * mean", "gains > threshold * mean"),
+    ],
+    ("domains/curves.py", BALANCE): [
+        ("capacity_scale * params**-capacity_exponent", "capacity_scale * params**capacity_exponent"),
+        ("np.exp(-data_exponent * np.log", "np.exp(data_exponent * np.log"),
+        ("tokens >= threshold", "tokens <= threshold"),
+        ("return -slope_of(", "return slope_of("),
+    ],
+    ("domains/tree.py", BALANCE): [
+        ("rho * decay ** np.maximum(levels - 1.0, 0.0)", "rho * decay ** levels"),
+        ("weight = rho * decay ** np.arange(levels)", "weight = rho * decay ** np.arange(1, levels + 1)"),
+        ("np.argmin(np.abs(shares - 0.5))", "np.argmax(np.abs(shares - 0.5))"),
+        ("1.0 - abs(2.0 * share - 1.0)", "abs(2.0 * share - 1.0)"),
+    ],
+    ("hardware/step.py", BALANCE): [
+        ("hops = 2.0 * cluster.latency", "hops = 1.0 * cluster.latency"),
+        ("return 2.0 * (per_pass", "return (per_pass"),
+        (".sum(axis=-1).max(axis=-1)\n    weights", ".sum(axis=-1).mean(axis=-1)\n    weights"),
+        ("2.0 * (count - 1) / count", "2.0 * count / (count - 1 + 1e-9)"),
+        ("cluster.layers * arrivals.max(axis=1) * volume", "arrivals.max(axis=1) * volume"),
+        ("cluster.layers * volume.reshape", "volume.reshape"),
+        ("state = 0.0 if cluster.sharded_optimizer", "state = 0.0 if not cluster.sharded_optimizer"),
+        ("return per_device / cluster.speed", "return per_device * cluster.speed"),
+        ("forward * (2.0 + updated) + cluster.launch", "forward * (2.0 + updated)"),
+        ("np.maximum(exchange - slowest, 0.0)", "np.maximum(exchange + slowest, 0.0)"),
+        ("(places - 1) / places / bandwidth", "places / (places - 1) / bandwidth"),
+        ("(1.0 - 1.0 / places) ** active", "(1.0 / places) ** active"),
+        ("* max(up, out)", "* min(up, out)"),
+        (
+            "np.maximum(memory, weights * cluster.optimizer_flops / cluster.flops)",
+            "np.minimum(memory, weights * cluster.optimizer_flops / cluster.flops)",
+        ),
+        ('"wait": slowest - mean', '"wait": mean - slowest'),
+        ("spread = received.max(axis=1)", "spread = received.min(axis=1)"),
+        ("1.0 - np.take_along_axis(frozen", "np.take_along_axis(frozen"),
+        ("2.0 / 3.0 + dense_seconds", "1.0 + dense_seconds"),
+    ],
+}
+
+GROUPS = {**LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
