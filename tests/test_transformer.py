@@ -69,7 +69,7 @@ def test_published_figures_in_the_named_convention(name):
 @pytest.mark.parametrize("config", MODULES, ids=lambda c: f"{c['model_type']}-{c['parameters']}")
 def test_config_json_to_the_last_parameter(config):
     config = dict(config)
-    parameters, buffers = config.pop("parameters"), config.pop("buffers")
+    parameters, buffers, _ = (config.pop(name, 0) for name in ("parameters", "buffers", "flops"))
     model = Transformer.from_config(config)
     assert model.total_params_as("trained") == parameters
     assert model.total_params == parameters + buffers
@@ -91,6 +91,16 @@ def test_random_configs_to_the_last_parameter(family):
         parameters, buffers = modules.held(config)
         model = Transformer.from_config(config)
         assert (model.total_params_as("trained"), model.total_params) == (parameters, parameters + buffers), config
+    flops = model.forward_flops(modules.TOKENS, "full", form="executed") * modules.TOKENS
+    assert flops + modules.uncounted(model) == pytest.approx(modules.computed(config), rel=1e-12), config
+
+
+@pytest.mark.parametrize("config", [row for row in MODULES if "flops" in row], ids=lambda c: c["model_type"])
+def test_forward_flops_to_the_last_one(config):
+    """What torch's counter says of the modules of transformers, run on 24 tokens with a mask that saves nothing."""
+    model = Transformer.from_config(config)
+    flops = model.forward_flops(modules.TOKENS, "full", form="executed") * modules.TOKENS
+    assert flops + modules.uncounted(model) == pytest.approx(config["flops"], rel=1e-12)
 
 
 def test_from_path_directory_and_wrapped_text_part(tmp_path):
@@ -307,7 +317,7 @@ def _refusal(config):
 def test_missing_keys_are_named(family):
     """A config without one of its sizes is refused by the name of the key; switches have defaults."""
     config = next(config for config in MODULES if config["model_type"] == family)
-    for key in set(config) - {"model_type", "parameters", "buffers"}:
+    for key in set(config) - {"model_type", "parameters", "buffers", "flops"}:
         told = _refusal({k: v for k, v in config.items() if k != key})
         assert not told or key in told or "give head_dim" in told or "Mamba2: groups=8 does not divide" in told
     width = {"switch_transformers": "d_model", "gpt2": "n_embd", "dbrx": "d_model"}.get(family, "hidden_size")

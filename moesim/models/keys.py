@@ -113,6 +113,7 @@ KEYS: Mapping[str, Key] = {
     **_rows(COUNT, 2, None, "index_skip_topk_offset"),
     **_rows(SIZE, 1, None, "mamba_n_groups n_groups"),
     **_rows(SIZE, 16, None, "mamba_d_state"),
+    **_rows(SIZE, 256, None, "mamba_chunk_size chunk_size"),
     **_rows(AUTO, "auto", None, "mamba_dt_rank mamba_d_head"),
     **_rows(SIZE, 32, None, "relative_attention_num_buckets"),
     **_rows(SIZE, 262_144, None, "vocab_size_per_layer_input"),
@@ -152,6 +153,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "mamba_d_conv": ("conv_kernel",),
     "mamba_conv_bias": ("use_conv_bias",),
     "mamba_expand": ("expand",),
+    "mamba_chunk_size": ("chunk_size",),
 }
 """Other names of a key; the first that is there is read."""
 
