@@ -84,7 +84,7 @@ PUBLISHED = json.loads((DATA / "published.json").read_text())
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: row["name"])
 def test_published_models_from_their_config_json(row):
-    """As closely as printed. In transformers 256 experts of LongCat that do nothing hold weights; these are left out."""
+    """As closely as printed; 256 experts of LongCat do nothing, though in transformers they hold weights."""
     model = Transformer.from_config(row["config"])
     assert model.total_params == pytest.approx(row["total"], rel=0.04)
     assert model.active_params_as(row["active_as"]) == pytest.approx(row["active"], rel=0.09)
