@@ -81,7 +81,10 @@ _RANGE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=\{\s*(linspace|geomspace)\b.*", r
 
 
 # Mappings whose keys the user names: Hydra would take only those that stand there.
-_OPEN = re.compile(r"(fit\.(fixed|tied|prior|bounds)|runs\.(where|columns)|compare)(\.[^=]*)?=")
+_OPEN = re.compile(
+    r"((fit\.(fixed|tied|prior|bounds)|runs\.(where|columns)|compare)(\.[^=]*)?"
+    r"|(world|routing|structure|sampling|placement|chip|cluster|expert|schedule)\.[^=]*)="  # defaults are in the code
+)
 
 
 def prepared(arguments: list[str]) -> Iterator[str]:

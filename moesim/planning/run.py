@@ -25,6 +25,7 @@ from moesim.planning.sweep import loss_in_slabs, sweep, with_size
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
 _COMPARED = ("law", "repetition", "excess", "architecture")
 _EXTRAPOLATED = {
@@ -53,8 +54,7 @@ def run(config: Mapping[str, Any]) -> Result:
             streams = {"loss": loss_in_slabs(model, **axes)}
             shown = sweep(model, **given, **_thinned(axes)) if config["figures"] else dataset
     drawn = figures.draw(shown) if config["figures"] else {}
-    compared = list(config["compare"])
-    text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
+    text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
 
 
@@ -73,6 +73,13 @@ def _refuse_huge(config: Mapping[str, Any], axes: Mapping[str, Any]) -> None:
 
 def _lists(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in (content.get(key) or {}).items() if isinstance(value, list | dict)}
+
+
+def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
+    """The answer of a multirun: one table and the figures of what was varied, from its collected Dataset."""
+    if figures.named(dataset) and "optimal_loss" in dataset:
+        return tables.comparison(dataset), figures.draw(dataset)
+    return tables.table(dataset), {} if "best_loss" not in dataset else figures.draw(dataset)
 
 
 def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
