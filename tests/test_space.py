@@ -100,5 +100,5 @@ def test_dims_of_different_lengths():
 def test_an_axis_without_labels_is_labelled_by_its_values():
     budgets = xr.DataArray([1e20, 1e21], dims="compute")
     found = optimum(MODEL, compute=budgets, sparsity=0.5)
-    assert list(found.compute.values) == [1e20, 1e21]
+    assert list(found["compute"].values) == [1e20, 1e21]
     assert found.optimal_loss.sel(compute=1e21).item() < found.optimal_loss.sel(compute=1e20).item()
