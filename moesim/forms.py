@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from moesim.errors import InputError
 from moesim.variables import POSITIVE, Domain, check
@@ -35,7 +35,9 @@ class Form:
     reports: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, function: Callable[..., Any], source: str, coefficients: Mapping[str, Coefficient], **extra) -> Form:
+    def of(
+        cls, function: Callable[..., Any], source: str, coefficients: Mapping[str, Coefficient], **extra: Any
+    ) -> Self:
         """The Form of a function whose positional arguments are inputs and whose keyword-only ones are coefficients."""
         kinds = {name: p.kind for name, p in inspect.signature(function).parameters.items()}
         declared = [name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY]

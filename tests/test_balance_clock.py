@@ -88,7 +88,7 @@ def test_replicas_cost_synchronisation_and_uneven_loads_slow_the_exchange():
 
 
 def loads_of(domain, layer, kind="topk", model="OLMoE-1B-7B-0924"):
-    recorded = trace.traces.build({"policy": "trace", "count_kind": kind, "model": model, "windows": [domain]})()
+    recorded = trace.traces.only({"policy": "trace", "count_kind": kind, "model": model, "windows": [domain]})()
     return recorded.loads[0, recorded.layers.index(str(layer))]
 
 
@@ -125,7 +125,7 @@ def published(phase, layer, column="imbalance_ratio_max_over_mean_minus_1"):
 
 def test_deepseek_r1_imbalance_before_and_after_eplb():
     # Two free numbers (spread of experts, drift between windows), four published ones.
-    recorded = trace.traces.build({"policy": "lognormal_trace", "windows": 8})()
+    recorded = trace.traces.only({"policy": "lognormal_trace", "windows": 8})()
     before = recorded.loads.reshape(8, 58, 32, 8).sum(-1)
     assert metrics.max_violation(before).mean() == pytest.approx(published("before", "average"), rel=0.06)
     deviation = "std_tokens_per_rank"
@@ -139,7 +139,7 @@ def test_deepseek_r1_imbalance_before_and_after_eplb():
 @pytest.mark.parametrize("layer", ["3", "4", "5"])
 def test_deepseek_r1_early_layers(layer):
     # Calm layers: spread .52 and a tenth of drift give the published pair.
-    recorded = trace.traces.build(
+    recorded = trace.traces.only(
         {"policy": "lognormal_trace", "layers": 400, "windows": 2, "spread": 0.52, "drift": 0.1}
     )()
     before = metrics.max_violation(recorded.loads[0].reshape(400, 32, 8).sum(-1)).mean()
@@ -159,7 +159,7 @@ def test_replay_judges_a_window_with_the_plan_of_the_one_before():
     windows = ["arxiv", "github", "c4"]
     result = replayed("eplb", windows=windows)
     data, table = result.dataset, result.table
-    recorded = trace.traces.build({"policy": "trace", "windows": windows})()
+    recorded = trace.traces.only({"policy": "trace", "windows": windows})()
     for step in (1, 2):
         planned = eplb(recorded.loads[step - 1] / recorded.loads[step - 1].sum(-1, keepdims=True), 72, devices=8)
         expected = planned.max_over_mean(recorded.loads[step])
@@ -193,20 +193,20 @@ def test_bad_traces_are_named(name, tmp_path):
     file = tmp_path / "loads.csv"
     file.write_text("window,layer,expert,count\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
     with pytest.raises(InputError, match=message):
-        trace.traces.build({"policy": "trace", "path": str(file)})()
+        trace.traces.only({"policy": "trace", "path": str(file)})()
 
 
 def test_a_trace_file_is_read(tmp_path):
     file = tmp_path / "loads.csv"
     file.write_text("window,layer,expert,count\n" + "".join(",".join(map(str, row)) + "\n" for row in GOOD))
-    recorded = trace.traces.build({"policy": "trace", "path": str(file), "windows": ["b", "a"]})()
+    recorded = trace.traces.only({"policy": "trace", "path": str(file), "windows": ["b", "a"]})()
     np.testing.assert_array_equal(recorded.loads, [[[1, 2]], [[5, 3]]])
     with pytest.raises(InputError, match="no window 'c'"):
-        trace.traces.build({"policy": "trace", "path": str(file), "windows": ["c"]})()
+        trace.traces.only({"policy": "trace", "path": str(file), "windows": ["c"]})()
     with pytest.raises(InputError, match="no file"):
-        trace.traces.build({"policy": "trace", "path": "nowhere.csv"})()
+        trace.traces.only({"policy": "trace", "path": "nowhere.csv"})()
     with pytest.raises(InputError, match="no model 'GPT'"):
-        trace.traces.build({"policy": "trace", "model": "GPT"})()
+        trace.traces.only({"policy": "trace", "model": "GPT"})()
 
 
 @pytest.fixture(scope="module")

@@ -503,7 +503,7 @@ GOOD = {"form": "hoffmann2022", "coefficients": {"E": 1.7, "A": 400, "alpha": 0.
 BAD_FILES = [
     # what replaces keys of a good file, and the message
     ({"source": 5}, "law mine: source=5 is not a text"),
-    ({"form": "hofman"}, "law mine: unknown form 'hofman'; there are .*hoffmann2022"),
+    ({"form": "hofman"}, "law mine: no form 'hofman'; it takes .*hoffmann2022"),
     ({"sauce": "x"}, "law mine: unknown key 'sauce'; it takes form, coefficients"),
     ({"coefficients": [1, 2]}, r"law mine: coefficients=\[1, 2\] is not a mapping"),
     ({"coefficients": {}}, "mine: no value for coefficient 'E'"),

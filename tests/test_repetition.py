@@ -236,7 +236,7 @@ GOOD = {"form": "muennighoff2023", "coefficients": {"R_D": 15, "R_N": 5}}
 BAD_FILES = [
     ({"excess": "all"}, "repetition mine: excess='all'; it takes none, active, total"),
     ({"excess": None}, "repetition mine: excess=None is not a text"),
-    ({"form": "muennighof"}, "repetition mine: unknown form 'muennighof'; there are none, muennighoff2023"),
+    ({"form": "muennighof"}, "repetition mine: no form 'muennighof'; it takes .*did you mean muennighoff2023"),
     ({"data_range": {}}, "repetition mine: unknown key 'data_range'"),
     ({"coefficients": {"R_D": 15}}, "mine: no value for coefficient 'R_N'"),
 ]

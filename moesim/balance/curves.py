@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance.registry import Registry
 from moesim.errors import InputError
 from moesim.numerics.derivative import Dual, value_of
+from moesim.registry import Policies
 from moesim.variables import VARIABLES
 
-curves = Registry("curve")
+curves = Policies("curve")
 Values = Mapping[str, Any]
 
 # What a single dense expert has for every other variable that a law may ask for.
@@ -81,7 +81,7 @@ def curve_of(config: Values) -> Curve:
     first = float(own.pop("first_tokens", 1.0))
     if not first > 0:
         raise InputError(f"curve: first_tokens={first:g}; it takes a number above 0")
-    return replace(curves.build(own)(), first_tokens=first)
+    return replace(curves.only(own)(), first_tokens=first)
 
 
 def _power(params, tokens, floor, capacity_scale, capacity_exponent, data_scale, data_exponent, at_tokens):

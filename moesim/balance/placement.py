@@ -10,13 +10,12 @@ import numpy as np
 
 from moesim.balance.packing import eplb as balance_replicas
 from moesim.balance.packing import pack
-from moesim.balance.registry import Registry, split_keys
 from moesim.balance.state import Placement, State
 from moesim.errors import InputError
+from moesim.registry import Policies, Policy
 from moesim.variables import AT_LEAST_ONE, check
 
-placement = Registry("placement")
-COMMON = {"every": 100, "first": 10}
+placement = Policies("placement", {"every": 100, "first": 10})
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Placing:
     Asked at the step `first`, when the router has settled a little, `every` steps, and whenever experts change.
     """
 
-    policy: Callable[..., Placement]
+    policy: Policy
     every: int
     first: int
 
@@ -52,10 +51,10 @@ class Problem:
 
 def build(config: Mapping[str, Any]) -> Placing:
     """The Placing of a config mapping."""
-    shared, own = split_keys(config, COMMON)
-    for name in COMMON:
-        check("placement", name, shared[name], AT_LEAST_ONE)
-    return Placing(placement.build(own), int(shared["every"]), int(shared["first"]))
+    policy, shared = placement.build(config)
+    for name, value in shared.items():
+        check("placement", name, value, AT_LEAST_ONE)
+    return Placing(policy, int(shared["every"]), int(shared["first"]))
 
 
 def place(policy: Placing, state: State, setting: Any, changed: np.ndarray, start: bool = False) -> State:

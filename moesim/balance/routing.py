@@ -6,24 +6,20 @@ drawn token by token with the same probabilities. Controllers change biases or r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from moesim.balance.registry import Registry, split_keys
 from moesim.errors import InputError
+from moesim.registry import Policies, Policy
 from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, check
-
-routing = Registry("routing")
-controls = Registry("control")
-rewards = Registry("reward")
 
 # Logits further than this below the best are treated as this far below, so that K experts can always be found.
 _LOWEST_LOGIT = -60.0
 _FIDELITIES = ("mean_field", "tokens")
-COMMON = {
+SHARED = {
     "control": {"policy": "none"},
     "temperature": 1.0,
     "affinity": 4.0,
@@ -35,6 +31,11 @@ COMMON = {
     "fidelity": "mean_field",
     "batch": 8192,
 }
+# `drawn`: single tokens can be drawn by the probabilities that the policy gives (each row sums to K). `sees_tokens`:
+# they depend on the tokens of the step, so they are worked out anew in each.
+routing = Policies("routing", SHARED, drawn=False, sees_tokens=True)
+controls = Policies("control")
+rewards = Policies("reward")
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Routing:
     (scores, bias); `reward` feeds the reinforcement.
     """
 
-    assign: Callable[..., np.ndarray]
-    control: Callable[..., tuple[np.ndarray, np.ndarray]]
-    reward: Callable[..., np.ndarray]
+    assign: Policy
+    control: Policy
+    reward: Policy
     temperature: float
     affinity: float
     noise: float
@@ -60,18 +61,23 @@ class Routing:
 
 def build(config: Mapping[str, Any]) -> Routing:
     """The Routing of a config mapping; InputError for unknown policies and values outside their domain."""
-    shared, own = split_keys(config, COMMON)
+    policy, shared = routing.build(config)
     for name, domain in {"temperature": POSITIVE, "capacity_factor": POSITIVE_OR_INF, "batch": POSITIVE}.items():
         check("routing", name, shared[name], domain)
     for name in ("affinity", "noise", "reinforcement", "decay"):
         check("routing", name, shared[name], NON_NEGATIVE)
     if shared["fidelity"] not in _FIDELITIES:
         raise InputError(f"routing: fidelity={shared['fidelity']!r}; it takes {' or '.join(_FIDELITIES)}")
+    if shared["fidelity"] == "tokens" and not policy.traits["drawn"]:
+        raise InputError(
+            f"routing {policy.name}: fidelity=tokens draws tokens one by one, which its assignments do not allow; "
+            "use fidelity=mean_field, or declare drawn=True if each domain's probabilities sum to active_experts"
+        )
     numbers = ("temperature", "affinity", "noise", "reinforcement", "decay", "capacity_factor")
     return Routing(
-        routing.build(own),
-        controls.build(shared["control"]),
-        rewards.build(shared["reward"]),
+        policy,
+        controls.only(shared["control"]),
+        rewards.only(shared["reward"]),
         **{name: float(shared[name]) for name in numbers},
         tokens=shared["fidelity"] == "tokens",
         batch=int(shared["batch"]),
@@ -110,13 +116,13 @@ def inclusion(z: np.ndarray, active: int) -> np.ndarray:
     return np.minimum(weights, 1.0, out=weights)
 
 
-@routing
+@routing(drawn=True, sees_tokens=False)
 def topk(z, tokens, alive, active):
     """The K experts with the highest noisy logits; the noise is the smoothing of a batch (temperature)."""
     return inclusion(z, active)
 
 
-@routing
+@routing(drawn=True, sees_tokens=False)
 def hash_(z, tokens, alive, active, *, salt: int = 0):
     """A fixed hash of the domain, whatever the router learned: balanced only up to domain frequencies."""
     domains = np.arange(z.shape[1], dtype=np.uint64)
@@ -147,7 +153,7 @@ def expert_choice(z, tokens, alive, active, *, capacity: float = 1.0):
     return out / np.where(tokens > 0, tokens, 1.0)[:, :, None]
 
 
-@routing
+@routing(drawn=True)
 def balanced(z, tokens, alive, active, *, iterations: int = 50, sharpness: float = 1.0):
     """Equal loads by prices on experts: Sinkhorn's scaling; a high `sharpness` approaches BASE's linear assignment.
 

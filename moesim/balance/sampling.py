@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from moesim.balance.learning import domain_gains
-from moesim.balance.registry import Registry, split_keys
 from moesim.errors import InputError
+from moesim.registry import Policies, Policy
 from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
 
-sampling = Registry("sampling")
-COMMON = {"every": 10, "epoch_cap": np.inf}
+sampling = Policies("sampling", {"every": 10, "epoch_cap": np.inf})
 
 
 @dataclass(frozen=True)
@@ -24,17 +23,17 @@ class Sampling:
     `every`: steps between changes. `epoch_cap`: no domain's unique tokens are passed more often.
     """
 
-    policy: Callable[..., tuple[np.ndarray, dict[str, Any]]]
+    policy: Policy
     every: int
     epoch_cap: float
 
 
 def build(config: Mapping[str, Any]) -> Sampling:
     """The Sampling of a config mapping."""
-    shared, own = split_keys(config, COMMON)
+    policy, shared = sampling.build(config)
     check("sampling", "every", shared["every"], AT_LEAST_ONE)
     check("sampling", "epoch_cap", shared["epoch_cap"], POSITIVE_OR_INF)
-    return Sampling(sampling.build(own), int(shared["every"]), float(shared["epoch_cap"]))
+    return Sampling(policy, int(shared["every"]), float(shared["epoch_cap"]))
 
 
 def normalised(weights: np.ndarray) -> np.ndarray:

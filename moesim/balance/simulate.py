@@ -230,8 +230,9 @@ def due(given: Setting, state: State) -> bool:
     """
     edits = given.structure.grows and state.step % given.structure.every <= 1
     rule = given.routing
-    own = rule.assign.func not in (routing.topk, routing.hash_)
-    exact = rule.tokens or own or given.forgetting > 0 or np.isfinite(rule.capacity_factor)
+    exact = (
+        rule.tokens or rule.assign.traits["sees_tokens"] or given.forgetting > 0 or np.isfinite(rule.capacity_factor)
+    )
     return state.step % given.learn_every == 0 or edits or exact or state.step == given.steps - 1
 
 
@@ -256,7 +257,7 @@ def _credited(state: State) -> State:
 def _assigned(given: Setting, state: State, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Token assignments kept (seed, domain, expert) and loads (seed, expert): expected, or drawn token by token."""
     assigned = probability * state.drawn[:, :, None]
-    if given.routing.tokens and given.routing.assign.func in (routing.topk, routing.hash_):
+    if given.routing.tokens:
         scale = given.tokens / given.routing.batch
         pairs = zip(probability, *state.memory["batch"], strict=True)
         assigned = np.stack([routing.draw_experts(p, d, u) for p, d, u in pairs]) * scale

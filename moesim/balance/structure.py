@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from moesim.balance import tree
-from moesim.balance.registry import Registry, split_keys
 from moesim.balance.state import State
 from moesim.errors import InputError
+from moesim.registry import Policies, Policy
 from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, check
 
-structure = Registry("structure")
-ways = Registry("split way")
-criteria = Registry("split criterion")
-COMMON = {"every": 100, "threshold": 1.15, "patience": 1}
+# A member that `grows` may change the experts; one that does not is never asked.
+structure = Policies("structure", {"every": 100, "threshold": 1.15, "patience": 1}, grows=True)
+ways = Policies("split way")
+criteria = Policies("split criterion")
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,23 @@ class Structure:
     hotspots, it does not make them go away.
     """
 
-    policy: Callable[..., list[Callable[[State], State]]]
+    policy: Policy
     every: int
     threshold: float
     patience: int
-    grows: bool
+
+    @property
+    def grows(self) -> bool:
+        """Whether the policy may change the experts."""
+        return self.policy.traits["grows"]
 
 
 def build(config: Mapping[str, Any]) -> Structure:
     """The Structure of a config mapping."""
-    shared, own = split_keys(config, COMMON)
+    policy, shared = structure.build(config)
     for name in ("every", "threshold", "patience"):
         check("structure", name, shared[name], AT_LEAST_ONE)
-    policy = structure.build(own)
-    grows = policy.func is not fixed
-    return Structure(policy, int(shared["every"]), float(shared["threshold"]), int(shared["patience"]), grows)
+    return Structure(policy, int(shared["every"]), float(shared["threshold"]), int(shared["patience"]))
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ def _split(view: View, expert: int, child: int, way: Callable):
     return split_edit(view.row, expert, child, share, view.setting.routing.temperature, view.setting.active)
 
 
-@structure
+@structure(grows=False)
 def fixed(view: View):
     """The experts stay as they are."""
     return []
@@ -258,7 +260,7 @@ def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int
     `way`: along_tree or clone, with options. Only load counts by default, as in the plain recipe: a hot expert with a
     single domain is split too, and stays hot.
     """
-    score, way = criteria.build(by), ways.build(way)
+    score, way = criteria.only(by), ways.only(way)
     ranked = sorted(((score(view, e), -int(e)) for e in view.hot), reverse=True)
     edits, vacant = [], view.vacant()
     for value, minus in ranked[:at_most]:
@@ -270,7 +272,7 @@ def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int
 @structure
 def split_or_replicate(view: View, *, divisibility: float = 0.5, way: Any = "along_tree", at_most: int = 4):
     """Split a hot expert if the best cut divides its load well (quality `divisibility` or more), else replicate it."""
-    way, edits, vacant = ways.build(way), [], view.vacant()
+    way, edits, vacant = ways.only(way), [], view.vacant()
     for expert in view.hot[:at_most]:
         if view.room(edits) <= 0:
             break
@@ -315,7 +317,7 @@ def grow(view: View, *, factor: float = 2.0, way: Any = "clone"):
     if not factor > 1:
         raise InputError(f"structure grow: factor={factor:g}; it takes a number above 1")
     order = view.alive[np.argsort(-view.load(view.alive), kind="stable")]
-    vacant, way = view.vacant(), ways.build(way)
+    vacant, way = view.vacant(), ways.only(way)
     count = min(round((factor - 1.0) * len(order)), len(order), len(vacant), max(view.room([]), 0))
     return [_split(view, int(e), child, way) for e, child in zip(order[:count], vacant, strict=False)]
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from moesim.balance.metrics import max_violation
-from moesim.balance.registry import Registry
 from moesim.balance.routing import controls
 from moesim.errors import InputError
+from moesim.registry import Policies
 from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, check
 
-token_controls = Registry("token control")
+token_controls = Policies("token control")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def base_assignment(scores: np.ndarray) -> np.ndarray:
 
 
 def _from_mean_field(name: str, **options: Any) -> Callable:
-    control = controls.build({"policy": name, **options})
+    control = controls.only({"policy": name, **options})
 
     def act(bias, means, origin, scores, load, active):
         there = np.ones((1, len(load)), dtype=bool)
@@ -145,7 +145,7 @@ def trial(
     check("trial", "drift", drift, NON_NEGATIVE)
     if active >= experts:
         raise InputError(f"trial: active={active} of {experts} experts; it takes fewer than experts")
-    act, rng = token_controls.build(control), np.random.default_rng([seed, 9])
+    act, rng = token_controls.only(control), np.random.default_rng([seed, 9])
     origin = spread * rng.standard_normal(experts)
     bias, means, loads = np.zeros(experts), origin.copy(), np.empty((steps, experts))
     for turn in range(steps):

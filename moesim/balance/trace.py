@@ -13,15 +13,15 @@ import numpy as np
 from moesim.balance import clock, metrics, placement
 from moesim.balance.packing import eplb
 from moesim.balance.placement import Problem
-from moesim.balance.registry import Registry
 from moesim.balance.world import shipped
 from moesim.errors import InputError
+from moesim.registry import Policies
 from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, check
 
 if TYPE_CHECKING:
     import xarray as xr
 
-traces = Registry("world")
+traces = Policies("trace")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def lognormal_trace(
 
 def is_trace(config: Mapping[str, Any]) -> bool:
     """Whether a config's world is a trace."""
-    return config.get("world", {}).get("policy") in traces.members
+    return config.get("world", {}).get("policy") in traces
 
 
 def replay(config: Mapping[str, Any]) -> xr.Dataset:
@@ -148,7 +148,7 @@ def replay(config: Mapping[str, Any]) -> xr.Dataset:
 
     The first window is planned on even loads. Dims seed (one), step (window), layer, expert, device.
     """
-    recorded = traces.build(config["world"])()
+    recorded = traces.only(config["world"])()
     for group, only in {"structure": "fixed", "sampling": "natural"}.items():
         if (chosen := config.get(group, {}).get("policy", only)) != only:
             raise InputError(

@@ -15,11 +15,9 @@ import numpy as np
 
 from moesim.balance import tree
 from moesim.balance.curves import Curve, curve_of, worth_of
-from moesim.balance.registry import Registry, split_keys
 from moesim.errors import InputError
+from moesim.registry import Policies
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, SHARE, check
-
-world = Registry("world")
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class World:
         return np.take_along_axis(values, index, axis=1)
 
 
-COMMON = {
+SHARED = {
     "rho": 0.02,
     "similarity_decay": 0.5,
     "atom": 1.0,
@@ -77,6 +75,7 @@ COMMON = {
     "curve": {"policy": "power"},
     "repetition": "muennighoff2023",
 }
+world = Policies("world", SHARED)
 
 
 def build(config: Mapping[str, Any], seeds: tuple[int, ...], tokens: float) -> World:
@@ -84,10 +83,10 @@ def build(config: Mapping[str, Any], seeds: tuple[int, ...], tokens: float) -> W
 
     Raises InputError for frequencies that are negative or do not sum to 1, and for values outside their domain.
     """
-    shared, own = split_keys(config, COMMON)
+    policy, shared = world.build(config)
     check("world", "rho", shared["rho"], SHARE)
     check("world", "similarity_decay", shared["similarity_decay"], SHARE)
-    domains = divided(world.build(own)(tokens), float(shared["atom"]))
+    domains = divided(policy(tokens), float(shared["atom"]))
     position = np.stack([_places(domains, seed, shared["shuffle"]) for seed in seeds])
     leaf = np.argsort(position, axis=1)
     count = np.bincount(domains.group)[domains.group]

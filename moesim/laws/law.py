@@ -10,12 +10,13 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
+from moesim.registry import Registry
 from moesim.variables import VARIABLES, check
 
 __all__ = ["FORMS", "Coefficient", "Form", "Law", "law"]
 
 
-FORMS: dict[str, Form] = {}
+FORMS: Registry[Form] = Registry("law")
 
 
 def law(source: str, /, *, reports: Mapping[str, Callable[..., Any]] | None = None, **coefficients: Coefficient):
@@ -30,7 +31,7 @@ def law(source: str, /, *, reports: Mapping[str, Callable[..., Any]] | None = No
         unknown = [name for name in form.inputs if name not in VARIABLES]
         if unknown:
             raise TypeError(f"{form.name}: input {unknown[0]!r} is not in the table of variables")
-        FORMS[form.name] = form
+        FORMS.add(form)
         return function
 
     return register

@@ -12,6 +12,7 @@ from moesim import config
 from moesim.errors import InputError
 from moesim.laws.law import FORMS, Form, Law
 from moesim.laws.repetition import REPETITIONS, Repetition
+from moesim.registry import Registry
 from moesim.variables import VARIABLES
 
 # The keys of a file: the type of each, in words and for isinstance.
@@ -67,13 +68,11 @@ def _replaced(content: Mapping[str, Any], coefficients: Mapping[str, Any]) -> Ma
     return {**content, "coefficients": {**content["coefficients"], **coefficients}}
 
 
-def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], forms: Mapping[str, Form]) -> dict:
+def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], forms: Registry[Form]) -> dict:
     """The mapping with its form looked up and its lists made tuples; InputError for a bad key, type or form."""
     _check_keys(owner, mapping, keys)
-    if mapping["form"] not in forms:
-        raise InputError(f"{owner}: unknown form {mapping['form']!r}; there are {', '.join(forms)}")
     given = {key: tuple(value) if keys[key] is _LIST else value for key, value in mapping.items()}
-    return {**given, "form": forms[mapping["form"]], "coefficients": dict(mapping["coefficients"])}
+    return {**given, "form": forms.find(mapping["form"], owner), "coefficients": dict(mapping["coefficients"])}
 
 
 def _check_keys(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple]) -> None:

@@ -19,9 +19,10 @@ from moesim.forms import Coefficient, Form
 from moesim.laws.law import Law
 from moesim.numerics.derivative import Dual
 from moesim.numerics.elementwise import crossing
+from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 
-REPETITIONS: dict[str, Form] = {}
+REPETITIONS: Registry[Form] = Registry("repetition")
 EXCESS = ("none", "active", "total")
 _INPUTS = ("params", "tokens", "unique_tokens", "taught_params", "density")
 
@@ -41,7 +42,7 @@ def repetition(source: str, /, **coefficients: Coefficient):
         form = Form.of(function, source, coefficients)
         if unknown := [name for name in form.inputs if name not in _INPUTS]:
             raise TypeError(f"{form.name}: input {unknown[0]!r} is not one of {_INPUTS}")
-        REPETITIONS[form.name] = form
+        REPETITIONS.add(form)
         return function
 
     return register

@@ -17,20 +17,27 @@ from moesim.config import read
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
 from moesim.numerics.elementwise import crossing
+from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE
 
-ARCHITECTURES: dict[str, Form] = {}
-_LOG_SIZE: dict[str, np.ndarray] = {}
-_SIZE_IS: dict[str, str] = {}
+
+@dataclass(frozen=True)
+class CountingRule(Form):
+    """A form of (size, sparsity) with the ascending log sizes that searches scan and what the size is."""
+
+    log_size: np.ndarray = field(default_factory=lambda: np.empty(0))
+    size_is: str = "d_model"
+
+
+ARCHITECTURES: Registry[CountingRule] = Registry("architecture")
 
 
 def architecture(source: str, /, *, size: tuple[float, float], size_is: str = "d_model", **fields: Coefficient):
     """Register a counting rule; `size` is the (smallest, largest) size that searches consider, `size_is` its name."""
 
     def register(function):
-        ARCHITECTURES[function.__name__] = Form.of(function, source, fields)
-        _LOG_SIZE[function.__name__] = np.linspace(np.log(size[0]), np.log(size[1]), 193)
-        _SIZE_IS[function.__name__] = size_is
+        grid = np.linspace(np.log(size[0]), np.log(size[1]), 193)
+        ARCHITECTURES.add(CountingRule.of(function, source, fields, log_size=grid, size_is=size_is))
         return function
 
     return register
@@ -168,7 +175,7 @@ class Architecture:
     """A counting rule with the values of its fields and the choice of how training FLOPs per token are counted."""
 
     name: str
-    form: Form
+    form: CountingRule
     fields: Mapping[str, Any] = field(default_factory=dict)
     flops: str = "exact"
 
@@ -180,7 +187,7 @@ class Architecture:
     @property
     def log_size(self) -> np.ndarray:
         """Ascending grid of log size that searches scan."""
-        return _LOG_SIZE[self.form.name]
+        return self.form.log_size
 
     def with_fields(self, **values: Any) -> Architecture:
         """The same architecture with some fields replaced."""
@@ -206,7 +213,7 @@ class Architecture:
         size in the range has that value.
         """
 
-        if name == _SIZE_IS[self.form.name]:
+        if name == self.form.size_is:
             return np.log(context[name])
 
         def surplus(x, cell):
@@ -217,9 +224,7 @@ class Architecture:
 
 def architecture_from(name: str, content: Mapping[str, Any], **fields: Any) -> Architecture:
     """The Architecture that a config mapping describes (keys: form, fields, flops); `fields` override."""
-    form = ARCHITECTURES.get(str(content.get("form")))
-    if form is None:
-        raise InputError(f"architecture {name}: form={content.get('form')!r}; it takes {', '.join(ARCHITECTURES)}")
+    form = ARCHITECTURES.find(content.get("form"), f"architecture {name}")
     return Architecture(name, form, {**(content.get("fields") or {}), **fields}, str(content.get("flops", "exact")))
 
 
