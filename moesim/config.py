@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from moesim.errors import InputError
+from moesim.errors import InputError, nearest
 
 _PACKAGE = Path(__file__).resolve().parent
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -29,12 +28,6 @@ def conf_dir() -> Path:
 def choices(group: str) -> list[str]:
     """Names of the files in a config group, sorted."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def nearest(name: Any, names: Iterable[str]) -> str:
-    """`; did you mean NAME?` for the name that looks most like this one, or nothing."""
-    near = get_close_matches(str(name), list(map(str, names)), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def read(group: str, name: str | Path) -> dict[str, Any]:

@@ -1,5 +1,17 @@
-"""The one exception that moesim raises for bad input."""
+"""The one exception that moesim raises for bad input, and what it says of a name that is nearly right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
 
 
 class InputError(ValueError):
     """Bad input: the message names the thing, the bad value, what is accepted and the remedy."""
+
+
+def nearest(name: Any, names: Iterable[Any]) -> str:
+    """`; did you mean NAME?` for the name that looks most like this one, or nothing."""
+    near = get_close_matches(str(name), list(map(str, names)), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

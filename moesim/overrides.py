@@ -15,8 +15,8 @@ from itertools import islice, product
 from math import prod
 from typing import Any
 
-from moesim.config import choices, conf_dir, nearest, read, shipped
-from moesim.errors import InputError
+from moesim.config import choices, read, shipped
+from moesim.errors import InputError, nearest
 from moesim.verbs import VERBS, driver
 
 MOST_JOBS = 100_000
@@ -30,6 +30,7 @@ _LAUNCHERS = {
 }
 _EXTRA = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 _FILLED = ("choices", "verb", "defaults")
+REFUSED = "_refused_"  # the key under which a choice that cannot be read keeps what is wrong with it
 
 
 class _Groups:
@@ -123,7 +124,9 @@ def _known(verb: str, chosen: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     named = {key.split("/")[-1]: name for entry in defaults for key, name in entry.items()}
     names = {**groups(verb), **named, **picked}
     files = {group: _content(group, name) for group, name in names.items() if group != "experiment"}
-    own = {key: value for key, value in {**shipped("common"), **shipped(verb)}.items() if key not in ("hydra", "defaults")}
+    own = {
+        key: value for key, value in {**shipped("common"), **shipped(verb)}.items() if key not in ("hydra", "defaults")
+    }
     known = _merged(files, own)
     for key, value in experiment.items():
         if key != "verb":
@@ -136,10 +139,13 @@ def _content(group: str, name: Any) -> Any:
         return None
     if isinstance(name, list):
         raise InputError(f"{group}={name}: takes one name; several runs: -m {group}=A,B")
-    return own(group, str(name)) or read(group, str(name))
+    content = _own(group, str(name)) or read(group, str(name))
+    if REFUSED in content:
+        raise InputError(content[REFUSED])
+    return content
 
 
-def own(group: str, name: str) -> dict[str, Any] | None:
+def _own(group: str, name: str) -> dict[str, Any] | None:
     """What was kept of a file of the user's own under this name, if there is any."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -205,8 +211,10 @@ def known_to(verb: str, given: Iterable[Typed]) -> dict[str, Any]:
 
 def _choice(one: Typed) -> Any:
     if one.sign in ("~", "+", "++"):
-        raise InputError(f"{one.sign}{one.key}: a choice of files has no {one.sign}; write {one.key}=NAME or {one.key}=null")
-    if one.value is not None and not isinstance(one.value, str | int | float) or isinstance(one.value, bool):
+        raise InputError(
+            f"{one.sign}{one.key}: a choice of files has no {one.sign}; write {one.key}=NAME or {one.key}=null"
+        )
+    if (one.value is not None and not isinstance(one.value, str | int | float)) or isinstance(one.value, bool):
         raise InputError(f"{one.arguments[0]}: takes one name; several runs: -m {one.key}=A,B")
     return one.value
 
@@ -247,7 +255,7 @@ def _is_open(verb: str, key: str) -> bool:
 def _unknown(verb: str, known: Mapping[str, Any], key: str) -> str:
     head, _, last = key.rpartition(".")
     names = [name for name in _names(known) if name.partition(".")[0] not in _FILLED]
-    same = [name for name in names if name.rpartition(".")[2] == last]
+    same = sorted((name for name in names if name.rpartition(".")[2] == last), key=lambda name: name.count("."))
     beside = [name for name in names if name.rpartition(".")[0] == head]
     tails = {name.rpartition(".")[2]: name for name in names}
     if same:
@@ -291,8 +299,9 @@ def _refuse_idle(verb: str, given: Iterable[Typed], known: Mapping[str, Any], co
                 raise InputError(f"{one.key} has no effect {why}; leave it out")
 
 
-def check_hydra(one: Typed, text: str) -> None:
+def check_hydra(one: Typed) -> None:
     """Of Hydra's own settings only directories, verbosity and the installed launchers can be chosen."""
+    text = one.arguments[0]
     if one.key == "hydra/launcher" and one.value in _LAUNCHERS and one.sign != "~":
         try:
             found = find_spec(_LAUNCHERS[one.value]) is not None
@@ -305,6 +314,13 @@ def check_hydra(one: Typed, text: str) -> None:
             f"{text}: not a setting that can be chosen; there are hydra.run.dir, hydra.sweep.dir, hydra.verbose, "
             f"hydra/launcher={'|'.join(_LAUNCHERS)} and hydra.launcher.KEY"
         )
+
+
+def quoted(text: str) -> str:
+    """A text as one value of the command line."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return text if re.fullmatch(r"[A-Za-z_][\w.-]*", text) else QuotedString(text, Quote.single).with_quotes()
 
 
 def jobs(given: Iterable[Typed]) -> list[tuple[str, ...]]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar
 
-from moesim.errors import InputError
+from moesim.errors import InputError, nearest
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -31,8 +30,7 @@ M = TypeVar("M", bound=Member)
 def known(names: Any, name: Any) -> str:
     """What an error says of the names it takes, the nearest first: "it takes a, b, c; did you mean a?"."""
     listed = sorted(map(str, names))
-    near = get_close_matches(str(name), listed, n=1)
-    return f"it takes {', '.join(listed) or 'none'}" + (f"; did you mean {near[0]}?" if near else "")
+    return f"it takes {', '.join(listed) or 'none'}{nearest(name, listed)}"
 
 
 class Registry(dict[str, M]):

@@ -8,6 +8,9 @@ from typing import Any
 from moesim.balance import figures, output, study, trace
 from moesim.output.result import Result
 
+# Mappings whose keys are the user's own.
+OPEN = ("policies", "sweep")
+
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/balance.yaml` asks for.
@@ -23,3 +26,8 @@ def run(config: Mapping[str, Any]) -> Result:
         data, draw, table = study.compared(config), figures.of_run, output.table
     drawn = dict(draw(data)) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    return {}

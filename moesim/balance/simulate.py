@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A block of seeds whose (seed, domain, expert) arrays stay in a core's cache is stepped at once.
 CELLS_IN_CACHE = 2**18
 GROUPS = ("world", "routing", "structure", "sampling", "placement", "cluster")
-OTHERS = ("figures", "choices", "experiment", "verb")  # keys of a config that say nothing about the run
+OTHERS = ("figures", "plugins", "choices", "experiment", "verb")  # keys of a config that say nothing about the run
 DEFAULTS = {
     "steps": 1000,
     "tokens_per_step": 2.0**22,

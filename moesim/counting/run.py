@@ -50,6 +50,10 @@ class Subject:
         return cls(described, model, setting, _published(about.get("published")), batch)
 
 
+# Mappings whose keys are the user's own.
+OPEN = ("updating", "model.transformer")
+
+
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/flops.yaml` asks for: counts of a network or a model, or of several side by side."""
     from moesim.counting import figures, tables
@@ -62,6 +66,27 @@ def run(config: Mapping[str, Any]) -> Result:
     dataset = stamp(dataset.assign_attrs(_conditions(config, subjects)))
     drawn = figures.draw(dataset) if config["figures"] else {}
     return Result(dataset, tables.table(dataset), figures=drawn)
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    compared = config["compare"] or []
+    if any(_is_model(str(name)) for name in compared):
+        return dict.fromkeys(("network", "model", "depth"), "beside compare")
+    if compared:
+        return dict.fromkeys(("network", "model", "depth"), "beside compare") | _without_model("networks")
+    if config.get("model") is not None:
+        return dict.fromkeys(("network", "depth"), "on a model")
+    takes_depth = "depth" in ((config.get("network") or {}).get("parameters") or {})
+    return _without_model("a network") | ({} if takes_depth else {"depth": "on a network of fixed depth"})
+
+
+def _without_model(on: str) -> dict[str, str]:
+    return dict.fromkeys(("sequence", "mask", "mtp"), f"on {on}; give model=NAME")
+
+
+def _is_model(name: str) -> bool:
+    return _is_huggingface(name) or name in choices("model")
 
 
 def count(subject: Subject | Network | Transformer, batch: Any, optimizer: Any = "sgd", **settings: Any) -> xr.Dataset:
@@ -183,7 +208,7 @@ def _chosen(config: Mapping[str, Any]) -> list[Subject]:
 def _named(name: str, config: Mapping[str, Any]) -> Subject:
     """A network or a model by name or path."""
     path = str(name)
-    if path.endswith(".json") or Path(path).is_dir() or path in choices("model"):
+    if _is_model(path):
         return _model(None, path, config)
     if path in choices("network") or path.endswith((".yaml", ".yml")):
         content = read("network", path)

@@ -33,6 +33,10 @@ _EXTRAPOLATED = {
 _PER_DECADE, _MARGIN = 24, 10.0
 
 
+# Mappings whose keys are the user's own.
+OPEN = ("compare", "law.data_range", "law.definitions")
+
+
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
     if missing := [group for group in ("law", "repetition", "architecture", "space") if not config.get(group)]:
@@ -56,6 +60,16 @@ def run(config: Mapping[str, Any]) -> Result:
     compared = list(config["compare"])
     text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    compared = config.get("compare") or {}
+    compared = compared if isinstance(compared, Mapping) else {}
+    out = {group: f"beside compare.{group}" for group in ("law", "repetition", "architecture") if group in compared}
+    if "excess" in compared:
+        out["repetition.excess"] = "beside compare.excess"
+    return out | ({"memory": "beside compare, which writes no losses"} if compared else {})
 
 
 def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
