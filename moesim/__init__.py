@@ -19,6 +19,7 @@ _PUBLIC = {
     "optimum": "moesim.planning.optimum",
     "sweep": "moesim.planning.sweep",
     "fit": "moesim.fitting.fit",
+    "load_fit": "moesim.fitting.saved",
     "load_runs": "moesim.fitting.runs",
     "compare": "moesim.fitting.judge",
     "open_result": "moesim.output.store",
@@ -26,7 +27,7 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-_WINGS = ("balance", "counting", "fitting", "laws", "models", "planning")
+_WINGS = ("balance", "counting", "domains", "fitting", "hardware", "laws", "models", "planning")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,17 @@
 """The clock against published times, and traces: shipped loads, replay, bad files."""
 
+import balance_theory as theory
 import numpy as np
 import pytest
+import token_router
 from test_balance_run import config
 
-from moesim.balance import clock, eplb, metrics, token_router, trace
-from moesim.balance.oracle import sampling_floor
+from moesim.balance import eplb, metrics, trace
+from moesim.balance.bounds import sampling_floor
 from moesim.balance.run import run
-from moesim.balance.world import shipped
+from moesim.domains.world import shipped
 from moesim.errors import InputError
+from moesim.hardware import step as clock
 
 ALL_TO_ALL = {int(row["ranks"]): row for row in shipped("all_to_all_deepep.csv")}
 # ms of a dispatch at 4,096 tokens per device, d_model 7,168, FP8, at most 4 nodes; DeepEP's bandwidths.
@@ -38,18 +41,17 @@ def test_gemm_efficiency_follows_deepgemm():
     shape = {"matrices": 1, "d_model": 7168, "d_ff": 4096, "value_bytes": 1.0}
     made = clock.build({"flops": 1979e12, "memory_bandwidth": 3.35e12, "scale_up": 1e11, "scale_out": 1e11, **shape})
     published = {16: 0.07, 32: 0.13, 64: 0.25, 128: 0.43, 256: 0.66, 512: 0.83, 1024: 0.92, 4096: 0.97}
+
+    def rate(rows):
+        flops = clock.forward_flops(made.expert_weights, rows)
+        return flops / clock.gemm_seconds(made, rows, flops)
+
     for rows, share in published.items():
-        assert clock.gemm_efficiency(made, rows) == pytest.approx(share, abs=0.035)
+        assert rate(rows) / rate(1e12) == pytest.approx(share, abs=0.035)
     # DeepGEMM's first release on H800: TFLOPS at m tokens, K = 7168, N = 4096.
     for rows, tflops in {64: 287, 128: 533, 1024: 1233, 4096: 1288}.items():
         flops = 2.0 * rows * 7168 * 4096
         assert flops / clock.gemm_seconds(made, rows, flops) / 1e12 == pytest.approx(tflops, rel=0.15)
-
-
-def test_deepseek_v3_step_closes_with_its_published_utilisation():
-    # 250.4 GFLOP per token, 62,914,560 tokens, 2,048 H800 at 38.94 % of 989 TFLOPS: 19.926 s published.
-    seconds = clock.model_seconds(250.4e9, 62_914_560, 2048, 989e12, 0.3894)
-    assert seconds == pytest.approx(19.926, rel=0.005)
 
 
 def test_deepseek_v3_step_from_the_parts_of_the_clock():
@@ -76,8 +78,8 @@ def test_deepseek_v3_step_from_the_parts_of_the_clock():
 
 def test_utilisation_identity():
     for ratio, busy in {1.05: 0.976, 1.2: 0.909, 1.5: 0.80, 2: 0.667, 3: 0.50, 5: 0.333}.items():
-        assert clock.utilisation(ratio, 1.0) == pytest.approx(busy, abs=6e-4)
-    assert clock.straggling(0.1, 64) == pytest.approx(1.2344, abs=1e-3)
+        assert theory.utilisation(ratio, 1.0) == pytest.approx(busy, abs=6e-4)
+    assert theory.straggling(0.1, 64) == pytest.approx(1.2344, abs=1e-3)
 
 
 def test_replicas_cost_synchronisation_and_uneven_loads_slow_the_exchange():
@@ -99,9 +101,9 @@ def test_olmoe_skew_bands():
     assert np.mean(gini) == pytest.approx(0.19, abs=0.03)
     assert max(gini) == pytest.approx(0.28, abs=0.02)
     assert all(2.4 < metrics.max_over_mean(row) <= 3.2 for row in layers)
-    assert np.mean([metrics.top_share(row, 8) for row in layers]) == pytest.approx(0.203, abs=0.02)
+    assert np.mean([theory.top_share(row, 8) for row in layers]) == pytest.approx(0.203, abs=0.02)
     pooled = sum(loads_of(d, 0) for d in ("arxiv", "book", "c4", "github", "wikipedia"))
-    assert metrics.variation(pooled) == pytest.approx(0.34, abs=0.01)
+    assert theory.variation(pooled) == pytest.approx(0.34, abs=0.01)
 
 
 def test_mixtral_is_even():
@@ -129,11 +131,11 @@ def test_deepseek_r1_imbalance_before_and_after_eplb():
     before = recorded.loads.reshape(8, 58, 32, 8).sum(-1)
     assert metrics.max_violation(before).mean() == pytest.approx(published("before", "average"), rel=0.06)
     deviation = "std_tokens_per_rank"
-    assert metrics.variation(before).mean() * 1024 == pytest.approx(published("before", "average", deviation), rel=0.06)
+    assert theory.variation(before).mean() * 1024 == pytest.approx(published("before", "average", deviation), rel=0.06)
     after = np.stack([eplb(recorded.loads[i], 288, devices=36).device_loads(recorded.loads[i + 1]) for i in range(7)])
     reached = "after_eplb_288slots_ep36"
     assert metrics.max_violation(after).mean() == pytest.approx(published(reached, "average"), rel=0.15)
-    assert metrics.variation(after).mean() * 1024 == pytest.approx(published(reached, "average", deviation), rel=0.15)
+    assert theory.variation(after).mean() * 1024 == pytest.approx(published(reached, "average", deviation), rel=0.15)
 
 
 @pytest.mark.parametrize("layer", ["3", "4", "5"])

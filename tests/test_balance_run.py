@@ -4,15 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from balance_theory import collapse_threshold
 
 from moesim import config as files
-from moesim.balance import clock, learning, placement, sampling, simulate, study
+from moesim.balance import placement, sampling, simulate
 from moesim.balance import structure as structures
+from moesim.balance.intervals import verdicts
 from moesim.balance.routing import inclusion
 from moesim.balance.run import run as drive
 from moesim.balance.state import Placement
-from moesim.balance.tree import best_cut, mix, similarity
+from moesim.domains import learning
+from moesim.domains.tree import best_cut, mix, similarity
 from moesim.errors import InputError
+from moesim.hardware import step as clock
 
 GROUPS = ("world", "routing", "structure", "sampling", "placement", "cluster")
 TRACES = ("trace", "deepseek_r1")
@@ -157,7 +161,7 @@ def test_token_batches_agree_with_the_mean_field():
 
 
 def test_batch_imbalance_of_even_routing_is_the_sampling_floor():
-    from moesim.balance.oracle import sampling_floor
+    from moesim.balance.bounds import sampling_floor
 
     over = {"routing": {"fidelity": "tokens", "batch": 512, "reinforcement": 0.0, "affinity": 0.0, "noise": 0.0}}
     outcome = run({**over, "steps": 200, "record_every": 1})
@@ -362,8 +366,6 @@ def test_optimal_sampling_has_no_regret_without_interference(a):
 
 @pytest.mark.parametrize("experts", [2, 3, 8])
 def test_the_router_of_a_run_collapses_at_the_threshold(experts):
-    from moesim.balance.oracle import collapse_threshold
-
     def largest(part):
         rich = part * collapse_threshold(experts, 0.5, 0.05)
         routing = {"temperature": 0.5, "decay": 0.05, "reinforcement": rich, "reward": "popularity"}
@@ -418,7 +420,7 @@ def test_study_compares_in_every_world():
     assert (data.gap_micro_loss_at_equal_time.sel(policy="split_feed") == 0).all()
     assert len(result.figures) == 2
     assert "rho = 0.3" in table
-    np.testing.assert_array_equal(study.verdicts(np.array([[1.0, -1, 1], [1.1, -1.1, -1], [0.9, -0.9, 0]])), [1, -1, 0])
+    np.testing.assert_array_equal(verdicts(np.array([[1.0, -1, 1], [1.1, -1.1, -1], [0.9, -0.9, 0]])), [1, -1, 0])
 
 
 BAD = {

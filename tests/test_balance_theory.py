@@ -2,10 +2,11 @@
 
 from itertools import combinations_with_replacement, product
 
+import balance_theory as theory
 import numpy as np
 import pytest
 
-from moesim.balance import eplb, oracle, structure
+from moesim.balance import bounds, eplb, metrics
 from moesim.balance.packing import pack, replicate
 from moesim.errors import InputError
 
@@ -114,27 +115,27 @@ def test_linear_programme_reaches_the_hall_bound(seed):
     experts = int(rng.integers(1, slots + 1))
     placed = rng.permutation(np.concatenate([np.arange(experts), rng.integers(0, experts, slots - experts)]))
     loads = rng.random(experts) * 1000
-    tokens, most = oracle.schedule(loads, placed, devices)
-    bound = oracle.hall_bound(loads, placed, devices)
+    tokens, most = bounds.schedule(loads, placed, devices)
+    bound = theory.hall_bound(loads, placed, devices)
     assert most == pytest.approx(bound, rel=1e-9)
     np.testing.assert_allclose(np.bincount(placed, tokens, experts), loads, rtol=1e-9, atol=1e-9)
     assert tokens.reshape(devices, -1).sum(axis=1).max() <= bound * (1 + 1e-9)
     even = loads[placed] / np.bincount(placed, minlength=experts)[placed]
     assert even.reshape(devices, -1).sum(axis=1).max() >= bound * (1 - 1e-12)
-    homes = oracle._homes(placed, experts, devices)
-    assert oracle._dinkelbach(loads, homes) == pytest.approx(bound, rel=1e-9)
+    homes = theory._homes(placed, experts, devices)
+    assert theory._dinkelbach(loads, homes) == pytest.approx(bound, rel=1e-9)
 
 
 def test_hall_bound_of_more_devices_than_can_be_enumerated():
     rng = np.random.default_rng(3)
     placed = rng.permutation(np.concatenate([np.arange(40), rng.integers(0, 40, 20)]))
     loads = rng.lognormal(0, 1, 40)
-    assert oracle.schedule(loads, placed, 20)[1] == pytest.approx(oracle.hall_bound(loads, placed, 20), rel=1e-9)
+    assert bounds.schedule(loads, placed, 20)[1] == pytest.approx(theory.hall_bound(loads, placed, 20), rel=1e-9)
 
 
 def test_schedule_names_an_expert_without_a_slot():
     with pytest.raises(InputError, match="expert 1 has load but no slot"):
-        oracle.schedule(np.array([1.0, 2.0]), np.array([0, 0]), 2)
+        bounds.schedule(np.array([1.0, 2.0]), np.array([0, 0]), 2)
 
 
 # LPLB's tolerances at loads N(1, .3) x 4096 on its fixed topologies: the heaviest experts copied along r2o.
@@ -153,7 +154,7 @@ def test_token_schedules_on_the_cube_stay_within_lplb_tolerances(per_device, lim
         for copy, row in enumerate(CUBE):
             for device, source in enumerate(row):
                 slots[device] = [*slots[device], ranked[source][copy]]
-        _, most = oracle.schedule(loads, np.concatenate(slots), 8)
+        _, most = bounds.schedule(loads, np.concatenate(slots), 8)
         ratios.append(most / (loads.sum() / 8))
     assert np.mean(ratios) < limit
 
@@ -162,9 +163,9 @@ def test_token_schedules_on_the_cube_stay_within_lplb_tolerances(per_device, lim
 def test_lpt_worst_cases(machines):
     # Graham 1969: {2m-1, 2m-1, ..., m+1, m+1, m, m, m}, optimum 3m.
     weights = [w for w in range(2 * machines - 1, machines, -1) for _ in range(2)] + [machines] * 3
-    assert oracle.lpt(weights, machines) / (3 * machines) == pytest.approx(4 / 3 - 1 / (3 * machines), rel=1e-14)
+    assert bounds.lpt(weights, machines) / (3 * machines) == pytest.approx(4 / 3 - 1 / (3 * machines), rel=1e-14)
     if machines < 4:
-        assert oracle.least_makespan(weights, machines) == 3 * machines
+        assert theory.least_makespan(weights, machines) == 3 * machines
 
 
 # Monte-Carlo means of max/mean - 1 for uniform multinomial routing.
@@ -176,7 +177,7 @@ FLOORS = {
 
 @pytest.mark.parametrize(("experts", "tokens"), [(n, m) for n, row in FLOORS.items() for m in row])
 def test_sampling_floor(experts, tokens):
-    assert oracle.sampling_floor(tokens, experts) == pytest.approx(FLOORS[experts][tokens], rel=0.02)
+    assert bounds.sampling_floor(tokens, experts) == pytest.approx(FLOORS[experts][tokens], rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +190,14 @@ def test_sampling_floor_equals_simulation(tokens, experts, active):
         picks = rng.random((drawn, experts)).argpartition(active - 1, axis=1)[:, :active]
         counts = np.bincount(picks.ravel(), minlength=experts)
         found.append(counts.max() / counts.mean() - 1)
-    assert oracle.sampling_floor(tokens, experts, active) == pytest.approx(np.mean(found), rel=0.025)
+    assert bounds.sampling_floor(tokens, experts, active) == pytest.approx(np.mean(found), rel=0.025)
 
 
 def test_sampling_floor_meets_the_gaussian_limit_and_its_ends():
-    assert oracle.sampling_floor(1e5, 256, 8) == pytest.approx(oracle.gaussian_floor(1e5, 256, 8), rel=0.01)
-    assert oracle.sampling_floor(10, 8, 8) == 0.0
+    assert bounds.sampling_floor(1e5, 256, 8) == pytest.approx(theory.gaussian_floor(1e5, 256, 8), rel=0.01)
+    assert bounds.sampling_floor(10, 8, 8) == 0.0
     for n, z in {8: 1.424, 16: 1.766, 32: 2.070, 64: 2.344, 128: 2.595, 256: 2.827, 896: 3.210}.items():
-        assert oracle._zmax(n) == pytest.approx(z, abs=1.5e-3)
+        assert bounds.zmax(n) == pytest.approx(z, abs=1.5e-3)
 
 
 # Exact Poisson drop shares by tokens per expert and capacity factor.
@@ -209,12 +210,12 @@ DROPS = {
 
 @pytest.mark.parametrize(("tokens", "capacity"), DROPS)
 def test_drop_law(tokens, capacity):
-    assert oracle.drop_fraction(tokens, capacity) == pytest.approx(DROPS[tokens, capacity], rel=0.02, abs=4e-5)
+    assert theory.drop_fraction(tokens, capacity) == pytest.approx(DROPS[tokens, capacity], rel=0.02, abs=4e-5)
 
 
 def test_collapse_at_the_threshold_is_continuous_for_two_experts_and_a_jump_for_more():
     def largest(experts, part):
-        return oracle.fed_share(part * oracle.collapse_threshold(experts, 0.5, 0.01), experts, 0.5, 0.01)
+        return theory.fed_share(part * theory.collapse_threshold(experts, 0.5, 0.01), experts, 0.5, 0.01)
 
     for experts in (2, 3, 8):
         assert largest(experts, 0.98) == pytest.approx(1.0, abs=1e-3)
@@ -233,7 +234,7 @@ def test_collapse_at_the_threshold_is_continuous_for_two_experts_and_a_jump_for_
 def test_optimal_mixture_is_frequency_to_the_power_one_over_one_plus_a(a):
     p = 1 / np.arange(1, 1001.0)
     p /= p.sum()
-    q = oracle.optimal_mixture(p, 1.0, a)
+    q = theory.optimal_mixture(p, 1.0, a)
     expected = p ** (1 / (1 + a))
     np.testing.assert_allclose(q, expected / expected.sum(), rtol=1e-6)
     loss = (p * q**-a).sum()
@@ -247,7 +248,7 @@ def test_optimal_mixture_is_frequency_to_the_power_one_over_one_plus_a(a):
 def test_optimal_mixture_of_unequal_exponents_has_equal_marginal_gains():
     rng = np.random.default_rng(0)
     w, b, a = rng.random(20), 1 + rng.random(20), 0.1 + rng.random(20)
-    q = oracle.optimal_mixture(w, b, a, tokens=1e6)
+    q = theory.optimal_mixture(w, b, a, tokens=1e6)
     marginal = w * b * a * 1e6**-a * q ** (-a - 1)
     np.testing.assert_allclose(marginal, marginal[0], rtol=1e-9)
     assert q.sum() == pytest.approx(1, rel=1e-12)
@@ -256,7 +257,7 @@ def test_optimal_mixture_of_unequal_exponents_has_equal_marginal_gains():
 def test_quanta_slopes():
     # Michaud et al. 2023: alpha/(1+alpha) for natural sampling, alpha when solved quanta are skipped.
     for skip, slope, tokens in ((False, -0.5, np.geomspace(1e6, 1e10, 30)), (True, -1.0, np.geomspace(1e3, 3e4, 30))):
-        loss = oracle.quanta_loss(tokens, 1.0, 2_000_000, skip=skip)
+        loss = theory.quanta_loss(tokens, 1.0, 2_000_000, skip=skip)
         assert np.polyfit(np.log(tokens), np.log(loss), 1)[0] == pytest.approx(slope, abs=0.02)
 
 
@@ -265,7 +266,7 @@ def test_quanta_slopes():
     [(0.01, 1e-3, 0, 495, 542), (0.01, 1e-3, 0.01, 440, 463), (0.05, 1e-4, 0, 161, 174), (0.02, 0, 1e-4, 460, 466)],
 )
 def test_clones_separate_when_the_formula_says(growth, noise, start, steps, median):
-    time = structure.clone_separation_time(growth, noise, start)
+    time = theory.clone_separation_time(growth, noise, start)
     assert time == pytest.approx(steps, abs=1)
     rng, distance = np.random.default_rng(0), np.full(2000, float(start))
     first = np.full(2000, np.inf)
@@ -277,8 +278,8 @@ def test_clones_separate_when_the_formula_says(growth, noise, start, steps, medi
 
 
 def test_clones_below_the_threshold_never_separate():
-    assert structure.clone_separation_time(structure.pair_growth(0.01, 1.0, 0.01), 1e-3, 0.01) == np.inf
-    assert structure.pair_growth(2 * 0.5 * 0.01, 0.5, 0.01) == pytest.approx(0.0)
+    assert theory.clone_separation_time(theory.pair_growth(0.01, 1.0, 0.01), 1e-3, 0.01) == np.inf
+    assert theory.pair_growth(2 * 0.5 * 0.01, 0.5, 0.01) == pytest.approx(0.0)
 
 
 def test_tilt_is_the_nearest_mixture_within_the_bound():
@@ -288,7 +289,7 @@ def test_tilt_is_the_nearest_mixture_within_the_bound():
     p = rng.dirichlet(np.ones(6))
     part = rng.dirichlet(0.5 * np.ones(3), 6)
     bound = 0.43
-    q = oracle.tilt(p, part, bound)
+    q = theory.tilt(p, part, bound)
     assert q.sum() == pytest.approx(1)
     assert (q @ part).max() <= bound * (1 + 1e-6)
     limits = [{"type": "eq", "fun": lambda x: x.sum() - 1}, {"type": "ineq", "fun": lambda x: bound - x @ part}]
@@ -299,18 +300,16 @@ def test_tilt_is_the_nearest_mixture_within_the_bound():
 def test_tilt_says_which_domain_makes_a_bound_unreachable():
     part = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     with pytest.raises(InputError, match="domain 0 makes it so"):
-        oracle.tilt([0.8, 0.1, 0.1], part, 0.55, least=0.9)
+        theory.tilt([0.8, 0.1, 0.1], part, 0.55, least=0.9)
     with pytest.raises(InputError, match="cannot be brought to the load bound"):
-        oracle.tilt([0.5, 0.25, 0.25], part, 0.45)
+        theory.tilt([0.5, 0.25, 0.25], part, 0.45)
 
 
 def test_gini_and_effective_experts():
-    from moesim.balance import metrics
-
     assert metrics.gini([1, 1, 1, 1]) == 0
     assert metrics.gini([0, 0, 0, 5]) == pytest.approx(0.75)
     assert metrics.balancedness([100, 0, 0, 0]) == 0.25
-    assert metrics.effective_experts([1, 1, 0, 0]) == pytest.approx(2)
+    assert theory.effective_experts([1, 1, 0, 0]) == pytest.approx(2)
     for n, delta in product(
         (3, 8), (0.1, 0.2)
     ):  # worst leaf of a tree router whose nodes are (1/2 + delta, 1/2 - delta)

@@ -118,8 +118,9 @@ def test_derived_columns_by_hand(name):
 
 
 def test_hold_outs_by_hand():
-    """Compute 12, 24, 12, 6: half of the runs are those of 24 and both of 12, which tie."""
-    runs = load_runs({"active_params": [1, 2, 2, 1], "tokens": [2, 2, 1, 1], "loss": [4, 3, 2, 1], "g": list("aabb")})
+    """Compute 12, 24, 12, 6 (e12): half of the runs are those of 24 and both of 12, which tie."""
+    table = {"active_params": [1e6, 2e6, 2e6, 1e6], "tokens": [2e6, 2e6, 1e6, 1e6], "loss": [4, 3, 2, 1]}
+    runs = load_runs({**table, "g": list("aabb")})
     rng = np.random.default_rng(0)
     assert held_out(runs, {"largest_compute": 0.5}, rng).tolist() == [True, True, True, False]
     assert held_out(runs, {"largest_compute": 0.25}, rng).tolist() == [False, True, False, False]

@@ -1,5 +1,7 @@
 """Tables of runs and settings: what is accepted, and what bad input says."""
 
+import gzip
+import re
 import warnings
 
 import numpy as np
@@ -84,6 +86,8 @@ BAD_TABLES = [
     ({"total_params": [1e8], "tokens": [1e9]}, {}, ["no column for loss"]),
     ({**TABLE, "loss": [1.0]}, {}, ["lengths [1, 4]"]),
     (3, {}, ["int is no table"]),
+    (np.ones((3, 2)), {}, ["ndarray is no table"]),
+    ({}, {}, ["no rows"]),
     ("no_such_runs", {}, ["no_such_runs", "chinchilla"]),
     ("no_such.csv", {}, ["no_such.csv", "chinchilla_epoch245.csv"]),
     ("chinchilla", {"columns": {"tokens": "toks"}}, ["'toks'", "tokens", "D_tokens"]),
@@ -108,10 +112,121 @@ def test_bad_tables(source, settings, words):
         assert word in str(error.value)
 
 
-def test_ragged_csv(tmp_path):
-    (tmp_path / "ragged.csv").write_text("loss,tokens\n1,2\n3\n")
-    with pytest.raises(InputError, match="row 2 has 1 cells"):
-        load_runs(tmp_path / "ragged.csv")
+PLAIN = "total_params,tokens,loss,note\n1e8,1e10,3.5,a\n2e8,2e10,2.5,b\n"
+SEMICOLONS = PLAIN.replace(",", ";")
+COMMAS = SEMICOLONS.replace("3.5", "3,5").replace("2.5", "2,5")
+
+# Files that are read, all to the same two runs: name, content.
+READ = {
+    "plain.csv": PLAIN.encode(),
+    "bom.csv": PLAIN.encode("utf-8-sig"),
+    "utf16.csv": PLAIN.encode("utf-16"),
+    "utf16_big.csv": b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+    "accents.csv": PLAIN.replace("b\n", "café\u2028\n").encode(),
+    "windows.csv": PLAIN.replace("\n", "\r\n").encode(),
+    "semicolons.csv": SEMICOLONS.encode(),
+    "decimal_commas.csv": COMMAS.encode(),
+    "exponents.csv": COMMAS.replace("1e8", "1,0e8").encode(),
+    "tabs.tsv": COMMAS.replace(";", "\t").encode(),
+    "tabs.txt": PLAIN.replace(",", "\t").encode(),
+    "quoted.csv": PLAIN.replace("note", '"a note, long; or not"').encode(),
+    "blank_rows.csv": PLAIN.replace("\n", "\n,,,\n\n").encode(),
+    "blank_columns.csv": PLAIN.replace("\n", ",,\n").encode(),
+    "index.csv": PLAIN.replace("\n2e8", "\n1,2e8").replace("\n1e8", "\n0,1e8").replace("total", ",total").encode(),
+    "zipped.csv.gz": gzip.compress(PLAIN.encode()),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_files_that_are_read(name, tmp_path):
+    (tmp_path / name).write_bytes(READ[name])
+    runs = load_runs(tmp_path / name)
+    found = [runs[variable].values.tolist() for variable in ("total_params", "tokens", "loss")]
+    assert found == [[1e8, 2e8], [1e10, 2e10], [3.5, 2.5]]
+
+
+# Files that are refused: name, content, what the message must hold besides the name.
+REFUSED = {
+    "latin1.csv": (PLAIN.replace("b\n", "café\n").encode("latin-1"), "not UTF-8 (byte 0xe9 in line 3)"),
+    "half.csv": (b"\xff\xfe" + PLAIN.encode("utf-16-le")[:-1], "not UTF-16"),
+    "no_mark.csv": (PLAIN.encode("utf-16-le"), "neither UTF-8 nor UTF-16"),
+    "empty.csv": (b"", "is empty"),
+    "blank.csv": (b" \n\n", "is empty"),
+    "header.csv": (b"loss,tokens\n", "no rows under loss, tokens"),
+    "separators.csv": (b",,,\n,,,\n", "cannot be cut"),
+    "open_quote.csv": (PLAIN.replace("a\n", '"a\n').encode(), "quotation mark"),
+    "ragged.csv": (b"loss,tokens\n1,2\n3\n", "row 2 has 1 cells, the header 2 (separated by comma)"),
+    "ragged_semicolons.csv": (b"loss;tokens\n1;2\n3\n", "row 2 has 1 cells, the header 2 (separated by semicolon)"),
+    "either.csv": (b"loss;a,b\n1;2,5\n2;3,5\n", "comma and semicolon both cut its rows evenly"),
+    "twice.csv": (b"loss,tokens, loss\n1,2,3\n", "the column 'loss' stands twice"),
+    "thousands.csv": (COMMAS.replace("1e8", "1.000").encode(), "loss (column 'loss') is not a number"),
+    "runs.parquet": (b"PAR1\x15\x04", "is Parquet; write it as .csv"),
+    "runs.jsonl": (b'{"loss": 1}\n', "is JSON; write it as .csv"),
+    "runs.json": (b"[[1]]", "is JSON"),
+    "runs.xlsx": (b"PK\x03\x04\x14\x00", "is a spreadsheet"),
+    "renamed.csv": (b"\x89HDF\r\n\x1a\n", "is netCDF or HDF5; name it .nc"),
+    "damaged.csv.gz": (gzip.compress(PLAIN.encode())[:-9], "a damaged gzip file"),
+    "no_gzip.gz": (b"\x1f\x8b\x08junk", "a damaged gzip file"),
+    "empty.nc": (b"", "not a readable netCDF file"),
+    "damaged.nc": (b"\x89HDF\r\n\x1a\n" + bytes(200), "not a readable netCDF file"),
+    "noise.csv": (bytes(range(256)), "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_files_that_are_refused(name, tmp_path):
+    content, words = REFUSED[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        load_runs(tmp_path / name)
+    assert words in str(error.value)
+    assert f"runs {name.removesuffix('.csv') if name in ('header.csv', 'thousands.csv') else name}: " in str(
+        error.value
+    )
+
+
+def test_every_part_of_a_table_is_refused_or_read(tmp_path):
+    """Files cut off anywhere: an InputError that names the file, or the rows that are whole."""
+    import xarray as xr
+
+    xr.Dataset({name: ("run", values) for name, values in TABLE.items()}).to_netcdf(tmp_path / "runs.nc")
+    whole = {"runs.nc": (tmp_path / "runs.nc").read_bytes(), "zip.csv.gz": READ["zipped.csv.gz"]}
+    for name, content in whole.items():
+        for length in range(0, len(content) - 1, max(1, len(content) // 40)):
+            (tmp_path / name).write_bytes(content[:length])
+            with pytest.raises(InputError, match=name):
+                load_runs(tmp_path / name)
+
+
+def test_names_that_netcdf_does_not_take(tmp_path):
+    """Columns as experiment trackers name them: found by their names, and the result can be written."""
+    runs = load_runs(
+        {"params (B)": [0.1, 0.2], "eval/loss": [3.5, 2.5], "run": ["x", "y"], "tokens": [1e10, 2e10]},
+        {"loss": "eval/loss", "total_params": {"column": "params (B)", "unit": "billion"}},
+        group="run",
+        where={"eval/loss": {"max": 3.6}},
+    )
+    assert runs.group.values.tolist() == ["x", "y"]
+    assert runs.total_params.values.tolist() == [1e8, 2e8]
+    runs.drop_vars(["run_column", "group"]).to_netcdf(tmp_path / "runs.nc", engine="h5netcdf")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"total_params": [0.1, 1, 10, 20]}, "total_params is 0.1 to 20; if that is in billions, say so"),
+        ({"tokens": [2, 4, 6, 8e5]}, "tokens is 2 to 800000"),
+        ({"active_params": [1, 2, 3, 99999]}, "active_params is 1 to 99999"),
+    ],
+)
+def test_billions_taken_for_units_warn(change, words):
+    with pytest.warns(RunsWarning, match=re.escape(words)):
+        load_runs({**TABLE, **change})
+
+
+def test_a_missing_variable_lists_the_columns():
+    with pytest.raises(InputError, match=r"no total_params, which .* takes; .*there are n, tokens, loss"):
+        fit("hoffmann2022", load_runs({"n": [1, 2], "tokens": [1e10, 2e10], "loss": [3, 2]}))
 
 
 def test_duplicates_warn_with_their_rows():

@@ -1,10 +1,13 @@
 """What a fit hands back: Dataset, coefficient files, laws with draws, comparisons, figures, and the verb."""
 
+import pickle
+
 import numpy as np
 import pytest
 import xarray as xr
 from fitting_tools import fit, synthetic
 
+import moesim
 from moesim.fitting import figures, tables
 from moesim.fitting.fit import in_sample
 from moesim.fitting.judge import compare
@@ -62,13 +65,13 @@ def test_law_file_is_taken_by_law(chinchilla, wrapped, tmp_path):
 
 
 def test_law_with_draws_plans_with_bands(chinchilla):
-    """fit.law carries a draw dim through the law and through planning; the interval of the optimum is honest."""
-    law = chinchilla.law
+    """draws_law carries a draw dim through the law and through planning; the interval of the optimum is honest."""
+    law = chinchilla.draws_law
     loss = law(total_params=xr.DataArray([1e8, 1e9], dims="n"), tokens=1e10)
     assert set(loss.dims) == {"n", "draw"}
     found = optimum(Model(law), compute=[1e21], sparsity=[0.0], unique_tokens=[np.inf], best=False)
     low, high = found.optimal_active_params.quantile([0.025, 0.975], "draw").values.ravel()
-    best = optimum(Model(chinchilla.best_law), compute=[1e21], sparsity=[0.0], unique_tokens=[np.inf], best=False)
+    best = optimum(Model(chinchilla.law), compute=[1e21], sparsity=[0.0], unique_tokens=[np.inf], best=False)
     assert low < best.optimal_active_params.item() < high < 2 * low
 
 
@@ -183,13 +186,11 @@ def test_multirun_collects_to_one_table(command, tmp_path):
 
 def test_by_default_a_fit_has_draws():
     """The library's default: intervals from a bootstrap, and a law that carries its draws into planning."""
-    import moesim
-
     found = moesim.fit("hoffmann2022", moesim.load_runs("chinchilla"))
-    assert found.law.coefficients["alpha"].dims == ("draw",)
+    assert found.draws_law.coefficients["alpha"].dims == ("draw",)
     # Besiroglu et al. 2024: 95 % bootstrap interval of alpha (.317, .372), within 10 % of its width.
     assert found.interval(0.95)["alpha"] == pytest.approx((0.317, 0.372), abs=0.0055)
-    plan = moesim.optimum(moesim.Model(found.law), compute=1e22, best=False)
+    plan = moesim.optimum(moesim.Model(found), compute=1e22, best=False)
     assert plan.optimal_active_params.dims == ("draw",)
 
 
@@ -201,3 +202,54 @@ def test_a_multirun_of_fits_ends_with_one_table(command):
     assert "hoffmann2022" in table
     assert "gadre2024_redpajama" in table
     assert "failed: law=kaplan2020" in table
+
+
+@pytest.mark.parametrize("which", ["chinchilla", "wrapped"])
+@pytest.mark.parametrize("way", ["file", "pickle"])
+def test_a_fit_comes_back_whole(which, way, request, tmp_path):
+    """Saved and loaded, or pickled: the same estimate, intervals, profiles, verdicts and predictions."""
+    fit = request.getfixturevalue(which)
+    if way == "file":
+        fit.save(tmp_path / "fit.nc")
+        back = moesim.load_fit(tmp_path / "fit.nc")
+    else:
+        back = pickle.loads(pickle.dumps(fit))
+    xr.testing.assert_allclose(back.to_dataset(), fit.to_dataset(), rtol=1e-9)
+    assert back.summary() == fit.summary()
+
+
+def test_a_file_that_is_no_fit_is_refused(tmp_path):
+    moesim.optimum(moesim.Model("besiroglu2024"), compute=1e20).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(moesim.InputError, match=r"other\.nc"):
+        moesim.load_fit(tmp_path / "other.nc")
+
+
+def test_the_law_is_the_estimate_and_takes_arrays(chinchilla):
+    """As many sizes as draws: nothing pairs size i with draw i."""
+    n = int(chinchilla.draws.usable.sum())
+    sizes = np.geomspace(1e8, 1e11, n)
+    loss = chinchilla.law(total_params=sizes, tokens=20 * sizes)
+    known = chinchilla.estimate
+    by_hand = known["E"] + known["A"] * sizes ** -known["alpha"] + known["B"] * (20 * sizes) ** -known["beta"]
+    assert loss == pytest.approx(by_hand, rel=1e-12)
+    with pytest.raises(moesim.InputError, match="DataArray with dims"):
+        chinchilla.draws_law(total_params=sizes, tokens=20 * sizes)
+    plan = moesim.optimum(chinchilla, compute=1e21, best=False)
+    assert plan.optimal_active_params.sizes == {"draw": n}
+
+
+def test_the_estimates_as_a_data_frame(chinchilla):
+    frame = chinchilla.to_dataframe()
+    assert frame.loc["alpha", "estimate"] == chinchilla.estimate["alpha"]
+    assert tuple(frame.loc["alpha", ["low", "high"]]) == chinchilla.interval()["alpha"]
+
+
+@pytest.mark.parametrize("name", ["besiroglu2024", "abnar2025", "clark2022_sbase"])
+def test_arrays_without_dims_are_not_paired_with_coefficients_that_have_some(name):
+    law = load_law(name)
+    first = next(iter(law.coefficients))
+    varied = law.with_coefficients(**{first: xr.DataArray(np.full(3, law.coefficients[first]), dims="draw")})
+    inputs = {variable: np.full(3, 0.5 if variable == "sparsity" else 8.0) for variable in law.inputs}
+    with pytest.raises(moesim.InputError, match="have the dim draw"):
+        varied(**inputs)
+    assert varied(**{variable: value[0] for variable, value in inputs.items()}).dims == ("draw",)

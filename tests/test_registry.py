@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import moesim
-from moesim.balance import curves, placement, routing, sampling, structure, trace, world
+from moesim.balance import placement, routing, sampling, structure, trace
+from moesim.domains import curves, world
 from moesim.errors import InputError
 from moesim.laws.law import FORMS
 from moesim.laws.repetition import REPETITIONS

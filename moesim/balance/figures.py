@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.balance.output import interval
+from moesim.balance.intervals import interval
 from moesim.errors import InputError
 
 if TYPE_CHECKING:

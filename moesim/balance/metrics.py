@@ -23,24 +23,12 @@ def balancedness(loads: Any) -> np.ndarray:
     return 1.0 / max_over_mean(loads)
 
 
-def variation(loads: Any) -> np.ndarray:
-    """Coefficient of variation: standard deviation over mean."""
-    loads = np.asarray(loads, dtype=float)
-    return loads.std(axis=-1) / loads.mean(axis=-1)
-
-
 def gini(loads: Any) -> np.ndarray:
     """Gini coefficient: 0 if even, (n - 1)/n if one has all."""
     ordered = np.sort(np.asarray(loads, dtype=float), axis=-1)
     n = ordered.shape[-1]
     rank = 2.0 * np.arange(1, n + 1) - n - 1
     return (ordered * rank).sum(axis=-1) / (n * ordered.sum(axis=-1))
-
-
-def top_share(loads: Any, count: int) -> np.ndarray:
-    """Share of the load on the `count` most loaded."""
-    ordered = np.sort(np.asarray(loads, dtype=float), axis=-1)
-    return ordered[..., -count:].sum(axis=-1) / ordered.sum(axis=-1)
 
 
 def tail_loss(loss: np.ndarray, natural: np.ndarray, share: float = 0.1) -> np.ndarray:
@@ -53,13 +41,6 @@ def tail_loss(loss: np.ndarray, natural: np.ndarray, share: float = 0.1) -> np.n
 def over_there(values: np.ndarray, there: np.ndarray, measure: Any) -> np.ndarray:
     """A measure of the entries that are there, row by row: (seed,) of values and mask (seed, expert)."""
     return np.array([measure(row[mask]) for row, mask in zip(values, there, strict=True)])
-
-
-def effective_experts(share: Any) -> np.ndarray:
-    """exp of the entropy of load shares along the last axis: how many experts work."""
-    share = np.asarray(share, dtype=float)
-    share = share / share.sum(axis=-1, keepdims=True)
-    return np.exp(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1))
 
 
 def first_reach(values: np.ndarray, at: np.ndarray, target: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From records to a Dataset with units, and the comparison table."""
+"""From records to a Dataset with units."""
 
 from __future__ import annotations
 
@@ -131,45 +131,3 @@ def _targets(runs: Sequence[Outcome], target: float | None) -> dict[str, Any]:
         label = "tokens" if name == "tokens" else "time"
         out[f"{label}_to_target"] = (("seed",), values, {"units": unit, "long_name": f"{label} until the target loss"})
     return out
-
-
-COLUMNS = {
-    "micro_loss": "{:.4f}",
-    "macro_loss": "{:.4f}",
-    "tail_loss": "{:.4f}",
-    "max_over_mean": "{:.3f}",
-    "max_vio": "{:.3f}",
-    "utilisation": "{:.3f}",
-    "drop_share": "{:.3f}",
-    "experts_alive": "{:.1f}",
-    "wall_clock": "{:.4g}",
-    "regret_loss": "{:.4f}",
-}
-
-
-def table(data: xr.Dataset) -> str:
-    """Means over seeds at the last step, one line per policy, +- half a 95 % interval for the losses."""
-    names = [str(p) for p in data.policy.values] if "policy" in data.dims else ["run"]
-    lines = [["policy", *COLUMNS]]
-    for name in names:
-        own = data.sel(policy=name) if "policy" in data.dims else data
-        last = own.isel(step=-1)
-        lines.append([name, *(_cell(last[column].values, form) for column, form in COLUMNS.items())])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
-
-
-def _cell(values: np.ndarray, form: str) -> str:
-    mean, half = interval(values)
-    return form.format(mean) + (f" ±{form.format(half)}" if len(values) > 1 and half > 0 else "")
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half width of its 95 % t interval over seeds."""
-    from scipy.special import stdtrit
-
-    values = np.asarray(values, dtype=float)
-    mean, n = float(values.mean()), len(values)
-    if n < 2 or not np.isfinite(values).all():
-        return mean, 0.0
-    return mean, float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))

@@ -231,7 +231,7 @@ def scheduled(problem: Problem, *, groups: int = 1, replan: int = 100):
 
     EPLB places the replicas, anew only every `replan` steps or when experts change.
     """
-    from moesim.balance.oracle import schedule
+    from moesim.balance.bounds import schedule
 
     check("placement scheduled", "replan", replan, AT_LEAST_ONE)
     base, due = problem.previous, problem.step <= replan or problem.step % replan == 0

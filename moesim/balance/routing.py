@@ -213,7 +213,7 @@ def proportional(scores, bias, probability, load, tokens, alive, *, step: float 
 def quantile(scores, bias, probability, load, tokens, alive, *, iterations: int = 2):
     """Bias of the next step = the prices that would have balanced this one; no step size.
 
-    The mean-field counterpart of alternating quantiles of (score - threshold); see `token_router.quantile_prices`.
+    The mean-field counterpart of alternating quantiles of (score - threshold).
     """
     active = max(round(float(probability[0].sum(axis=-1).mean())), 1)
     price = equal_load_prices(scores, tokens, alive, active, iterations, bias)

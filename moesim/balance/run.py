@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moesim.balance import figures, output, study, trace
+from moesim.balance import figures, policies, study, tables, trace
 from moesim.output.result import Result
 
 # Mappings whose keys are the user's own.
@@ -19,11 +19,11 @@ def run(config: Mapping[str, Any]) -> Result:
     worlds (see `study`); with a trace as world the recorded loads are replayed. Raises InputError for bad input.
     """
     if config.get("sweep"):
-        data, draw, table = study.study(config), figures.of_study, study.study_table
+        data, draw, table = study.study(config), figures.of_study, tables.study_table
     elif trace.is_trace(config):
-        data, draw, table = study.compared(config), figures.of_trace, study.trace_table
+        data, draw, table = policies.compared(config), figures.of_trace, tables.trace_table
     else:
-        data, draw, table = study.compared(config), figures.of_run, output.table
+        data, draw, table = policies.compared(config), figures.of_run, tables.table
     drawn = dict(draw(data)) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance.learning import domain_gains
+from moesim.domains.learning import domain_gains
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
 from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
@@ -114,7 +114,7 @@ def unimax(state, setting, *, epochs: float = 4.0):
 def optimal(state, setting, *, exponent: float | None = None):
     """Proportional to target^(1/(1 + a)): the best fixed mixture for domain losses n^-a that do not interfere.
 
-    `exponent` a: the data exponent of the world's curve unless given. See `oracle.optimal_mixture`.
+    `exponent` a: the data exponent of the world's curve unless given.
     """
     a = setting.world.curve.values.get("data_exponent") if exponent is None else exponent
     if a is None:
@@ -135,7 +135,7 @@ def feed_idle(state, setting, *, bound: float = 1.1, iterations: int = 20, least
 
     q = p exp(-sum_e mu_e P(e|k)) with a price mu on each overloaded expert, found by `iterations` of scaling from the
     last prices; a replicated expert may carry one share for each copy. `least`: every domain keeps at least this part
-    of its natural frequency. The exact solution for one P is `tilt`.
+    of its natural frequency.
     """
     limit = _limits(state, bound)
     _check_reach(setting.world, limit, least)

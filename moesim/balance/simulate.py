@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.balance import clock, learning, metrics, oracle, placement, routing, sampling, structure
-from moesim.balance import world as worlds
+from moesim.balance import bounds, metrics, placement, routing, sampling, structure
 from moesim.balance.placement import Placing
 from moesim.balance.routing import Routing
 from moesim.balance.sampling import Sampling
 from moesim.balance.state import Placement, State, Streams
 from moesim.balance.structure import Structure
-from moesim.balance.tree import similarity
-from moesim.balance.world import World
+from moesim.domains import learning
+from moesim.domains import world as worlds
+from moesim.domains.tree import similarity
+from moesim.domains.world import World
 from moesim.errors import InputError
+from moesim.hardware import step as clock
 from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, SHARE, check
 
 if TYPE_CHECKING:
@@ -354,7 +356,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
     natural, received = world.natural, parts["received"]
     micro = (natural * state.loss).sum(axis=1)
     busy = parts["compute"] + parts["dense"] + parts["update"]
-    hardest = oracle.makespan_bound(state.load, state.placement.copies(there.shape[1]), given.devices)
+    hardest = bounds.makespan_bound(state.load, state.placement.copies(there.shape[1]), given.devices)
     return {
         "loads": state.load,
         "device_loads": received,
@@ -435,12 +437,12 @@ def _loss_regret(given: Setting, records: Mapping[str, np.ndarray]) -> dict[str,
     loss = records["target_loss"]
     regret = np.full(loss.shape, np.nan)
     for i in np.unique(np.linspace(0, loss.shape[1] - 1, 4).astype(int)):
-        regret[:, i] = loss[:, i] - oracle.least_loss(given, records["tokens"][:, i])
+        regret[:, i] = loss[:, i] - bounds.least_loss(given, records["tokens"][:, i])
     return {"regret_loss": regret}
 
 
 def _final_regrets(given: Setting, state: State, records: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The last step against the other oracles, (seed,) each.
+    """The last step against the other bounds, (seed,) each.
 
     Busiest device against the Hall bound of its placement and against LPT of the same copies on any device; MaxVio
     against the noise floor of random routing (NaN for expected tokens, which have no noise).
@@ -448,15 +450,15 @@ def _final_regrets(given: Setting, state: State, records: Mapping[str, np.ndarra
     copies = state.placement.copies(state.bias.shape[1])
     busiest = records["device_loads"][:, -1].max(axis=1)
     hall = [
-        oracle.schedule(load, s, given.devices)[1] for load, s in zip(state.load, state.placement.slots, strict=True)
+        bounds.schedule(load, s, given.devices)[1] for load, s in zip(state.load, state.placement.slots, strict=True)
     ]
     each = state.load / np.maximum(copies, 1)
-    lpt = [oracle.lpt(np.repeat(row, count), given.devices) for row, count in zip(each, copies, strict=True)]
+    lpt = [bounds.lpt(np.repeat(row, count), given.devices) for row, count in zip(each, copies, strict=True)]
     floor = np.full(state.seeds, np.nan)
     if given.routing.tokens:
         alive = state.alive.sum(axis=1)
         floor = np.array(
-            [oracle.sampling_floor(given.routing.batch * given.active / n, int(n), given.active) for n in alive]
+            [bounds.sampling_floor(given.routing.batch * given.active / n, int(n), given.active) for n in alive]
         )
     return {
         "regret_schedule": busiest / np.array(hall) - 1.0,

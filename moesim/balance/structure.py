@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance import tree
 from moesim.balance.state import State
+from moesim.domains import tree
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
-from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, check
+from moesim.variables import AT_LEAST_ONE, check
 
 # A member that `grows` may change the experts; one that does not is never asked.
 structure = Policies("structure", {"every": 100, "threshold": 1.15, "patience": 1}, grows=True)
@@ -320,23 +320,6 @@ def grow(view: View, *, factor: float = 2.0, way: Any = "clone"):
     vacant, way = view.vacant(), ways.only(way)
     count = min(round((factor - 1.0) * len(order)), len(order), len(vacant), max(view.room([]), 0))
     return [_split(view, int(e), child, way) for e, child in zip(order[:count], vacant, strict=False)]
-
-
-def clone_separation_time(growth: float, noise: float, start: float, apart: float = 1.0) -> float:
-    """Steps until clones are `apart`: (1/2g) ln[(apart^2 + s^2/2g) / (start^2 + s^2/2g)], inf if they do not diverge.
-
-    Their distance follows dD = growth D dt + noise dW from `start`. Noise helps only logarithmically.
-    """
-    check("clone_separation_time", "noise", noise, NON_NEGATIVE)
-    if growth <= 0:
-        return float("inf")
-    spread = noise**2 / (2.0 * growth)
-    return float(np.log((apart**2 + spread) / (start**2 + spread)) / (2.0 * growth))
-
-
-def pair_growth(reinforcement: float, temperature: float, decay: float, probability: float = 1.0) -> float:
-    """Growth rate of the distance of two clones that share one choice: reinforcement p / (2 temperature) - decay."""
-    return reinforcement * probability / (2.0 * temperature) - decay
 
 
 def separation(state: State) -> np.ndarray:

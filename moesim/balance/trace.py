@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.balance import clock, metrics, placement
+from moesim.balance import metrics, placement
 from moesim.balance.packing import eplb
 from moesim.balance.placement import Problem
-from moesim.balance.world import shipped
+from moesim.domains.world import shipped
 from moesim.errors import InputError
+from moesim.hardware import step as clock
 from moesim.registry import Policies
 from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, check
 

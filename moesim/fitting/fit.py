@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,19 +70,26 @@ class Fit:
 
     @property
     def law(self) -> Law:
-        """The fitted law; its coefficients have a `draw` dim if there are draws and they vary."""
-        return self._law(self._coefficients())
-
-    @property
-    def best_law(self) -> Law:
-        """The fitted law at the estimate, without draws."""
+        """The fitted law at the estimate: it takes numbers, arrays and DataArrays."""
         return self._law(self.estimate)
 
     @property
+    def draws_law(self) -> Law:
+        """The fitted law with its uncertainty: coefficients that the draws move have a `draw` dim.
+
+        It takes numbers and DataArrays with dims. `moesim.Model(fitted)` plans with it.
+        """
+        return self._law(self._coefficients())
+
+    @property
     def repetition(self) -> Repetition:
-        """The repetition with its fitted coefficients, with a `draw` dim like the law's."""
-        target = self.task.target
-        return target.repetition.with_coefficients(**target.repetition_values(self._coefficients()))
+        """The repetition with its coefficients at the estimate."""
+        return self._repetition(self.estimate)
+
+    @property
+    def draws_repetition(self) -> Repetition:
+        """The repetition with the `draw` dim of `draws_law`: draw i of the one goes with draw i of the other."""
+        return self._repetition(self._coefficients())
 
     @cached_property
     def identification(self) -> Identification:
@@ -137,12 +145,38 @@ class Fit:
 
         return record(self)
 
+    def to_dataframe(self) -> Any:
+        """The coefficients as a pandas DataFrame: estimate, interval, verdict and what each trades off with."""
+        data = self.to_dataset()
+        columns = {"estimate": data["estimate"].values, "standard_error": data["standard_error"].values}
+        columns |= {end: data["interval"].sel(bound=end).values for end in ("low", "high")}
+        columns |= {"verdict": data["identified"].values, "trades_off_with": data["trades_off_with"].values}
+        import pandas
+
+        return pandas.DataFrame(columns, index=pandas.Index(data["coefficient"].values, name="coefficient"))
+
+    def summary(self) -> str:
+        """The table that `moesim fit` prints: coefficients with intervals and verdicts, scores, warnings."""
+        from moesim.fitting.tables import table
+
+        return table(self.to_dataset())
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to a netCDF file, from which `moesim.load_fit(path)` makes it again."""
+        from moesim.output.store import write_result
+
+        write_result(self.to_dataset(), path)
+
     def _law(self, values: Mapping[str, Any]) -> Law:
         target = self.task.target
         source = f"fit of {target.title} to runs {self.runs.attrs.get('runs', 'given')}"
         fitted = Law(f"{target.form.name}_fit", target.form, target.law_values(values), source, marking="fitted")
         definitions = {} if target.law is None else target.law.definitions
         return replace(fitted, definitions=definitions, data_range=data_range(self.runs.isel(run=~self.outside)))
+
+    def _repetition(self, values: Mapping[str, Any]) -> Repetition:
+        target = self.task.target
+        return target.repetition.with_coefficients(**target.repetition_values(values))
 
     def _coefficients(self) -> dict[str, Any]:
         """The estimate, with a `draw` dim on what the draws move."""
@@ -226,20 +260,27 @@ def fit(
     Raises InputError for bad input; a fit that did not converge, or coefficients that the runs do not determine, are
     said in `status`, `identification` and `warnings`.
     """
+    settings = {name: value for name, value in locals().items() if name not in ("law", "runs", "repetition")}
     target, table = target_of(law, repetition), _runs(runs)
     _check_counts(starts=starts, draws=draws, seed=seed)
     _check_level(level)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)]
     outside = held_out(table, holdout, streams[2])
-    parameters = Parameters.of(target.coefficients, _held(target, hold, fixed, tied), tied, bounds)
-    kept = table.isel(run=np.flatnonzero(~outside))
-    task = Task.of(target, kept, objective_of(objective, delta, above), parameters, prior)
-    task, best = _solved(task, starts, streams[0], start)
+    task, best = _solved(posed(target, table, outside, settings), starts, streams[0], start)
     local = spread(task, best.x)
     sampled = bootstrap(task, best.x, draws, resample, streams[1]) if draws and len(best.x) else None
     profiled = profile(task, best.x, best.objective, local, level) if profiles and len(best.x) else None
-    settings = {"draws": draws, "resample": resample, "seed": seed, "starts": starts, "delta": delta}
     return Fit(task, best, local, table, outside, level, sampled, profiled, settings)
+
+
+def posed(target: Target, runs: xr.Dataset, outside: np.ndarray, settings: Mapping[str, Any]) -> Task:
+    """What is minimised: the target on the runs that are not held out, with these arguments of `fit`."""
+    tied = settings["tied"]
+    parameters = Parameters.of(
+        target.coefficients, _held(target, settings["hold"], settings["fixed"], tied), tied, settings["bounds"]
+    )
+    objective = objective_of(settings["objective"], settings["delta"], settings["above"])
+    return Task.of(target, runs.isel(run=np.flatnonzero(~outside)), objective, parameters, settings["prior"])
 
 
 def _solved(

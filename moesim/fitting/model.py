@@ -13,12 +13,12 @@ from moesim import config
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
 from moesim.laws import FORMS, REPETITIONS, Law, Repetition, law_from, load_law, repetition_from
-from moesim.laws.repetition import taught_params, taught_slope
-from moesim.numerics.derivative import Jet, value_of
+from moesim.laws.wrapped import Wrapped
+from moesim.numerics.derivative import Jet
 
 _NO_REPETITION = Repetition("none", REPETITIONS["none"], {}, excess="none")
 _SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
-_LOG_TINY = -50.0  # of a size so small that every parameter is one too many
+_SCALED = (*_SIZES, "flops_per_token")
 _LOG_SIZES = np.linspace(np.log(1e2), np.log(1e16), 128)
 
 
@@ -77,34 +77,27 @@ class Prediction:
 
     target: Target
     runs: Mapping[str, np.ndarray]
-    contexts: _Contexts | _Known | None
+    contexts: _Contexts | None
+    known: np.ndarray | None = None
 
     def holding(self, constants: Mapping[str, float]) -> Prediction:
         """The same; if the constants fix the whole law, what the unique tokens can teach is worked out only once."""
         if self.contexts is None or not set(self.target.form.coefficients) <= set(constants):
             return self
-        solved = self.contexts.taught(self.target.law_values(constants))
-        return Prediction(self.target, self.runs, _Known(solved))
+        return replace(self, known=self.contexts.taught(self.target.law_values(constants)))
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Loss in nat/token; values are numbers, arrays (rows, 1) or Jets of them; shape (rows, runs)."""
-        target, runs = self.target, self.runs
-        law = target.law_values(values)
+        target, law = self.target, self.target.law_values(values)
         if not target._repeats:
-            return target.form.function(**{name: runs[name] for name in target.form.inputs}, **law)
-        taught = np.inf if self.contexts is None else self.contexts.taught(law)
-        effective, penalty = target.repetition.apply(runs, taught, target.repetition_values(values) or None)
-        return target.form.function(**{name: effective[name] for name in target.form.inputs}, **law) + penalty
+            return target.form.function(**{name: self.runs[name] for name in target.form.inputs}, **law)
+        wrapped = Wrapped(target.form, target.repetition)
+        return wrapped.loss(self.runs, self._taught(law), law, target.repetition_values(values) or None)
 
-
-@dataclass(frozen=True)
-class _Known:
-    """Taught parameters that do not change, with the interface of `_Contexts`."""
-
-    values: np.ndarray
-
-    def taught(self, law: Mapping[str, Any]) -> np.ndarray:
-        return self.values
+    def _taught(self, law: Mapping[str, Any]) -> Any:
+        if self.known is not None or self.contexts is None:
+            return np.inf if self.known is None else self.known
+        return self.contexts.taught(law)
 
 
 @dataclass(frozen=True)
@@ -114,103 +107,42 @@ class _Contexts:
     A size along the path scales all parameter-like inputs of the run together, FLOPs per token with them.
     """
 
-    form: Form
+    wrapped: Wrapped
     cells: Mapping[str, np.ndarray]
     of_run: np.ndarray
 
     @classmethod
     def of(cls, target: Target, runs: Mapping[str, np.ndarray]) -> _Contexts:
         counted = target.repetition.counted(runs)
-        cells = {"unique_tokens": runs["unique_tokens"]}
+        cells = {"unique_tokens": runs["unique_tokens"], "flops_per_token": np.full_like(counted, 6.0)}
         for name in target.form.inputs:
             if name in _SIZES:
                 cells[name] = runs[name] / counted
             elif name == "compute":
-                cells[name] = runs[name] / runs["tokens"] / counted
+                cells["flops_per_token"] = runs[name] / runs["tokens"] / counted
             elif name != "tokens":
                 cells[name] = runs[name]
         table = np.stack(np.broadcast_arrays(*cells.values()))
         _, first, of_run = np.unique(_rounded(table), axis=1, return_index=True, return_inverse=True)
-        return cls(target.form, dict(zip(cells, table[:, first], strict=True)), of_run.reshape(-1))
+        wrapped = Wrapped(target.form, target.repetition)
+        return cls(wrapped, dict(zip(cells, table[:, first], strict=True)), of_run.reshape(-1))
 
     def taught(self, law: Mapping[str, Any]) -> Any:
         """Parameters, of the counted kind, that are compute-optimal for one pass over the unique tokens of each run.
 
         Coefficients may be arrays (rows, 1) or Jets, whose derivatives go through the optimum; shape (rows, runs).
         """
-        plain = {name: value_of(value) for name, value in law.items()}
-        log_size = self._solve(plain)
-        moving = any(isinstance(value, Jet) for value in law.values())
-        size = np.exp(self._corrected(log_size, law) if moving else log_size)
+        size = np.exp(self.wrapped.taught(_path, self.cells, law, _LOG_SIZES))
         if not isinstance(size, Jet):
             return size[..., self.of_run]
-        return Jet(size.value[..., self.of_run], {key: part[..., self.of_run] for key, part in size.first.items()})
-
-    def _solve(self, law: Mapping[str, Any]) -> np.ndarray:
-        shape = np.broadcast_shapes(np.shape(self.cells["unique_tokens"]), *(np.shape(v) for v in law.values()))
-        x = np.broadcast_to(np.log(self.cells["unique_tokens"] / 20.0), shape).copy()
-        for _ in range(25):
-            step = self._step(x, law)
-            x = x + np.clip(step, -3.0, 3.0)
-            if not np.nanmax(np.abs(step), initial=0.0) >= 1e-12:
-                break
-        found = np.abs(step) < 1e-9
-        return x if found.all() else np.where(found, x, np.maximum(self._search(law, shape), _LOG_TINY))
-
-    def _step(self, x: Any, law: Mapping[str, Any]) -> Any:
-        """Newton's step towards equal gains from parameters and tokens, in logs: exact at once for a sum of powers."""
-        gain = self._gain(x, law)
-        return -gain.value / gain.first["x"]
-
-    def _gain(self, x: Any, law: Mapping[str, Any]) -> Any:
-        """log(N dL/dN) - log(D dL/dD) at D = U with its derivative in x; coefficients may be Jets of level 0."""
-        outer = Jet(Jet(x, {"x": 1.0}, level=2), {"x": 1.0}, level=3)
-        size = np.exp(outer)
-        along = np.exp(outer.value) * self.cells["unique_tokens"]  # compute stays the same along the path
-        inputs: dict[str, Any] = {name: cell * size for name, cell in self.cells.items() if name in _SIZES}
-        inputs["tokens"] = Jet(self.cells["unique_tokens"], {"D": self.cells["unique_tokens"]}, level=3)
-        if "compute" in self.cells:
-            inputs["compute"] = self.cells["compute"] * along
-        loss = self.form.function(**{n: inputs.get(n, self.cells.get(n)) for n in self.form.inputs}, **law)
-        ratio = loss.first["x"] / loss.first["D"]
-        return np.log(ratio) if isinstance(ratio, Jet) and ratio.level == 2 else Jet(np.log(ratio), {"x": 0.0}, 2)
-
-    def _corrected(self, log_size: np.ndarray, law: Mapping[str, Any]) -> Any:
-        """The root with its derivatives: one more Newton step, taken with coefficients that carry derivatives."""
-        flat = {name: value_of(value) for name, value in law.items()}
-        slope = self._gain(log_size, flat).first["x"]
-        gain = self._gain(log_size, law).value
-        finite = np.isfinite(log_size) & np.isfinite(value_of(gain)) & (slope != 0.0)
-        slope = np.where(finite, slope, 1.0)
-        first = {key: np.where(finite, -part / slope, 0.0) for key, part in gain.first.items()}
-        return Jet(log_size, first)
-
-    def _search(self, law: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
-        """By bracketing on a grid: inf where more parameters always help, -inf where fewer do."""
-
-        def path(x, cell):
-            size = np.exp(x)
-            at = {name: cell[name] * size for name in self.cells if name in _SIZES}
-            others = {name: cell[name] for name in self.cells if name not in (*_SIZES, "compute")}
-            compute = {"compute": cell["compute"] * value_of(size) * cell["unique_tokens"]} if "compute" in cell else {}
-            return {**others, **at, **compute, "flops_per_token": 6.0 * size}
-
-        names = {f"law.{name}": np.broadcast_to(value, shape) for name, value in law.items()}
-        context = {**{name: np.broadcast_to(cell, shape) for name, cell in self.cells.items()}, **names}
-        asked: Any = _Inputs(self.form)
-        slope = taught_slope(asked, path, lambda cell: {n: cell[f"law.{n}"] for n in law})
-        return taught_params(slope, context, _LOG_SIZES)
+        finite = np.isfinite(size.value)
+        first = {key: np.where(finite, part, 0.0)[..., self.of_run] for key, part in size.first.items()}
+        return Jet(size.value[..., self.of_run], first)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """A form where `taught_slope` expects a law: it asks for `form` and `inputs` only."""
-
-    form: Form
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return self.form.inputs
+def _path(log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+    size = np.exp(log_size)
+    return {name: value * size if name in _SCALED else value for name, value in cell.items()}
 
 
 def _rounded(table: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,18 +44,15 @@ class Objective:
         return np.sum(weight * self.rho(residual)[0], axis=-1)
 
 
-def _huber(delta: float) -> Rho:
-    def rho(z):
-        size = np.abs(z)
-        psi = np.minimum(np.maximum(z, -delta), delta)
-        value = psi * -0.5
-        value += z
-        value *= psi
-        inside = (size <= delta).astype(z.dtype)
-        np.maximum(size, delta, out=size)
-        return value, psi, inside, np.divide(delta, size, out=size)
-
-    return rho
+def _huber(z, delta):
+    size = np.abs(z)
+    psi = np.minimum(np.maximum(z, -delta), delta)
+    value = psi * -0.5
+    value += z
+    value *= psi
+    inside = (size <= delta).astype(z.dtype)
+    np.maximum(size, delta, out=size)
+    return value, psi, inside, np.divide(delta, size, out=size)
 
 
 def _squared(z):
@@ -62,25 +60,21 @@ def _squared(z):
     return 0.5 * z * z, z, one, one
 
 
-def _asymmetric(delta: float, above: float) -> Rho:
+def _asymmetric(z, delta, above):
     """Huber, times `above` where the observed loss lies above the prediction."""
-    huber = _huber(delta)
-
-    def rho(z):
-        side = np.where(z < 0.0, above, 1.0)
-        value, psi, curvature, weight = huber(z)
-        return side * value, side * psi, side * curvature, side * weight
-
-    return rho
+    side = np.where(z < 0.0, above, 1.0)
+    return tuple(side * part for part in _huber(z, delta))
 
 
-# name: function of (delta, above) that makes the objective.
+# name: function of (delta, above) that makes the objective; partial, as a fit can be pickled and a closure cannot.
 OBJECTIVES: Mapping[str, Callable[[float, float], Objective]] = {
-    "huber_log": lambda delta, above: Objective("huber_log", _huber(delta), log=True),
+    "huber_log": lambda delta, above: Objective("huber_log", partial(_huber, delta=delta), log=True),
     "squared_log": lambda delta, above: Objective("squared_log", _squared, log=True, squared=True),
     "squared": lambda delta, above: Objective("squared", _squared, log=False, squared=True),
-    "huber": lambda delta, above: Objective("huber", _huber(delta), log=False),
-    "asymmetric_huber_log": lambda delta, above: Objective("asymmetric_huber_log", _asymmetric(delta, above), log=True),
+    "huber": lambda delta, above: Objective("huber", partial(_huber, delta=delta), log=False),
+    "asymmetric_huber_log": lambda delta, above: Objective(
+        "asymmetric_huber_log", partial(_asymmetric, delta=delta, above=above), log=True
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Any
 
@@ -28,6 +28,11 @@ class Transform:
     back: Callable[[Any], Any]
     slope: Callable[[Any], Any]
     reach: float
+    spec: Coefficient | None = None
+
+    def __reduce__(self):
+        """Pickled as the coefficient it was made for: functions made on the spot have no name to be found by."""
+        return transform_of, (self.spec,)
 
 
 def _real(low: float, high: float, typical: tuple[float, float]) -> Transform:
@@ -62,9 +67,8 @@ _TRANSFORMS = {(False, False): _real, (True, False): _above, (False, True): _bel
 def transform_of(spec: Coefficient) -> Transform:
     """The transform that keeps a coefficient inside its domain, or a straight one whose box does."""
     low, high = spec.domain.lower, spec.domain.upper
-    if _straight(spec):
-        return _real(low, high, spec.typical)
-    return _TRANSFORMS[isfinite(low), isfinite(high)](low, high, spec.typical)
+    make = _real if _straight(spec) else _TRANSFORMS[isfinite(low), isfinite(high)]
+    return replace(make(low, high, spec.typical), spec=spec)
 
 
 def _straight(spec: Coefficient) -> bool:
@@ -149,6 +153,12 @@ class Parameters:
         with np.errstate(divide="ignore", invalid="ignore"):
             x = [move.back(values[name]) for name, move in zip(self.free, self.transforms, strict=True)]
         return np.clip(np.nan_to_num(np.array(x, dtype=float), nan=0.0), self.lower, self.upper)
+
+    def many_x_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The points of given free coefficients, each (rows,): (rows, free)."""
+        with np.errstate(all="ignore"):
+            columns = [move.back(values[n]) for n, move in zip(self.free, self.transforms, strict=True)]
+        return np.stack(columns, axis=-1)
 
     def slopes(self, x: np.ndarray) -> np.ndarray:
         """dc/dx of each free coefficient: (rows, free)."""

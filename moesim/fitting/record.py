@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.fitting.judge import SCORES
+from moesim.fitting.saved import described
 from moesim.fitting.solve import STATUSES
 from moesim.variables import stamp
 
@@ -109,11 +110,13 @@ def _profiles(fit: Fit) -> dict[str, Any]:
     with np.errstate(over="ignore"):
         pairs = zip(parameters.transforms, found.points, strict=True)
         value = np.array([move.forward(points) for move, points in pairs])
-    names = list(parameters.free)
     return {
-        "free_coefficient": ("free_coefficient", names),
         "profile_value": (("free_coefficient", "point"), value),
+        "profile_x": (("free_coefficient", "point"), found.points),
         "profile_objective": (("free_coefficient", "point"), found.objective),
+        "profile_status": (("free_coefficient", "point"), found.status),
+        "profile_ends": (("free_coefficient", "bound"), found.interval),
+        "profile_lowest": found.lowest,
         "profile_interval": (("coefficient", "bound"), _ends(fit, "profile")),
     }
 
@@ -152,7 +155,14 @@ def _scores(fit: Fit) -> dict[str, Any]:
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:
-    return {"objective": fit.objective, "status": fit.status, "free_coefficients": len(fit.task.parameters.free)}
+    return {
+        "objective": fit.objective,
+        "status": fit.status,
+        "free_coefficients": len(fit.task.parameters.free),
+        "free_coefficient": ("free_coefficient", np.array(fit.task.parameters.free, dtype=object)),
+        "estimate_x": ("free_coefficient", fit.optimum.x),
+        "prior_scale": fit.task.prior_scale,
+    }
 
 
 def _attributes(fit: Fit) -> dict[str, Any]:
@@ -169,7 +179,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "seed": settings.get("seed", 0),
         "warnings": "\n".join(fit.warnings),
     }
-    return {key: value for key, value in found.items() if value != ""}
+    return {key: value for key, value in found.items() if value != ""} | described(fit)
 
 
 def files(fit: Fit) -> dict[str, str]:
@@ -181,7 +191,7 @@ def files(fit: Fit) -> dict[str, str]:
 
 
 def _law_file(fit: Fit) -> dict[str, Any]:
-    law = fit.best_law
+    law = fit.law
     return {
         "form": law.form.name,
         "source": law.source,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,12 @@ import numpy as np
 
 from moesim import config
 from moesim.errors import InputError
+from moesim.fitting.reading import DATA, TAKES, columns_of, read_table
 from moesim.variables import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_DATA = Path(__file__).resolve().parents[1] / "data"
 _RESERVED = ("run", "row")  # dims and coordinates of the result
 _UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 
@@ -91,7 +90,7 @@ def load_runs(
 def runs_from(name: str, content: Mapping[str, Any]) -> xr.Dataset:
     """The runs of the content of a `conf/runs/` file."""
     spec = _spec(name, content)
-    return _read(spec, _table_of(_located(spec)))
+    return _read(spec, read_table(_located(spec)))
 
 
 def _spec(name: str, content: Mapping[str, Any]) -> RunsSpec:
@@ -100,7 +99,7 @@ def _spec(name: str, content: Mapping[str, Any]) -> RunsSpec:
         if key not in keys:
             raise InputError(f"runs {name}: unknown key {key!r}; it takes {', '.join(keys)}")
     if not content.get("file"):
-        raise InputError(f"runs {name}: no key 'file'; give the path of a .csv or .nc file")
+        raise InputError(f"runs {name}: no key 'file'; give the path of {TAKES}")
     given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if v is not None}
     return RunsSpec(name, **given)
 
@@ -109,66 +108,27 @@ def _opened(source: Any) -> tuple[RunsSpec, dict[str, np.ndarray]]:
     """(spec, columns) of whatever names a table of runs."""
     if isinstance(source, str | Path):
         path = Path(source)
-        if path.suffix in (".csv", ".nc"):
+        if path.suffix not in ("", ".yaml", ".yml"):
             spec = RunsSpec(path.stem, str(path))
         else:
             spec = _spec(path.stem, config.read("runs", source))
             spec = replace(spec, file=str(_located(spec, path.parent)))
-        return spec, _table_of(Path(spec.file))
-    return RunsSpec("given"), _columns_of(source)
+        return spec, read_table(Path(spec.file))
+    return RunsSpec("given"), columns_of(source)
 
 
 def _located(spec: RunsSpec, beside: Path | None = None) -> Path:
     """The file: as given, beside the file that names it, or among the shipped ones."""
     given = Path(spec.file)
-    places = [given, *([beside / given] if beside else []), _DATA / given]
+    places = [given, *([beside / given] if beside else []), DATA / given]
     return next((place for place in places if place.is_file()), given)
-
-
-def _table_of(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.name for p in _DATA.glob("*.csv")))
-        raise InputError(f"runs: no file {str(path)!r}; give the path of a .csv or .nc file, or one of {shipped}")
-    if path.suffix == ".nc":
-        import xarray as xr
-
-        return _columns_of(xr.load_dataset(path))
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        header = [name.strip() for name in next(reader, [])]
-        rows = [row for row in reader if row]
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise InputError(f"runs {path.name}: row {number} has {len(row)} cells, the header {len(header)}; mend it")
-    return {name: _parsed([row[i].strip() for row in rows]) for i, name in enumerate(header)}
-
-
-def _columns_of(source: Any) -> dict[str, np.ndarray]:
-    """Columns of a Dataset, data frame or mapping, one value for each run."""
-    try:
-        columns = {str(name): np.atleast_1d(np.asarray(source[name])) for name in list(source)}
-        coords = getattr(source, "coords", {}).items()
-        columns |= {str(name): np.asarray(c) for name, c in coords if np.ndim(c) == 1 and name != "run"}
-    except (TypeError, KeyError):
-        kind = type(source).__name__
-        raise InputError(f"runs: {kind} is no table; give a file, a Dataset, a data frame or a mapping") from None
-    lengths = {len(column) for column in columns.values()}
-    if len(lengths) > 1 or any(column.ndim > 1 for column in columns.values()):
-        raise InputError(f"runs: columns of lengths {sorted(lengths)}; each takes one value for each run")
-    return {name: c if c.dtype.kind in "iuf" else _parsed([str(v) for v in c]) for name, c in columns.items()}
-
-
-def _parsed(cells: list[str]) -> np.ndarray:
-    """Floats if every cell that is not blank is a number (a blank is NaN), else text."""
-    try:
-        return np.array([float(cell) if cell else np.nan for cell in cells])
-    except ValueError:
-        return np.array(cells, dtype=str)
 
 
 def _read(spec: RunsSpec, table: dict[str, np.ndarray]) -> xr.Dataset:
     """Columns to checked variables."""
     rows = np.arange(1, len(next(iter(table.values()), [])) + 1)
+    if not len(rows):
+        raise InputError(f"runs {spec.name}: no rows under {', '.join(table) or 'no header'}; give a row for each run")
     columns = _columns(spec, table)
     table = {**table, **{variable: table[name] for variable, (name, _) in columns.items() if name in table}}
     keep = _where(spec, table, len(rows))
@@ -180,7 +140,6 @@ def _read(spec: RunsSpec, table: dict[str, np.ndarray]) -> xr.Dataset:
     _check_domains(spec, values, rows)
     mapped = {name for name, _ in columns.values()}
     extra = {name: column for name, column in table.items() if name not in mapped and name not in VARIABLES}
-    extra = {f"{name}_column" if name in _RESERVED else name: column for name, column in extra.items()}
     kept = _best(spec, {**extra, **values})
     values, extra, rows = _at(values, kept), _at(extra, kept), rows[kept]
     _warn(spec, values, extra, rows)
@@ -310,9 +269,23 @@ def _at(columns: Mapping[str, np.ndarray], index: np.ndarray) -> dict[str, np.nd
 
 def _warn(spec: RunsSpec, values: Mapping[str, np.ndarray], extra: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
     """Warnings for runs that stand there twice and for losses that cannot be compared."""
-    for message in (_duplicates(values, rows), _mixture(spec, {**extra, **values}, rows)):
+    for message in (_tiny(values), _duplicates(values, rows), _mixture(spec, {**extra, **values}, rows)):
         if message:
             warnings.warn(f"runs {spec.name}: {message}", RunsWarning, stacklevel=4)
+
+
+# No column of runs of language models lies wholly below these: one that does is counted in millions or billions.
+_SMALLEST = {"compute": 1e10, "tokens": 1e6, "unique_tokens": 1e6}
+_SMALLEST |= dict.fromkeys(("total_params", "active_params", "nonembedding_params"), 1e5)
+
+
+def _tiny(values: Mapping[str, np.ndarray]) -> str:
+    """Columns that look like millions or billions taken for units, as a warning; empty if none does."""
+    small = [name for name, least in _SMALLEST.items() if name in values and values[name].max() < least]
+    if not small:
+        return ""
+    ranges = ", ".join(f"{name} is {values[name].min():g} to {values[name].max():g}" for name in small)
+    return f"{ranges}; if that is in billions, say so: columns={{{small[0]}: {{column: NAME, unit: billion}}}}"
 
 
 def _duplicates(values: Mapping[str, np.ndarray], rows: np.ndarray) -> str:
@@ -351,9 +324,15 @@ def _dataset(
     if spec.weight is not None and not np.all(np.asarray(both[spec.weight], dtype=float) > 0):
         raise InputError(f"runs {spec.name}: weight {spec.weight!r} takes numbers above 0")
     named = {role: ("run", both[name]) for role, name in special.items() if name is not None}
-    data = xr.Dataset({name: ("run", column) for name, column in both.items()} | named, coords={"row": ("run", rows)})
+    columns = {_stored(name): ("run", column) for name, column in both.items()}
+    data = xr.Dataset(columns | named, coords={"row": ("run", rows)})
     attrs = {"runs": spec.name, "source": spec.source, "licence": spec.licence, "caveats": "\n".join(spec.caveats)}
     return stamp(data.assign_attrs({key: value for key, value in attrs.items() if value}))
+
+
+def _stored(name: str) -> str:
+    """The name of a column in the Dataset: one that netCDF takes and that is not a dim."""
+    return f"{name}_column" if name in _RESERVED else name.replace("/", "_")
 
 
 def listed(rows: Any) -> str:

@@ -128,8 +128,8 @@ def inputs_of(target: Target, runs: xr.Dataset) -> dict[str, np.ndarray]:
     for name in target.inputs:
         if name not in runs:
             raise InputError(
-                f"runs {runs.attrs.get('runs', 'given')}: no {name}, which {target.title} takes;"
-                f" map a column to it (columns) or work it out (derive)"
+                f"runs {runs.attrs.get('runs', 'given')}: no {name}, which {target.title} takes; map a column to it"
+                f" (columns) or work it out (derive); there are {', '.join(map(str, runs.data_vars))}"
             )
     extra = {name for name in ("total_params", "active_params") if name in runs}
     return {name: np.asarray(runs[name], dtype=float) for name in dict.fromkeys([*target.inputs, *sorted(extra)])}

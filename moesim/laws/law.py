@@ -8,6 +8,8 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+import numpy as np
+
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
 from moesim.registry import Registry
@@ -94,5 +96,17 @@ class Law:
         for name in self.inputs:
             if name not in inputs:
                 raise InputError(f"{self.name}: no value for input {name!r}; {takes}")
+        self._check_dims(inputs)
         values = {name: check(self.name, name, inputs[name], VARIABLES[name].domain) for name in self.inputs}
         return function(**values, **self.coefficients)
+
+    def _check_dims(self, inputs: Mapping[str, Any]) -> None:
+        """An array without names for its dims must not be paired with coefficients that have some."""
+        dims = {str(dim) for value in self.coefficients.values() for dim in getattr(value, "dims", ())}
+        bare = [name for name, value in inputs.items() if np.ndim(value) and not getattr(value, "dims", ())]
+        if dims and bare:
+            raise InputError(
+                f"{self.name}: {bare[0]} is an array without dims, and the coefficients have the dim"
+                f" {', '.join(sorted(dims))}; give a DataArray with dims, or use the law at one value of each"
+                " coefficient (fitted.law)"
+            )

@@ -8,7 +8,7 @@ science, hence a choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,9 +16,6 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
-from moesim.laws.law import Law
-from moesim.numerics.derivative import Dual
-from moesim.numerics.elementwise import crossing
 from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 
@@ -208,38 +205,3 @@ class Repetition:
             if active in quantities:
                 out[active] = quantities[active] * worth
         return out, effective.penalty
-
-
-def taught_slope(
-    law: Law,
-    path: Callable[[Any, Mapping[str, Any]], Mapping[str, Any]],
-    coefficients: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-) -> Callable[[Any, Mapping[str, Any]], np.ndarray]:
-    """dL / d log size of a model that sees the unique tokens once, along constant compute: 0 at the taught size.
-
-    There N dL/dN = D dL/dD at D = U, where flops_per_token is 6 N. `path(log_size, context)` gives the law's inputs
-    (without tokens) and flops_per_token of a model of that size; `context` holds `unique_tokens` and whatever else
-    varies from cell to cell (arrays that broadcast); `coefficients(context)` gives the law's.
-    """
-
-    def slope(x, cell):
-        at = path(Dual(x, 1.0), cell)
-        flops, unique = at["flops_per_token"], cell["unique_tokens"]
-        unique = np.where(np.isinf(unique), 1.0, unique)
-        tokens = Dual(unique, -unique * flops.tangent / flops.value)
-        inputs = {**at, "tokens": tokens, "compute": flops.value * unique}
-        loss = law.form.function(**{name: inputs[name] for name in law.inputs}, **coefficients(cell))
-        return np.broadcast_arrays(loss.tangent, loss.value)[0]
-
-    return slope
-
-
-def taught_params(
-    slope: Callable[[Any, Mapping[str, Any]], np.ndarray], context: Mapping[str, Any], log_size: np.ndarray
-) -> np.ndarray:
-    """Log size of the compute-optimal model for one pass over the unique tokens: the root of `taught_slope`.
-
-    `log_size` is the ascending grid that brackets the answer. Returns inf where U is unlimited or more parameters
-    always help, -inf where fewer always do; shape of the broadcast context.
-    """
-    return np.where(np.isinf(context["unique_tokens"]), np.inf, crossing(slope, context, log_size))

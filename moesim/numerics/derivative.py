@@ -1,7 +1,7 @@
 """Derivatives of a formula from the formula itself, by forward-mode automatic differentiation over NumPy ufuncs.
 
-`Dual` carries a dense block of tangents along k directions, `Jet` one array for each direction that really occurs. A
-formula of many coefficients, each in one term only, is differentiated several times faster by jets.
+A `Jet` carries one partial derivative for each named direction that really occurs: a formula of many coefficients,
+each in one term only, costs little more than its value.
 """
 
 from __future__ import annotations
@@ -49,8 +49,14 @@ _PREDICATES |= {np.isfinite, np.isinf, np.isnan, np.sign}
 
 
 def value_of(x: Any) -> Any:
-    """The plain number or array under any nesting of Duals and Jets."""
-    return value_of(x.value) if isinstance(x, (Dual, Jet)) else x
+    """The plain number or array under any nesting of Jets."""
+    return value_of(x.value) if isinstance(x, Jet) else x
+
+
+def slope_of(x: Any, direction: Any) -> Any:
+    """The partial derivative of x in a direction, of x's shape; 0 if it has none."""
+    partial = x.first.get(direction, 0.0) if isinstance(x, Jet) else 0.0
+    return partial if isinstance(partial, Jet) else np.broadcast_arrays(partial, value_of(x))[0]
 
 
 def _positive(x: Any) -> Any:
@@ -65,48 +71,6 @@ def _power_slope(out: Any, x: Any, y: Any) -> Any:
 
 def _less(x: Any, y: Any) -> Any:
     return np.asarray(value_of(x) < value_of(y), dtype=float)
-
-
-class Dual(NDArrayOperatorsMixin):
-    """A value with its tangents along `k` directions.
-
-    `value` is a number or array; `tangent` broadcasts against it, with a leading axis of k for k directions at once
-    (then it needs as many trailing axes as any array it meets). NumPy ufuncs and
-    `np.where` carry the tangents along, so any formula of theirs is differentiated as it stands. Values may
-    themselves be Duals, which gives second derivatives.
-    """
-
-    __array_priority__ = 1000
-
-    def __init__(self, value: Any, tangent: Any):
-        self.value, self.tangent = value, tangent
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
-        if method != "__call__" or kwargs:
-            return NotImplemented
-        if ufunc in _PREDICATES:
-            return ufunc(*map(value_of, args))
-        if ufunc not in _PARTIALS:
-            raise TypeError(f"no derivative is known for numpy.{ufunc.__name__}")
-        plain = [a.value if isinstance(a, Dual) else a for a in args]
-        out = ufunc(*plain)
-        terms = [
-            partial(out, *plain) * arg.tangent
-            for partial, arg in zip(_PARTIALS[ufunc], args, strict=True)
-            if isinstance(arg, Dual)
-        ]
-        return Dual(out, sum(terms[1:], start=terms[0]))
-
-    def __array_function__(self, func: Any, types: Any, args: tuple, kwargs: dict) -> Any:
-        if func is not np.where or kwargs:
-            return NotImplemented
-        condition, x, y = args
-        parts = [(a.value, a.tangent) if isinstance(a, Dual) else (a, 0.0) for a in (x, y)]
-        condition = value_of(condition)
-        return Dual(
-            np.where(condition, parts[0][0], parts[1][0]),
-            np.where(condition, parts[0][1], parts[1][1]),
-        )
 
 
 class Jet(NDArrayOperatorsMixin):

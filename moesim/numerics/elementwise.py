@@ -14,6 +14,7 @@ import numpy as np
 Context = Mapping[str, Any]
 CELLS_IN_GRID = 2**20
 CELLS_IN_SCAN = 2**20
+_ROOT = 1e-11  # a last secant step this small ends within rounding of the root
 
 
 def shape_of(context: Context) -> tuple[int, ...]:
@@ -145,6 +146,27 @@ def crossing(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.nd
     low = np.clip(index, 0, len(grid) - 2)
     x, _ = root(f, context, grid[low], grid[low + 1])
     return np.where(inside, x, np.where(index < 0, -np.inf, np.inf))
+
+
+def secant(
+    f: Callable[..., Any], context: Context, x: np.ndarray, slope: Any, steps: int = 30
+) -> tuple[np.ndarray, np.ndarray]:
+    """A root of f near x by the secant method, and whether it was found, for every cell; `slope` guesses f' at x.
+
+    Fast where f is nearly straight. No bracket is kept: what is found may lie anywhere.
+    """
+    done = np.zeros(np.shape(x), bool)
+    with np.errstate(all="ignore"):
+        value = np.broadcast_to(f(x, context), np.shape(x))
+        for _ in range(steps):
+            step = np.where(done, 0.0, np.clip(-value / slope, -3.0, 3.0))
+            x = x + step
+            done = done | (np.abs(step) < _ROOT)  # for good: a smaller step would make the slope out of rounding
+            if (done | np.isnan(step)).all():
+                break
+            before, value = value, np.broadcast_to(f(x, context), np.shape(x))
+            slope = np.where(done, slope, (value - before) / step)
+    return x, done
 
 
 def root(f: Callable[..., Any], context: Context, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

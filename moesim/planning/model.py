@@ -11,10 +11,10 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.laws.law import Law
 from moesim.laws.load import load_law, load_repetition
-from moesim.laws.repetition import Repetition, taught_params, taught_slope
+from moesim.laws.repetition import Repetition
+from moesim.laws.wrapped import Wrapped
 from moesim.models.architecture import Architecture, load_architecture
-from moesim.numerics.derivative import Dual
-from moesim.numerics.elementwise import root
+from moesim.numerics.derivative import Jet, slope_of, value_of
 
 _PARTS = {
     "law": (Law, load_law),
@@ -36,13 +36,22 @@ class Model:
     repetition: Repetition
     architecture: Architecture
 
-    def __init__(self, law: Law | str, repetition: Repetition | str = "none", architecture: Any = "proportional"):
+    def __init__(self, law: Any, repetition: Repetition | str | None = None, architecture: Any = "proportional"):
+        """`law` may be a fit too: its law and, unless another is given, its repetition, both with their draws."""
+        fitted = getattr(law, "draws_law", None)
+        repetition = repetition or ("none" if fitted is None else law.draws_repetition)
+        law = law if fitted is None else fitted
         for name, given in {"law": law, "repetition": repetition, "architecture": architecture}.items():
             kind, load = _PARTS[name]
             part = load(given) if isinstance(given, str) else given
             if not isinstance(part, kind):
                 raise InputError(f"Model: {name}={given!r}; it takes a name or a moesim {kind.__name__}")
             object.__setattr__(self, name, part)
+
+    @classmethod
+    def of(cls, model: Any) -> Model:
+        """A model as it is; of a fit or a law the model with the default architecture."""
+        return model if isinstance(model, Model) else cls(model)
 
     def varying(self) -> dict[str, Any]:
         """The coefficients and fields that are arrays, by the name that cells give them."""
@@ -58,22 +67,24 @@ class Model:
             "tokens": cell["compute"] / described["flops_per_token"],
         }
 
+    @property
+    def wrapped(self) -> Wrapped:
+        """The law inside the repetition."""
+        return Wrapped(self.law.form, self.repetition)
+
     def loss(self, log_size: Any, cell: Mapping[str, Any]) -> Any:
         """Loss in nat/token; with a repetition that measures excess, the cell must come from `with_taught_params`."""
         at = self.at(log_size, cell)
-        quantities, penalty = self.repetition.apply(
+        return self.wrapped.loss(
             {name: at[name] for name in self._asked()},
             cell.get("taught_params", np.inf),
+            self.law_coefficients(cell),
             self._values("repetition", cell),
         )
-        inputs = {name: quantities[name] for name in self.law.inputs}
-        loss = self.law.form.function(**inputs, **self.law_coefficients(cell))
-        return loss if isinstance(penalty, float) and penalty == 0.0 else loss + penalty  # a sum costs a pass
 
     def slope(self, log_size: Any, cell: Mapping[str, Any]) -> np.ndarray:
         """dL / d log size at constant compute."""
-        loss = self.loss(Dual(log_size, 1.0), cell)
-        return np.broadcast_arrays(loss.tangent, loss.value)[0]
+        return slope_of(self.loss(Jet(log_size, {"x": 1.0}), cell), "x")
 
     def report(self, name: str, log_size: Any, cell: Mapping[str, Any]) -> Any:
         """A further quantity that the law reports."""
@@ -81,31 +92,23 @@ class Model:
         inputs = {key: quantities[key] for key in self.law.inputs}
         return self.law.form.reports[name](**inputs, **self.law_coefficients(cell))
 
-    def with_taught_params(self, cell: Mapping[str, Any], near: tuple[Any, Any] | None = None) -> dict[str, Any]:
+    def with_taught_params(self, cell: Mapping[str, Any], near: Any = None) -> dict[str, Any]:
         """The cell, with the parameters that its unique tokens can teach if the repetition asks for them.
 
-        `taught_log_size` is their log size, sought between the two log sizes `near` (NaN if it is not there) or, by
-        default, among all.
+        `taught_log_size` is their log size, sought from `near` if given. Values of the cell may be Jets.
         """
         if not self.repetition.needs_taught_params or not np.isfinite(cell["unique_tokens"]).any():
             return dict(cell)
         matters = ("sparsity", "unique_tokens", "law.", "architecture.")
         context = {name: value for name, value in cell.items() if name.startswith(matters)}
-        if near is None:
-            log_size = taught_params(self.taught_slope, context, self.architecture.log_size)
-        else:
-            log_size = np.where(np.isinf(near[0]), near[0], root(self.taught_slope, context, *near)[0])
-        return {**cell, "taught_log_size": log_size, "taught_params": self.counted(log_size, cell)}
+        law, grid = self.law_coefficients(cell), self.architecture.log_size
+        log_size = self.wrapped.taught(self._path, context, law, grid, near)
+        return {**cell, "taught_log_size": value_of(log_size), "taught_params": self._counted(log_size, cell)}
 
-    def taught_slope(self, log_size: Any, cell: Mapping[str, Any]) -> np.ndarray:
-        """dL / d log size at constant compute in a single pass over the unique tokens."""
-        return taught_slope(self.law, self._path, self.law_coefficients)(log_size, cell)
-
-    def counted(self, log_size: Any, cell: Mapping[str, Any]) -> Any:
+    def _counted(self, log_size: Any, cell: Mapping[str, Any]) -> Any:
         """The parameters of that size that count as excess; infinite for an infinite size."""
-        infinite = np.isinf(log_size) & (np.real(log_size) > 0)
-        sizes = np.where(infinite, 0.0, np.maximum(log_size, self.architecture.log_size[0]))
-        return np.where(infinite, np.inf, self.repetition.counted(self._path(sizes, cell)))
+        infinite = np.isinf(log_size)
+        return np.where(infinite, np.inf, self.repetition.counted(self._path(np.where(infinite, 0.0, log_size), cell)))
 
     def _path(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
         return self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))

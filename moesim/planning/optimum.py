@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.numerics.derivative import Jet, slope_of
 from moesim.numerics.elementwise import blocks, lowest, minimum, parts, root, select, shape_of, vertex
 from moesim.planning.model import Model
 from moesim.planning.space import SIZES, Space
@@ -32,14 +33,13 @@ _STEP = 1e-3  # in t: how far beside a best sparsity the loss must not be lower
 _FAR = 1.0  # in log size: farther apart, the best sizes of neighbouring sparsities are in two dips
 _MARGIN = 0.3
 _SHARP = 2e-3  # nat/token: a parabola that dips further below the grid is not trusted
-_TINY = 1e-30
 
 Cell = Mapping[str, Any]
 Search = Callable[[Model, Cell], dict[str, Any]]
 
 
 def optimum(
-    model: Model,
+    model: Any,
     *,
     best: bool = True,
     sparsity_bounds: tuple[float, float] = SPARSITY_BOUNDS,
@@ -47,6 +47,7 @@ def optimum(
 ) -> xr.Dataset:
     """The compute-optimal runs of a model, without a grid: `optimal_*`, and `best_*` over sparsity as well.
 
+    `model`: a Model, or a fit, whose draws become a dim.
     `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
     architecture; numbers, 1-D arrays, ranges or DataArrays. With `total_params` (memory) or `active_params`
     (inference) the size is fixed instead of minimised over. `best=False` leaves out the search over sparsity, which
@@ -54,6 +55,7 @@ def optimum(
     other than `inside` means that the loss was still falling at a bound, that the search failed, or (`infeasible`,
     with NaN) that no model has the fixed number of parameters. `*_extrapolated`: outside the law's data range.
     """
+    model = Model.of(model)
     space = Space.of(model, axes)
     if "compute" not in space.context:
         raise InputError("optimum: no value for compute; give compute=1e20 or a list, in FLOP")
@@ -127,11 +129,12 @@ def _near_best(model: Model, cell: Cell, grid: np.ndarray) -> tuple[np.ndarray, 
     full = model.with_taught_params({**cell, "sparsity": first})
     log_size, losses = _roughly(model, full)
     index = np.argmax(losses <= losses.min(axis=0) * (1 + _EQUAL), axis=0).ravel()
-    sizes, taught = (
-        np.broadcast_to(values, losses.shape).reshape(len(grid), -1).T
-        for values in (log_size, full.get("taught_log_size", np.inf))
-    )
-    return index, {**_between("size", sizes, index), **_between("taught", taught, index)}
+    sizes = np.broadcast_to(log_size, losses.shape).reshape(len(grid), -1).T
+    near = _between("size", sizes, index)
+    if "taught_log_size" in full:
+        taught = np.broadcast_to(full["taught_log_size"], losses.shape).reshape(len(grid), -1)
+        near["taught_near"] = np.take_along_axis(taught, index[None], axis=0)[0]
+    return index, near
 
 
 def _roughly(model: Model, full: Cell) -> tuple[np.ndarray, np.ndarray]:
@@ -191,35 +194,23 @@ def _loss_at(model: Model, t: np.ndarray, cell: Cell) -> np.ndarray:
 
 
 def _fall(model: Model, t: np.ndarray, cell: Cell) -> np.ndarray:
-    """dL/dt of the best size's loss, by complex step; the best size itself adds nothing, as dL/dsize = 0 there."""
+    """dL/dt of the best size's loss; the best size itself adds nothing, as dL/dsize = 0 there."""
     full, log_size, _ = _at(model, t, cell)
-    moved = {**full, "sparsity": -np.expm1(-(t + 1j * _TINY))}
-    if "taught_params" in full:
-        taught = np.where(np.isfinite(full["taught_log_size"]), full["taught_log_size"], 0.0)
-        along = np.imag(model.taught_slope(taught, moved)) / np.imag(model.taught_slope(taught + 1j * _TINY, full))
-        infinite = np.isinf(full["taught_log_size"])
-        shifted = np.where(infinite, full["taught_log_size"], taught - 1j * _TINY * along)
-        moved["taught_params"] = model.counted(shifted, moved)
-    return np.imag(model.loss(log_size, moved)) / _TINY
+    moved = {**full, "sparsity": -np.expm1(-Jet(t, {"t": 1.0}))}
+    moved = model.with_taught_params(moved, full.get("taught_log_size"))
+    return slope_of(model.loss(log_size, moved), "t")
 
 
 def _at(model: Model, t: np.ndarray, cell: Cell) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """The cells at t with their taught parameters, best log size and status; sought near what the grid gave first."""
-    own = {name: value for name, value in cell.items() if not name.endswith(("_low", "_high"))}
-    own["sparsity"] = -np.expm1(-t)
+    own = {name: value for name, value in cell.items() if not name.endswith(("_low", "_high", "_near"))}
+    full = model.with_taught_params({**own, "sparsity": -np.expm1(-t)}, cell.get("taught_near"))
     if _fixed(cell):
-        full = model.with_taught_params(own)
         return full, *_size(model, full)
-    full = model.with_taught_params(own, (cell["taught_low"], cell["taught_high"]))
     log_size, found = root(model.slope, full, cell["size_low"], cell["size_high"])
     status = np.full(np.shape(t), INSIDE)
-    if (lost := ~found | np.isnan(full.get("taught_log_size", 0.0))).any():
-        there = model.with_taught_params(select(own, lost))
-        log_size[lost], status[lost] = _size(model, there)
-        for name in ("taught_params", "taught_log_size"):
-            if name in full:
-                full[name] = np.array(full[name])
-                full[name][lost] = there[name]
+    if not found.all():
+        log_size[~found], status[~found] = _size(model, select(full, ~found))
     return full, log_size, status
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    model: Model,
+    model: Any,
     *,
     optima: bool = True,
     best: bool = True,
@@ -30,6 +30,7 @@ def sweep(
 ) -> xr.Dataset:
     """The loss of every run of a product space, and the optima.
 
+    `model` is a Model, or a fit, whose draws become a dim.
     `axes` as for `optimum`, with `active_params` (or `total_params`) as the axis along which the isoFLOP curves run.
     Gives `loss` (all dims), `tokens`, `epochs`, `total_params` (or `active_params`), the law's reports and
     `extrapolated`, each on the dims along which it varies. With `active_params` as axis and `optima`, everything of
@@ -37,6 +38,7 @@ def sweep(
     well. With `total_params` the size is given: only `best_*` at that size. NaN where no model has that size. With
     `loss=False` all but the loss (see `loss_in_slabs`).
     """
+    model = Model.of(model)
     grid = _product(model, axes)
     dataset = _dataset(model, grid)
     if loss:

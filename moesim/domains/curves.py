@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.numerics.derivative import Dual, value_of
+from moesim.numerics.derivative import Jet, slope_of, value_of
 from moesim.registry import Policies
 from moesim.variables import VARIABLES
 
@@ -55,7 +55,7 @@ class Curve:
     def gain(self, params: Any, tokens: Any) -> np.ndarray:
         """Loss removed by one more effective token: minus the derivative of the law by its tokens."""
         at = np.maximum(tokens, self.first_tokens)
-        return -np.asarray(self.function(params, Dual(at, 1.0), **self.values).tangent)
+        return -slope_of(self.function(params, Jet(at, {"tokens": 1.0}), **self.values), "tokens")
 
     def placed(self, leaf: np.ndarray, group: np.ndarray) -> Curve:
         """The curve with lists (one value per original domain) laid out as (seed, leaf, 1)."""

@@ -1,43 +1,14 @@
-"""The best possible: bounds on balance, the noise floor of random routing, the optimal mixture, theory of collapse."""
-
-from __future__ import annotations
+"""What theory says the simulator must do: optima, thresholds and closed forms that it is checked against."""
 
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from moesim.balance.bounds import zmax
+from moesim.balance.routing import inclusion, reinforce
 from moesim.errors import InputError
 from moesim.variables import NON_NEGATIVE, POSITIVE, check
-
-
-def schedule(loads: np.ndarray, slots: np.ndarray, devices: int) -> tuple[np.ndarray, float]:
-    """Share tokens among replicas so that the busiest device has least: the linear programme of LPLB.
-
-    `loads` (expert,), `slots` (slot,) the expert in each slot (-1 empty), slots of a device adjacent. Minimise M with
-    the tokens of an expert's slots summing to its load and the tokens of a device's slots at most M. Returns tokens
-    per slot and M.
-    """
-    from scipy.optimize import linprog
-    from scipy.sparse import coo_array
-
-    loads, slots = np.asarray(loads, dtype=float), np.asarray(slots)
-    check("schedule", "loads", loads, NON_NEGATIVE)
-    used = np.flatnonzero(slots >= 0)
-    expert, device = slots[used], used // (len(slots) // devices)
-    if homeless := [int(e) for e in np.flatnonzero(loads > 0) if e not in expert]:
-        raise InputError(f"schedule: expert {homeless[0]} has load but no slot; give every loaded expert one")
-    scale = max(float(loads.sum()), 1e-300)
-    n, column = len(used), np.arange(len(used))
-    served = coo_array((np.ones(n), (expert, column)), shape=(len(loads), n + 1)).tocsr()[np.unique(expert)]
-    row, col = np.append(device, np.arange(devices)), np.append(column, np.full(devices, n))
-    burden = coo_array((np.append(np.ones(n), -np.ones(devices)), (row, col)), shape=(devices, n + 1)).tocsr()
-    cost = np.append(np.zeros(n), 1.0)
-    rights = loads[np.unique(expert)] / scale
-    found = linprog(cost, A_ub=burden, b_ub=np.zeros(devices), A_eq=served, b_eq=rights, method="highs")
-    tokens = np.zeros(len(slots))
-    tokens[used] = np.maximum(found.x[:-1], 0.0) * scale
-    return tokens, float(found.x[-1]) * scale
 
 
 def hall_bound(loads: np.ndarray, slots: np.ndarray, devices: int) -> float:
@@ -96,22 +67,6 @@ def _best_set(loads: np.ndarray, homes: np.ndarray, ratio: float) -> tuple[float
     return inside - ratio * chosen.sum(), inside, int(chosen.sum())
 
 
-def makespan_bound(loads: np.ndarray, copies: np.ndarray, devices: int) -> np.ndarray:
-    """No placement beats max(total / devices, most load per copy): (seed,) for loads and copies (seed, expert)."""
-    return np.maximum(loads.sum(axis=-1) / devices, (loads / np.maximum(copies, 1)).max(axis=-1))
-
-
-def lpt(weights: Any, machines: int) -> float:
-    """Makespan of longest-processing-time scheduling, any number of items per machine.
-
-    At most 4/3 - 1/(3 machines) times the optimum (Graham 1969).
-    """
-    burden = np.zeros(int(machines))
-    for weight in sorted(map(float, weights), reverse=True):
-        burden[burden.argmin()] += weight
-    return float(burden.max())
-
-
 def least_makespan(weights: Any, machines: int) -> float:
     """The optimum that LPT approximates, by trying all subsets; for small instances (15 items or fewer)."""
     weights = tuple(map(float, weights))
@@ -133,42 +88,10 @@ def least_makespan(weights: Any, machines: int) -> float:
     return best(weights, int(machines))
 
 
-def sampling_floor(tokens_per_expert: float, experts: int, active: int = 1) -> float:
-    """Expected MaxVio, max load / mean - 1, when each token picks `active` of `experts` at random.
-
-    Exact for the largest of independent counts with the right variance: Poisson for one active expert, binomial with
-    p = (K - 1)/(N - 1) for K of N; fixing the sum changes it by less than 1 %.
-    """
-    from scipy.special import betainc, gammaincc
-
-    mu = float(check("sampling_floor", "tokens_per_expert", tokens_per_expert, POSITIVE))
-    if not 1 <= active <= experts:
-        raise InputError(f"sampling_floor: active={active} of {experts} experts; it takes 1 to {experts}")
-    if active == experts or experts == 1:
-        return 0.0
-    p = (active - 1) / (experts - 1)
-    high = int(np.ceil(mu + 12.0 * np.sqrt(mu) + 40.0))
-    count = np.arange(max(int(mu - 12.0 * np.sqrt(mu)), 0), high)
-    trials = mu / p if p else np.inf
-    cdf = betainc(np.maximum(trials - count, 1e-9), count + 1.0, 1.0 - p) if p else gammaincc(count + 1.0, mu)
-    largest = count[0] + (1.0 - np.where(count < trials, cdf, 1.0) ** experts).sum()
-    # The counts sum to a constant; without it the maximum of independent ones is lower by about z/(8 N sqrt(mu)).
-    return float(largest / mu - 1.0 + _zmax(experts) * np.sqrt(1 - p) / (8.0 * experts * mu**1.5))
-
-
 def gaussian_floor(tokens_per_expert: float, experts: int, active: int = 1) -> float:
     """The floor for many tokens per expert: E[Zmax] sqrt((1 - K/N) / ((1 - 1/N) tokens_per_expert))."""
     spread = (1.0 - active / experts) / ((1.0 - 1.0 / experts) * tokens_per_expert)
-    return float(_zmax(experts) * np.sqrt(spread))
-
-
-def _zmax(n: int) -> float:
-    """Expected maximum of n standard normals."""
-    from scipy.special import ndtr
-
-    x = np.linspace(-9.0, 9.0, 20001)
-    cdf = ndtr(x) ** n
-    return float(np.trapezoid(np.where(x > 0, 1.0 - cdf, -cdf), x))
+    return float(zmax(experts) * np.sqrt(spread))
 
 
 def drop_fraction(tokens_per_expert: float, capacity_factor: float = 1.0) -> float:
@@ -193,8 +116,6 @@ def collapse_threshold(experts: int, temperature: float, decay: float) -> float:
 
 def fed_share(reinforcement: float, experts: int, temperature: float, decay: float, start: float = 1e-3) -> float:
     """experts x largest probability that pure reinforcement settles at, from a small preference `start`."""
-    from moesim.balance.routing import inclusion, reinforce
-
     scores = np.zeros((1, 1, experts))
     scores[..., 0] = start
     rate = 0.2 / (decay + reinforcement / temperature)
@@ -231,31 +152,6 @@ def optimal_mixture(weight: Any, scale: Any, exponent: Any, tokens: float = 1.0)
         low, high = (middle, high) if mixture(middle).sum() > 1.0 else (low, middle)
     solved = mixture(high)
     return solved / solved.sum()
-
-
-def least_loss(setting: Any, tokens: np.ndarray, steps: int = 30) -> np.ndarray:
-    """No run of these many tokens has a lower target loss: (seed,) for tokens (seed,).
-
-    One expert with all its capacity for every domain, every assignment of a domain in one place, repeats free, and the
-    best fixed mixture: a convex problem, solved by scaling weights with their marginal gains; the duality gap left is
-    subtracted, so it is a bound however well it was solved.
-    """
-    world = setting.world
-    natural, weight = world.natural, world.target
-    q, best = natural.copy(), np.full(len(natural), -np.inf)
-    params = np.full((1, 1, 1), setting.capacity)
-    total = tokens[:, None]
-    a = world.curve.values.get("data_exponent", 0.4)
-    power = 1.0 / (1.0 + (a[..., 0] if np.ndim(a) == 3 else a))
-    for _ in range(steps):
-        v = world.mix(total * q)[:, :, None]
-        gain = weight * (world.curve.gain(params, v) * np.ones(v.shape))[..., 0]
-        slope = world.mix(gain) * total
-        loss = (weight * (world.curve.loss(params, v) * np.ones(v.shape))[..., 0]).sum(axis=1)
-        best = np.maximum(best, loss - (slope.max(axis=1) - (slope * q).sum(axis=1)))
-        q = q * np.maximum(slope / slope.max(axis=1, keepdims=True), 1e-9) ** power
-        q /= q.sum(axis=1, keepdims=True)
-    return best
 
 
 def tilt(natural: np.ndarray, part: np.ndarray, bound: Any, least: float = 0.0) -> np.ndarray:
@@ -320,3 +216,49 @@ def quanta_loss(tokens: Any, alpha: float, quanta: int, threshold: float = 1.0, 
     natural = np.searchsorted(-p, -threshold / tokens, side="right")
     solved = np.minimum(np.floor(tokens / threshold), quanta).astype(int) if skip else natural
     return left[solved]
+
+
+def clone_separation_time(growth: float, noise: float, start: float, apart: float = 1.0) -> float:
+    """Steps until clones are `apart`: (1/2g) ln[(apart^2 + s^2/2g) / (start^2 + s^2/2g)], inf if they do not diverge.
+
+    Their distance follows dD = growth D dt + noise dW from `start`. Noise helps only logarithmically.
+    """
+    check("clone_separation_time", "noise", noise, NON_NEGATIVE)
+    if growth <= 0:
+        return float("inf")
+    spread = noise**2 / (2.0 * growth)
+    return float(np.log((apart**2 + spread) / (start**2 + spread)) / (2.0 * growth))
+
+
+def pair_growth(reinforcement: float, temperature: float, decay: float, probability: float = 1.0) -> float:
+    """Growth rate of the distance of two clones that share one choice: reinforcement p / (2 temperature) - decay."""
+    return reinforcement * probability / (2.0 * temperature) - decay
+
+
+def straggling(spread: float, devices: int) -> float:
+    """Expected max/mean of device times with coefficient of variation `spread`: 1 + spread E[Zmax]."""
+    return 1.0 + spread * zmax(devices)
+
+
+def utilisation(ratio: Any, balanced_to_expert: float = 1.0) -> Any:
+    """Busy share of devices when experts wait for the slowest: (1 + r)/(max/mean + r), r = balanced / expert time."""
+    return (1.0 + balanced_to_expert) / (ratio + balanced_to_expert)
+
+
+def variation(loads: Any) -> np.ndarray:
+    """Coefficient of variation: standard deviation over mean."""
+    loads = np.asarray(loads, dtype=float)
+    return loads.std(axis=-1) / loads.mean(axis=-1)
+
+
+def top_share(loads: Any, count: int) -> np.ndarray:
+    """Share of the load on the `count` most loaded."""
+    ordered = np.sort(np.asarray(loads, dtype=float), axis=-1)
+    return ordered[..., -count:].sum(axis=-1) / ordered.sum(axis=-1)
+
+
+def effective_experts(share: Any) -> np.ndarray:
+    """exp of the entropy of load shares along the last axis: how many experts work."""
+    share = np.asarray(share, dtype=float)
+    share = share / share.sum(axis=-1, keepdims=True)
+    return np.exp(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1))

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance import tree
-from moesim.balance.curves import Curve, curve_of, worth_of
+from moesim.domains import tree
+from moesim.domains.curves import Curve, curve_of, worth_of
 from moesim.errors import InputError
 from moesim.registry import Policies
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, SHARE, check

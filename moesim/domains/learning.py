@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.balance.world import World
+from moesim.domains.world import World
 
 _TINY = 1e-300
 

@@ -8,7 +8,7 @@ DeepEP and DeepGEMM (see `moesim/data/BALANCE.md`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -123,11 +123,6 @@ def build(config: Mapping[str, Any]) -> Cluster:
     return made
 
 
-def faster(cluster: Cluster, factor: float) -> Cluster:
-    """The same machine with every compute and memory speed multiplied by `factor`."""
-    return replace(cluster, flops=cluster.flops * factor, memory_bandwidth=cluster.memory_bandwidth * factor)
-
-
 def forward_flops(weights: Any, tokens: Any) -> Any:
     """FLOPs of one expert on `tokens`, forward: every weight multiplies and adds once per token."""
     return 2.0 * weights * tokens
@@ -150,17 +145,6 @@ def gemm_seconds(cluster: Cluster, tokens: Any, flops: Any) -> np.ndarray:
     memory = moved / (cluster.bandwidth_share * cluster.memory_bandwidth)
     longer, shorter = np.maximum(compute, memory), np.minimum(compute, memory)
     return longer * (1.0 + (shorter / longer) ** cluster.sharpness) ** (1.0 / cluster.sharpness)
-
-
-def gemm_efficiency(cluster: Cluster, tokens: Any) -> np.ndarray:
-    """Throughput at `tokens` rows relative to unlimited rows."""
-    tokens = np.asarray(tokens, dtype=float)
-
-    def rate(m):
-        flops = forward_flops(cluster.expert_weights, m)
-        return flops / gemm_seconds(cluster, m, flops)
-
-    return rate(tokens) / rate(1e12)
 
 
 def expert_seconds(cluster: Cluster, slot_tokens: np.ndarray, updated: np.ndarray | float = 1.0) -> np.ndarray:
@@ -281,20 +265,3 @@ def step_seconds(cluster: Cluster, placement, loads, frozen, tokens: float, acti
 def least_step_seconds(cluster: Cluster, tokens: float, active: int) -> float:
     """No step is faster: experts at peak share in perfect balance, plus the dense part."""
     return balanced_seconds(cluster, tokens, active) * 2.0 / 3.0 + dense_seconds(cluster, tokens, active)
-
-
-def model_seconds(flops_per_token: float, tokens: float, devices: int, flops: float, utilisation: float) -> float:
-    """Time of a step from FLOPs per token (forward and backward) and a measured share of peak, for whole models."""
-    return flops_per_token * tokens / (devices * flops * utilisation)
-
-
-def utilisation(ratio: Any, balanced_to_expert: float = 1.0) -> Any:
-    """Busy share of devices when experts wait for the slowest: (1 + r)/(max/mean + r), r = balanced / expert time."""
-    return (1.0 + balanced_to_expert) / (ratio + balanced_to_expert)
-
-
-def straggling(spread: float, devices: int) -> float:
-    """Expected max/mean of device times with coefficient of variation `spread`: 1 + spread E[Zmax]."""
-    from moesim.balance.oracle import _zmax
-
-    return 1.0 + spread * _zmax(devices)

@@ -1,0 +1,121 @@
+"""A fit to a file and back: `fit.nc`, which `moesim fit` writes and `Fit.save` too, holds all that a Fit is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.fitting.model import Target, target_from
+from moesim.fitting.solve import STATUSES, Solution
+from moesim.fitting.task import Optimum
+from moesim.fitting.uncertainty import Draws, Profile, spread
+from moesim.output.store import open_result
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from moesim.fitting.fit import Fit
+
+_MADE = ("predicted", "residual", "held_out")  # of the fit, not of the runs
+
+
+def load_fit(path: str | Path) -> Fit:
+    """The Fit that `fitted.save(path)` or `moesim fit` wrote; path of a fit.nc, or of the directory with one.
+
+    A law or repetition of one's own must be registered (imported) first. Raises InputError for a file that is no fit.
+    """
+    data = open_result(path)
+    if "fit_settings" not in data.attrs:
+        raise InputError(f"load_fit: {str(path)!r} is no fit of this version; give one that moesim fit wrote")
+    return _rebuilt(data)
+
+
+def described(fit: Fit) -> dict[str, str]:
+    """What `load_fit` needs beside the numbers, as attributes: law, repetition and settings, in JSON."""
+    target = fit.task.target
+    contents = {"fit_law": _law(target), "fit_repetition": _repetition(target), "fit_settings": fit.settings}
+    return {name: json.dumps(content, default=_plain) for name, content in contents.items()}
+
+
+def _law(target: Target) -> dict[str, Any]:
+    known = {name: target.known.get(name) for name in target.form.coefficients}
+    law = target.law
+    about = {} if law is None else {"definitions": dict(law.definitions), "data_range": dict(law.data_range)}
+    return {"form": target.form.name, "coefficients": known, **about}
+
+
+def _repetition(target: Target) -> dict[str, Any]:
+    own = target.repetition
+    kept = {f.name: getattr(own, f.name) for f in fields(own) if f.name not in ("name", "form", "coefficients")}
+    known = {old: target.known.get(new) for old, new in target.renamed.items()}
+    return {"form": own.form.name, "coefficients": known, **{k: v for k, v in kept.items() if v not in ("", (), {})}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def _rebuilt(data: xr.Dataset) -> Fit:
+    from moesim.fitting.fit import Fit, posed
+
+    law, repetition, settings = (json.loads(data.attrs[f"fit_{part}"]) for part in ("law", "repetition", "settings"))
+    target = target_from(data.attrs["law"], law, data.attrs["repetition"], repetition)
+    runs, outside = _runs(data), data["held_out"].values.astype(bool)
+    task = posed(target, runs, outside, settings).with_prior_scale(float(data["prior_scale"]))
+    x = data["estimate_x"].values
+    return Fit(
+        task,
+        _optimum(data, x),
+        spread(task, x),
+        runs,
+        outside,
+        float(data["level"]),
+        _draws(data, task.parameters),
+        _profile(data, task.parameters),
+        settings,
+    )
+
+
+def _runs(data: xr.Dataset) -> xr.Dataset:
+    mine = [name for name, values in data.data_vars.items() if values.dims == ("run",) and name not in _MADE]
+    attrs = {"runs": data.attrs["runs"], "source": data.attrs.get("runs_source", "")}
+    return data[mine].reset_coords(drop=True).assign_coords(row=data["row"]).assign_attrs(attrs)
+
+
+def _status(words: xr.DataArray) -> np.ndarray:
+    return np.array([STATUSES.index(word) for word in words.values], dtype=int)
+
+
+def _optimum(data: xr.Dataset, x: np.ndarray) -> Optimum:
+    status, n = _status(data["start_status"]), data.sizes["start"]
+    ends = Solution(
+        np.full((n, len(x)), np.nan), data["start_objective"].values, status, np.full(n, np.nan), np.zeros(n)
+    )
+    return Optimum(x, float(data["objective"]), STATUSES.index(data["status"].item()), np.nan, ends)
+
+
+def _draws(data: xr.Dataset, parameters: Any) -> Draws | None:
+    if "draws" not in data:
+        return None
+    table = {name: data["draws"].sel(coefficient=name).values for name in parameters.free}
+    return Draws(parameters.many_x_of(table), data["draw_objective"].values, _status(data["draw_status"]))
+
+
+def _profile(data: xr.Dataset, parameters: Any) -> Profile | None:
+    if "profile_x" not in data:
+        return None
+    return Profile(
+        data["profile_x"].values,
+        data["profile_objective"].values,
+        data["profile_status"].values.astype(int),
+        data["profile_ends"].values,
+        float(data["profile_lowest"]),
+    )
