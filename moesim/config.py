@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +107,12 @@ def _loader() -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            names = sorted(str(key.value) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")
-            if twice := [name for name, following in pairwise(names) if name == following]:
-                raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if str(key.value) in seen and key.tag != "tag:yaml.org,2002:merge":
+                    said = f"key {key.value!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+                seen.add(str(key.value))
             return super().construct_mapping(node, deep)
 
     dropped = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"}

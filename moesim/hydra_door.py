@@ -73,7 +73,9 @@ def prepared(verb: str, arguments: list[str]) -> list[str]:
     given += [typed(f"plugins=[{','.join(quoted(Path(file).name) for file in files)}]")] if files else []
     plugins.depart()
     known = _known_to_jobs(verb, given)
-    ready = [argument for one in given for argument in _for_hydra(one, [] if one.key in groups(verb) else known)]
+    choices_of, values = ([one for one in given if (one.key in groups(verb)) is chosen] for chosen in (True, False))
+    ready = [argument for one in choices_of for argument in _choice(one, groups(verb)[one.key], known)]
+    ready += [argument for one in values for argument in _for_hydra(one, known)]
     return [*sorted(options, key=lambda option: option not in _MANY), *ready, *resume]
 
 
@@ -125,9 +127,9 @@ def _known_to_jobs(verb: str, given: Iterable[Typed]) -> list[dict[str, Any]]:
     every = jobs(mine)
     for overrides in every:
         try:
-            check(verb, overrides)
             config = known_to(verb, map(typed, overrides))
             known[id(config)] = config
+            check(verb, overrides)
         except InputError as error:
             failures.append(error)
     if len(failures) == len(every):
@@ -137,6 +139,16 @@ def _known_to_jobs(verb: str, given: Iterable[Typed]) -> list[dict[str, Any]]:
 
 def _is_hydra(one: Typed) -> bool:
     return one.key.startswith(("hydra.", "hydra/"))
+
+
+def _choice(one: Typed, default: str | None, known: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A choice of files as Hydra takes it, which has another word for none."""
+    if isinstance(one.value, Mapping):
+        yield from _for_hydra(one, known)
+    elif one.texts != ("null",):
+        yield f"{one.key}={','.join(one.texts)}"
+    elif default is not None:
+        yield f"~{one.key}"
 
 
 def _for_hydra(one: Typed, known: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -168,6 +180,8 @@ def _there(config: Mapping[str, Any], key: str) -> list[Any] | Mapping[str, Any]
 def _taken_in(one: Typed, taken: dict[tuple[str, str], str], files: list[str]) -> Typed:
     """GROUP=path/to/FILE as a choice that Hydra knows: the file's content is kept under a name."""
     values = [typed(argument).value for argument in one.arguments]
+    if one.several and None in values:
+        raise InputError(f"{one.key}: null cannot be one of several choices; run it alone")
     if one.sign or not all(isinstance(value, str | int | float) for value in values):
         return one
     texts = [
@@ -265,7 +279,8 @@ def fail(who: str, message: str, code: int = 2) -> None:
 
 
 def fault(who: str, error: Exception) -> None:
-    """One line on an error that is nobody's input but a fault of the program: what, and where in it."""
+    """One line, exit 1, on an error that is nobody's input but a fault of the program: what, and where in it."""
     frames = traceback.extract_tb(error.__traceback__)
     at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
-    fail(who, f"a fault of moesim, not of the input: {type(error).__name__} at {at}: {error}; please report it", 1)
+    whose = "moesim or of the code in plugins=" if plugins.loaded() else "moesim"
+    fail(who, f"a fault of {whose}, not of the input: {type(error).__name__} at {at}: {error}; please report it", 1)

@@ -36,18 +36,18 @@ _loaded: dict[str, Path] = {}
 def load(files: Iterable[str]) -> None:
     """Run Python files that the user named. InputError if one is not there or fails, with its line."""
     for file in files:
-        path = Path(file)
+        path = Path(file).resolve()
         if path.suffix != ".py" or not path.is_file():
             raise InputError(f"plugins: no Python file {str(file)!r}; give paths of .py files: plugins=[mine.py]")
-        if _loaded.get(path.name) != path.resolve():
-            _run(path)
-            _loaded[path.name] = path.resolve()
+        if _loaded.get(path.name) != path:
+            _run(path, file)
+            _loaded[path.name] = path
 
 
-def _run(path: Path) -> None:
+def _run(path: Path, file: str) -> None:
     spec = spec_from_file_location(f"moesim_plugin_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise InputError(f"plugins: {path} cannot be loaded as Python")
+        raise InputError(f"plugins: {file} cannot be loaded as Python")
     module = sys.modules[spec.name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -56,7 +56,7 @@ def _run(path: Path) -> None:
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         at = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
-        raise InputError(f"plugins: {path}, line {at}: {type(error).__name__}: {error}") from error
+        raise InputError(f"plugins: {file}, line {at}: {type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=1)
@@ -69,6 +69,16 @@ def load_installed() -> None:
             raise InputError(
                 f"plugin {point.name} = {point.value}: {type(error).__name__}: {error}; mend or uninstall it"
             ) from error
+
+
+def loaded() -> list[str]:
+    """Names of the files that were loaded."""
+    return list(_loaded)
+
+
+def forget() -> None:
+    """Load nothing of what was loaded again, and know none of it (what it registered stays)."""
+    _loaded.clear()
 
 
 def depart() -> None:

@@ -90,6 +90,8 @@ def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
 def _axes(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The mapping with the lists and ranges under `key` read as axes."""
     values = content.get(key) or {}
+    if not isinstance(values, Mapping):
+        return dict(content)  # what takes it says what is wrong
     ranged = {n: axis(f"{key}.{n}", v) if isinstance(v, list | dict) else v for n, v in values.items()}
     return {**content, key: ranged}
 
