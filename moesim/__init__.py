@@ -1,6 +1,21 @@
-"""moesim: a Mixture-of-Experts scaling simulator. The names below are imported when first used."""
+"""moesim: how sparse, how large and how long to train a Mixture of Experts when unique data is finite.
+
+>>> import moesim
+>>> moesim.load_law("abnar2025")(total_params=18.8e9, tokens=110.2e9, sparsity=0.98)   # nat/token
+>>> runs = moesim.optimum("abnar2025", repetition="muennighoff2023", compute=[1e20, 1e21], unique_tokens=2e9)
+>>> runs.best_sparsity, runs.best_active_params          # an xarray Dataset with units, sources and config
+>>> grid = moesim.sweep("abnar2025", compute=1e20, sparsity=[0, 0.9, 0.98])
+>>> moesim.plot.isoflop(grid).savefig("isoflop.png")     # a matplotlib Figure; dir(moesim.plot) lists them
+>>> fitted = moesim.fit("hoffmann2022", "chinchilla")     # coefficients, intervals, what the runs cannot tell
+>>> plan = moesim.optimum(fitted, compute=1e22)          # with a `draw` dim: every answer has its spread
+>>> moesim.flops("deepseek_v3").flops_per_token
+
+sweep, optimum, fit, simulate and flops are the verbs of the command line, with the same defaults; they take names of
+files in conf/, paths, or objects. open_result reads what either has written. The names are imported when first used.
+"""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
@@ -27,16 +42,18 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-_WINGS = ("balance", "counting", "domains", "fitting", "hardware", "laws", "models", "planning")
+def _rooms() -> list[str]:
+    """The packages of moesim, and the modules that are public as such."""
+    return ["plot", *(path.parent.name for path in Path(__file__).parent.glob("*/*.py"))]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WINGS:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    if name in _rooms():
         return import_module(f"moesim.{name}")
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'moesim' has no attribute {name!r}; it has {', '.join(_PUBLIC)}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'moesim' has no attribute {name!r}; it has {', '.join(_PUBLIC)}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted({*globals(), *_PUBLIC, *_rooms()})

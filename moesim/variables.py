@@ -81,6 +81,9 @@ VARIABLES = {
     "draw": Variable("1", "draw of the uncertain coefficients", "", NON_NEGATIVE),
 }
 
+# The ways to count the parameters of a model.
+SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
+
 _PREFIXES = {"optimal_": "compute-optimal ", "best_": "at the best sparsity: "}
 
 

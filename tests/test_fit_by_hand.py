@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from fitting_tools import fit
 
-from moesim.fitting.fit import data_range
 from moesim.fitting.judge import held_out, information, scores
 from moesim.fitting.objective import OBJECTIVES, objective_of
+from moesim.fitting.result import data_range
 from moesim.fitting.runs import DERIVED, load_runs
 from moesim.laws import load_law
 

@@ -1,13 +1,19 @@
 """Tables of runs and settings: what is accepted, and what bad input says."""
 
+import ast
 import gzip
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fitting_tools import fit, synthetic
+from omegaconf import OmegaConf
 
+import moesim
+from moesim import config
+from moesim.config import conf_dir
 from moesim.errors import InputError
 from moesim.fitting.runs import RunsWarning, load_runs
 from moesim.fitting.task import Task
@@ -386,3 +392,17 @@ def test_no_warning_from_numbers():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit("hoffmann2022", synthetic("sardana2024", n=50, noise=0.3), starts=8, draws=20, profiles=True)
+
+
+def test_messages_name_keys_that_exist():
+    """Whatever a message of the wing calls fit.KEY or runs.KEY is a key of the configuration."""
+    keys = {"fit": OmegaConf.load(conf_dir() / "fit.yaml").fit, "runs": config.read("runs", "table")}
+    named = set()
+    for path in (Path(moesim.__file__).parent / "fitting").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            if not text.endswith(".") and "\n" not in text and "moesim." not in text:  # no docstrings
+                named |= set(re.findall(r"\b(fit|runs)\.([a-z_]+)", text))
+    named -= {("fit", "nc")}
+    assert len(named) > 10
+    assert [f"{wing}.{key}" for wing, key in named if key not in keys[wing]] == []

@@ -9,9 +9,9 @@ from fitting_tools import fit, synthetic
 
 import moesim
 from moesim.fitting import figures, tables
-from moesim.fitting.fit import in_sample
+from moesim.fitting.files import files
 from moesim.fitting.judge import compare
-from moesim.fitting.record import files
+from moesim.fitting.result import in_sample
 from moesim.fitting.runs import load_runs
 from moesim.laws import load_law, load_repetition
 from moesim.planning.model import Model
@@ -202,6 +202,19 @@ def test_a_multirun_of_fits_ends_with_one_table(command):
     assert "hoffmann2022" in table
     assert "gadre2024_redpajama" in table
     assert "failed: law=kaplan2020" in table
+
+
+def test_columns_named_like_parts_of_the_result(tmp_path):
+    """A table may have columns of any name: those of the result stay its own."""
+    names = ["status", "predicted", "objective", "draws", "draw", "coefficient", "part", "bias", "estimate", "other"]
+    runs = synthetic("besiroglu2024", 40, noise=0.003)
+    runs = runs.assign({name: ("run", np.arange(40.0)) for name in names})
+    data = fit("hoffmann2022", runs, draws=20).to_dataset()
+    data.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
+    assert data.status.item() == "converged"
+    assert data.draws.dims == ("draw", "coefficient")
+    for name in names:
+        assert data[f"{name}_column"].values.tolist() == list(range(40))
 
 
 @pytest.mark.parametrize("which", ["chinchilla", "wrapped"])

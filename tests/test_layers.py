@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
-from moesim.models.attention import Attention, DeltaNet, LatentAttention, keys_seen
-from moesim.models.feedforward import MLP, Experts, MoE, Router, tile_padding
+from moesim.models.attention import Attention, Indexer, LatentAttention, keys_seen
+from moesim.models.feedforward import MLP, Experts, MoE, Router
 from moesim.models.layers import Conv2d, Embedding, GlobalAverage, Linear, Loss, Norm, Pool, ReLU, Unembedding
 from moesim.models.network import Network
+from moesim.models.recurrent import DeltaNet, Mamba, Mamba2
 
 SIZE = st.integers(1, 10**6)
 EVERY = [
@@ -24,6 +25,11 @@ EVERY = [
     Attention(12, 4, 2, 5, context=32, qkv_bias=True, qk_norm="head", gate=True, sinks=True),
     LatentAttention(12, 4, 6, 5, 4, 2, 3, context=32),
     DeltaNet(12, 2, 4, 3, 5),
+    Mamba(12, 24, 8, 3, bias=True, norms=True),
+    Mamba2(12, 4, 6, 8, 2, bias=True),
+    Indexer(12, 6, 2, 4, 10),
+    Attention(12, 4, 2, context=6, qkv_bias=True, qk_norm="head", kv_projections=1),
+    MoE(12, 6, 4, 3, zero_experts=2, router_scales=True, latent=5, latent_bias=True),
     MLP(12, 20, bias=True),
     Router(12, 8),
     Experts(12, 6, 8, 2),
@@ -162,7 +168,7 @@ def test_moe_formula():
 @pytest.mark.parametrize("granularity", [1, 2, 4, 8])
 def test_granularity_leaves_routed_work_and_weights_unchanged(granularity):
     coarse = MoE(64, 96, 4, 1, shared_experts=1)
-    fine = coarse.refined(granularity)
+    fine = MoE(64, 96 // granularity, 4 * granularity, granularity, shared_experts=1, d_shared=96)
     for part in ("experts", "shared"):
         assert fine.parts[part].flops(10)[:3] == coarse.parts[part].flops(10)[:3]
         assert fine.parts[part].weights == coarse.parts[part].weights
@@ -179,7 +185,6 @@ def test_padding_dispatch_and_latent_width():
     assert (einsum - 1.5 * forward) / forward == pytest.approx(2 * 1.5 * 48 / (3 * 96))
     latent = Experts(64, 96, 16, 2, latent=16)
     assert latent.flops(1).forward == 6 * 16 * 96 * 2 + 4 * 64 * 16
-    assert tile_padding(64) == 2
 
 
 def test_touched_experts():
@@ -213,7 +218,8 @@ BAD = [
     (lambda: MoE(12, 6, 4, 5), "active_experts=5 of experts=4"),
     (lambda: MoE(12, 6, 4, 0), "active_experts=0"),
     (lambda: MoE(12, 6, 4, 2, capacity=-1), "capacity=-1"),
-    (lambda: MoE(12, 6, 4, 2).refined(4), "granularity=4 does not divide d_expert=6"),
+    (lambda: Mamba2(12, 4, 2, 8, 3), "groups=3 does not divide heads=4"),
+    (lambda: Attention(12, 2, kv_projections=3), "kv_projections=3; it takes 0, 1 or 2"),
     (lambda: DeltaNet(12, 3, 4, 2, 2), "key_heads=3"),
     (lambda: keys_seen(10, "banded"), "mask: no 'banded'"),
     (lambda: Linear(2, 3).flops(1, counting="flops"), "counting: no 'flops'; there are matmul, pointwise, scalar"),

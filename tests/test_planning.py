@@ -546,7 +546,10 @@ def test_refusals_name_the_thing(axes, message):
     ("axes", "message"),
     [
         ({"active_params": [1e9]}, "sweep: axes active_params; it takes compute"),
-        ({"compute": 1e20}, "sweep: axes compute; it takes compute, and one of active_params, total_params"),
+        (
+            {"compute": 1e20, "active_params": 1e8, "total_params": 1e9},
+            "sweep: axes compute, .*; it takes compute, and one of active_params, total_params",
+        ),
     ],
 )
 def test_a_sweep_needs_compute_and_a_size(axes, message):

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.output.text import Page, shown
 
 
+@shown
 @dataclass(frozen=True)
 class Balanced:
     """A placement of experts in slots.
@@ -24,6 +26,12 @@ class Balanced:
     slots: np.ndarray
     counts: np.ndarray
     devices: int
+
+    def _page(self) -> Page:
+        layers, slots = self.slots.shape
+        most, device = int(self.counts.max()), slots // self.devices
+        what = f"Balanced: {self.counts.shape[1]} experts in {slots} slots, {device} on each of {self.devices} devices"
+        return [f"{what}; {layers} layers, at most {most} copies of an expert"]
 
     def slot_loads(self, loads: np.ndarray) -> np.ndarray:
         """Load of each slot (layer, slot) when replicas share an expert's load evenly."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.output.plots import spread
-from moesim.output.text import plain
+from moesim.output.text import aligned, full, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,14 +20,6 @@ _HEADINGS = {
     "update": "update",
     "recompute": "recompute",
 }
-
-
-def number(value: float) -> str:
-    """A count in full up to twelve digits, in five digits beyond; '-' for none."""
-    if np.isnan(value):
-        return "-"
-    whole = abs(value) < 1e12 and float(value).is_integer()
-    return f"{value:,.0f}" if whole else f"{value:.4e}"
 
 
 def table(dataset: xr.Dataset) -> str:
@@ -47,8 +39,8 @@ def _heading(dataset: xr.Dataset) -> str:
     params = zip(dataset.params_convention.values, dataset.params.values, strict=True)
     costs = zip(dataset.convention.values, dataset.flops_per_token.values, strict=True)
     where = f"training FLOP per token at {dataset.attrs['sequence']} tokens, {dataset.attrs['mask']} mask"
-    lines += ["", "parameters", _aligned([[str(name), number(value)] for name, value in params])]
-    lines += ["", where, _aligned([[str(name), f"{value:.5g}"] for name, value in costs])]
+    lines += ["", "parameters", aligned([[str(name), full(value)] for name, value in params])]
+    lines += ["", where, aligned([[str(name), f"{value:.5g}"] for name, value in costs])]
     return "\n".join(lines)
 
 
@@ -60,8 +52,8 @@ def _layers(dataset: xr.Dataset) -> str:
     rows.append(("total", *np.nansum([row[1:] for row in rows], axis=0)))
     title = f"FLOP of one step at batch {plain(at.batch.item())}, {at.optimizer.item()}"
     cells = [["layer", "weights", *(_HEADINGS[name] for name in passes)]]
-    cells += [[row[0], *map(number, row[1:])] for row in rows]
-    return title + "\n" + _aligned(cells)
+    cells += [[row[0], *map(full, row[1:])] for row in rows]
+    return title + "\n" + aligned(cells)
 
 
 def _grouped(at: xr.Dataset, passes: list[str]) -> list[tuple[Any, ...]]:
@@ -88,11 +80,7 @@ def _ratios(dataset: xr.Dataset) -> str:
             [plain(at.tokens_per_expert.item()), *(f"{v - 1:.5g}" for v in at.expert_ratio.values)] if experts else []
         )
         cells.append(row + more)
-    return "backward and update / forward\n" + _aligned(cells)
-
-
-def _expert_cells(at: xr.Dataset) -> list[str]:
-    return [plain(at.tokens_per_expert.item()), *(f"{value - 1:.5g}" for value in at.expert_ratio.values)]
+    return "backward and update / forward\n" + aligned(cells)
 
 
 def _side_by_side(dataset: xr.Dataset, dim: str) -> str:
@@ -106,14 +94,5 @@ def _side_by_side(dataset: xr.Dataset, dim: str) -> str:
             [plain(b), *(f"{value:.5g}" for value in row)]
             for b, row in zip(data.batch.values, data.values, strict=True)
         ]
-        blocks.append(f"backward and update / forward, {method}\n" + _aligned(cells))
+        blocks.append(f"backward and update / forward, {method}\n" + aligned(cells))
     return "\n\n".join(blocks) + "\n"
-
-
-def _aligned(cells: list[list[str]]) -> str:
-    """The first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    padded = [[f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)] for row in cells]
-    return "\n".join(
-        "  ".join(["", f"{row[0]:<{widths[0]}}", *line[1:]]) for row, line in zip(cells, padded, strict=True)
-    )

@@ -10,14 +10,14 @@ import numpy as np
 from moesim.fitting.identify import student
 from moesim.output.plots import grid_of_panels, label
 from moesim.output.text import plain
+from moesim.variables import SIZES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from moesim.fitting.fit import Fit
+    from moesim.fitting.result import Fit
 
-_SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
 _INSIDE, _OUTSIDE = "#31688e", "#d95f02"
 _CURVES, _PAIRS, _COLUMNS = 7, 6, 3
 
@@ -61,8 +61,8 @@ def predictions(fit: Fit) -> Figure:
 def _has_isoflops(fit: Fit) -> bool:
     """Whether loss over size at fixed compute is one curve: nothing but size and tokens varies between the runs."""
     inputs, runs = fit.task.target.inputs, fit.runs
-    sizes = [name for name in inputs if name in _SIZES]
-    others = [name for name in inputs if name not in _SIZES and name != "tokens"]
+    sizes = [name for name in inputs if name in SIZES]
+    others = [name for name in inputs if name not in SIZES and name != "tokens"]
     varied = any(np.ptp(runs[name].values) > 0 for name in others)
     return len(sizes) == 1 and "tokens" in inputs and "compute" in runs and not varied
 
@@ -72,7 +72,7 @@ def isoflop(fit: Fit) -> Figure:
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
-    runs, size = fit.runs, next(name for name in fit.task.target.inputs if name in _SIZES)
+    runs, size = fit.runs, next(name for name in fit.task.target.inputs if name in SIZES)
     compute, sizes, loss = runs["compute"].values, runs[size].values, runs["loss"].values
     norm = LogNorm(compute.min(), compute.max())
     figure, panels = grid_of_panels(1, 1)

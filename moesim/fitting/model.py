@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from moesim.forms import Coefficient, Form
 from moesim.laws import FORMS, REPETITIONS, Law, Repetition, law_from, load_law, repetition_from
 from moesim.laws.wrapped import Wrapped
 from moesim.numerics.derivative import Jet
+from moesim.variables import SIZES
 
 _NO_REPETITION = Repetition("none", REPETITIONS["none"], {}, excess="none")
-_SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
-_SCALED = (*_SIZES, "flops_per_token")
+_SCALED = (*SIZES, "flops_per_token")
 _LOG_SIZES = np.linspace(np.log(1e2), np.log(1e16), 128)
 
 
@@ -116,7 +116,7 @@ class _Contexts:
         counted = target.repetition.counted(runs)
         cells = {"unique_tokens": runs["unique_tokens"], "flops_per_token": np.full_like(counted, 6.0)}
         for name in target.form.inputs:
-            if name in _SIZES:
+            if name in SIZES:
                 cells[name] = runs[name] / counted
             elif name == "compute":
                 cells["flops_per_token"] = runs[name] / runs["tokens"] / counted
@@ -201,6 +201,21 @@ def target_from(
     wrapped, at_hand = _repetition_from(repetition, repetition_content)
     target = Target(made.form, wrapped, {c: float(made.coefficients[c]) for c in given}, made.name, made)
     return replace(target, known={**target.known, **{target.renamed[old]: value for old, value in at_hand.items()}})
+
+
+def contents_of(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of a law's and a repetition's file that `target_from` makes this Target of again."""
+    law, own = target.law, target.repetition
+    known = {name: target.known.get(name) for name in target.form.coefficients}
+    about = {} if law is None else {"definitions": dict(law.definitions), "data_range": dict(law.data_range)}
+    kept = {f.name: getattr(own, f.name) for f in fields(own) if f.name not in ("name", "form", "coefficients")}
+    wrapped = {old: target.known.get(new) for old, new in target.renamed.items()}
+    said = {key: value for key, value in kept.items() if value not in ("", (), {})}
+    return {"form": target.form.name, "coefficients": known, **about}, {
+        "form": own.form.name,
+        "coefficients": wrapped,
+        **said,
+    }
 
 
 def _law_part(law: Any) -> tuple[Form, dict[str, float], str, Law | None]:

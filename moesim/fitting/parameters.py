@@ -110,11 +110,13 @@ class Parameters:
         for role, names in {"fixed": fixed, "tied": tied, "bounds": bounds}.items():
             _check_names(role, names, specs)
         _check_ties(tied, fixed, specs)
-        fixed = {name: float(check("fixed", name, value, specs[name].domain)) for name, value in fixed.items()}
+        fixed = {name: float(check("fit.fixed", name, value, specs[name].domain)) for name, value in fixed.items()}
         free = tuple(name for name in specs if name not in fixed and name not in tied)
         for name in bounds:
             if name not in free:
-                raise InputError(f"bounds: {name} is fixed or tied; bounds take a free coefficient: {', '.join(free)}")
+                raise InputError(
+                    f"fit.bounds: {name} is fixed or tied; bounds take a free coefficient: {', '.join(free)}"
+                )
         transforms = tuple(transform_of(specs[name]) for name in free)
         boxes = [_box(name, specs[name], move, bounds.get(name)) for name, move in zip(free, transforms, strict=True)]
         lower, upper = np.array(boxes).reshape(-1, 2).T
@@ -195,13 +197,13 @@ def _narrowed(
 ) -> tuple[float, float]:
     """The box within the user's bounds, where null, .inf and the domain's own ends mean no bound."""
     if isinstance(bounds, str) or not isinstance(bounds, Sequence) or len(bounds) != 2:
-        raise InputError(f"bounds: {name}={bounds!r}; it takes [lowest, highest], null for none")
+        raise InputError(f"fit.bounds: {name}={bounds!r}; it takes [lowest, highest], null for none")
     low, high = (
-        default if bound is None else float(check("bounds", name, bound, _ANY))
+        default if bound is None else float(check("fit.bounds", name, bound, _ANY))
         for bound, default in zip(bounds, (-inf, inf), strict=True)
     )
     if not low < high or high <= spec.domain.lower or low >= spec.domain.upper:
-        raise InputError(f"bounds: {name}={list(bounds)}; it takes [lowest, highest] within {spec.domain.text}")
+        raise InputError(f"fit.bounds: {name}={list(bounds)}; it takes [lowest, highest] within {spec.domain.text}")
     new_low = float(move.back(low)) if low > spec.domain.lower else box[0]
     new_high = float(move.back(high)) if high < spec.domain.upper else box[1]
     return new_low, new_high
@@ -213,13 +215,15 @@ _ANY = Domain("a number or null", lower_open=False, upper_open=False)
 def _check_names(role: str, names: Mapping[str, Any], specs: Mapping[str, Coefficient]) -> None:
     for name in names:
         if name not in specs:
-            raise InputError(f"{role}: unknown coefficient {name!r}; it takes {', '.join(specs)}")
+            raise InputError(f"fit.{role}: unknown coefficient {name!r}; it takes {', '.join(specs)}")
 
 
 def _check_ties(tied: Mapping[str, str], fixed: Mapping[str, Any], specs: Mapping[str, Coefficient]) -> None:
     for name, other in tied.items():
         if other not in specs or other == name or other in tied:
             others = ", ".join(n for n in specs if n not in tied)
-            raise InputError(f"tied: {name}={other!r}; it takes another coefficient that is not tied itself: {others}")
+            raise InputError(
+                f"fit.tied: {name}={other!r}; it takes another coefficient that is not tied itself: {others}"
+            )
         if name in fixed:
-            raise InputError(f"tied: {name} is fixed too; leave one of the two out")
+            raise InputError(f"fit.tied: {name} is fixed too; leave one of the two out")

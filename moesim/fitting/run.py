@@ -8,10 +8,11 @@ from typing import Any
 
 from moesim.config import read
 from moesim.fitting import figures, tables
-from moesim.fitting.fit import Fit, fit
+from moesim.fitting.files import files
+from moesim.fitting.fit import fit
 from moesim.fitting.judge import compare
 from moesim.fitting.model import Target, target_from
-from moesim.fitting.record import files
+from moesim.fitting.result import Fit
 from moesim.fitting.runs import RunsWarning, runs_from
 from moesim.output.result import Result
 

@@ -13,7 +13,7 @@ import numpy as np
 from moesim import config
 from moesim.errors import InputError
 from moesim.fitting.reading import DATA, TAKES, columns_of, read_table
-from moesim.variables import VARIABLES
+from moesim.variables import SIZES, VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -191,7 +191,7 @@ def chosen(column: np.ndarray, wanted: Any) -> np.ndarray:
         tests = {"min": lambda v: column >= v, "max": lambda v: column <= v, "not": lambda v: ~chosen(column, v)}
         for key in wanted:
             if key not in tests:
-                raise InputError(f"where: unknown key {key!r}; it takes {', '.join(tests)}")
+                raise InputError(f"runs.where: unknown key {key!r}; it takes {', '.join(tests)}")
         return np.all([tests[key](value) for key, value in wanted.items()], axis=0)
     options = wanted if isinstance(wanted, Iterable) and not isinstance(wanted, str) else [wanted]
     text = column.dtype.kind in "US"
@@ -276,7 +276,7 @@ def _warn(spec: RunsSpec, values: Mapping[str, np.ndarray], extra: Mapping[str, 
 
 # No column of runs of language models lies wholly below these: one that does is counted in millions or billions.
 _SMALLEST = {"compute": 1e10, "tokens": 1e6, "unique_tokens": 1e6}
-_SMALLEST |= dict.fromkeys(("total_params", "active_params", "nonembedding_params"), 1e5)
+_SMALLEST |= dict.fromkeys(SIZES, 1e5)
 
 
 def _tiny(values: Mapping[str, np.ndarray]) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.fitting.model import Target, target_from
+from moesim.fitting.fit import posed
+from moesim.fitting.model import target_from
+from moesim.fitting.result import Fit
 from moesim.fitting.solve import STATUSES, Solution
 from moesim.fitting.task import Optimum
 from moesim.fitting.uncertainty import Draws, Profile, spread
@@ -19,8 +19,6 @@ from moesim.output.store import open_result
 
 if TYPE_CHECKING:
     import xarray as xr
-
-    from moesim.fitting.fit import Fit
 
 _MADE = ("predicted", "residual", "held_out")  # of the fit, not of the runs
 
@@ -36,36 +34,7 @@ def load_fit(path: str | Path) -> Fit:
     return _rebuilt(data)
 
 
-def described(fit: Fit) -> dict[str, str]:
-    """What `load_fit` needs beside the numbers, as attributes: law, repetition and settings, in JSON."""
-    target = fit.task.target
-    contents = {"fit_law": _law(target), "fit_repetition": _repetition(target), "fit_settings": fit.settings}
-    return {name: json.dumps(content, default=_plain) for name, content in contents.items()}
-
-
-def _law(target: Target) -> dict[str, Any]:
-    known = {name: target.known.get(name) for name in target.form.coefficients}
-    law = target.law
-    about = {} if law is None else {"definitions": dict(law.definitions), "data_range": dict(law.data_range)}
-    return {"form": target.form.name, "coefficients": known, **about}
-
-
-def _repetition(target: Target) -> dict[str, Any]:
-    own = target.repetition
-    kept = {f.name: getattr(own, f.name) for f in fields(own) if f.name not in ("name", "form", "coefficients")}
-    known = {old: target.known.get(new) for old, new in target.renamed.items()}
-    return {"form": own.form.name, "coefficients": known, **{k: v for k, v in kept.items() if v not in ("", (), {})}}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
-
-
 def _rebuilt(data: xr.Dataset) -> Fit:
-    from moesim.fitting.fit import Fit, posed
-
     law, repetition, settings = (json.loads(data.attrs[f"fit_{part}"]) for part in ("law", "repetition", "settings"))
     target = target_from(data.attrs["law"], law, data.attrs["repetition"], repetition)
     runs, outside = _runs(data), data["held_out"].values.astype(bool)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from moesim.output.text import Page, Rows, aligned, number, text_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -13,10 +15,13 @@ if TYPE_CHECKING:
 
 def table(dataset: xr.Dataset) -> str:
     """The table of one fit, from its Dataset (`Fit.to_dataset`)."""
-    parts = [_head(dataset), _coefficients(dataset), _scores(dataset)]
-    if dataset.attrs.get("warnings"):
-        parts.append("\n".join(f"! {line}" for line in dataset.attrs["warnings"].splitlines()))
-    return "\n\n".join(parts)
+    return text_of(page(dataset))
+
+
+def page(dataset: xr.Dataset) -> Page:
+    """The table of one fit in parts: what and how well, coefficients, scores, warnings."""
+    warnings = [f"! {line}" for line in dataset.attrs.get("warnings", "").splitlines()]
+    return [_head(dataset), _coefficients(dataset), *_scores(dataset), *warnings]
 
 
 def _head(data: xr.Dataset) -> str:
@@ -29,7 +34,7 @@ def _head(data: xr.Dataset) -> str:
     )
 
 
-def _coefficients(data: xr.Dataset) -> str:
+def _coefficients(data: xr.Dataset) -> Rows:
     level = f"{float(data.level):.0%} interval"
     rows = [("coefficient", "estimate", level, "verdict")]
     for name in data.coefficient.values:
@@ -39,19 +44,17 @@ def _coefficients(data: xr.Dataset) -> str:
         verdict = one.role.item() if one.role.item() != "free" else one.identified.item()
         verdict += f", trades off with {partner}" if partner and one.role.item() == "free" else ""
         rows.append((str(name), number(one.estimate), "" if fixed else f"{number(low)} .. {number(high)}", verdict))
-    return aligned(rows)
+    return rows
 
 
-def _scores(data: xr.Dataset) -> str:
+def _scores(data: xr.Dataset) -> Page:
     rows: list[Sequence[str]] = [("", "runs", "R2", "MAPE", "worst", "RMSE", "bias")]
     for part in data.part.values:
         one = data.sel(part=part)
         if int(one.runs_used):
             rows.append((str(part), str(int(one.runs_used)), *_score_cells(one)))
-    text = aligned(rows)
-    if "aic" in data:
-        text += f"\nAIC {float(data.aic):.2f}, BIC {float(data.bic):.2f}"
-    return text
+    criteria = [f"AIC {float(data.aic):.2f}, BIC {float(data.bic):.2f}"] if "aic" in data else []
+    return [rows, *criteria]
 
 
 def _score_cells(one: xr.Dataset) -> tuple[str, ...]:
@@ -100,24 +103,3 @@ def _estimates(dataset: xr.Dataset) -> str:
 def _pair(one: xr.Dataset) -> tuple[str, str]:
     known = np.isfinite(one.mape)
     return (number(one.r2), f"{float(one.mape):.3%}") if known else ("-", "-")
-
-
-def number(value: Any) -> str:
-    """Five significant digits, plain where they fit."""
-    value = float(value)
-    if np.isfinite(value) and value != 0 and not 1e-3 <= abs(value) < 1e7:
-        return f"{value:.4e}"
-    return f"{value:.5g}"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells in columns, the first column to the left, the others to the right, text columns to the left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    last = len(widths) - 1
-    words = any(row[last].replace(" ", "").isalpha() for row in rows[1:])
-    left = [i == 0 or (i == last and words) for i in range(len(widths))]
-    sides = list(zip(widths, left, strict=True))
-    lines = (
-        [c.ljust(w) if to_left else c.rjust(w) for c, (w, to_left) in zip(row, sides, strict=True)] for row in rows
-    )
-    return "\n".join("  ".join(line).rstrip() for line in lines)

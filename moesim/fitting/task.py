@@ -12,7 +12,7 @@ from moesim.errors import InputError
 from moesim.fitting.model import Prediction, Target
 from moesim.fitting.objective import Objective, smoothed_curvature
 from moesim.fitting.parameters import Parameters
-from moesim.fitting.solve import CONVERGED, STALLED, Problem, Rows, Solution, solve, values
+from moesim.fitting.solve import STALLED, Problem, Rows, Solution, solve, values
 from moesim.numerics.derivative import Jet
 from moesim.variables import POSITIVE, REAL, check
 
@@ -87,6 +87,12 @@ class Task:
         with np.errstate(all="ignore"):
             return self.objective.residual(self.losses(x), self.rows.observed)[0]
 
+    def centred(self, x: np.ndarray) -> np.ndarray:
+        """Residuals at one point x (p,), less their mean, as wide as the errors that the fit has followed."""
+        residual = self.residuals(x[None])[0]
+        free = len(residual) / max(len(residual) - len(x), 1)
+        return (residual - np.average(residual, weights=self.weight)) * np.sqrt(free)
+
     def effects(self, x: np.ndarray) -> np.ndarray:
         """What each entry of x does to each residual, at one point x (p,): (runs, p)."""
         with np.errstate(all="ignore"):
@@ -143,10 +149,13 @@ def _priors(parameters: Parameters, prior: Mapping[str, Any]) -> dict[str, tuple
     out = {}
     for name, entry in prior.items():
         if name not in parameters.free:
-            raise InputError(f"prior: {name!r} is not a free coefficient; it takes {', '.join(parameters.free)}")
+            raise InputError(f"fit.prior: {name!r} is not a free coefficient; it takes {', '.join(parameters.free)}")
         if not isinstance(entry, Mapping) or set(entry) != {"mean", "sd"}:
-            raise InputError(f"prior: {name}={entry!r}; it takes {{mean: NUMBER, sd: NUMBER}}")
-        out[name] = (check("prior", name, entry["mean"], REAL), check("prior", f"sd of {name}", entry["sd"], POSITIVE))
+            raise InputError(f"fit.prior: {name}={entry!r}; it takes {{mean: NUMBER, sd: NUMBER}}")
+        out[name] = (
+            check("fit.prior", name, entry["mean"], REAL),
+            check("fit.prior", f"sd of {name}", entry["sd"], POSITIVE),
+        )
     return out
 
 
@@ -180,7 +189,7 @@ def optimum(task: Task, starts: int, rng: np.random.Generator, given: np.ndarray
         points.append(random[np.argsort(values(problem, random, rows), kind="stable")[:starts]])
     x = np.concatenate(points) if p else np.zeros((1, 0))
     if not len(x):
-        raise InputError("fit: no start; give starts of 1 or more, or a start")
+        raise InputError("fit.starts=0 without fit.start; give one of them")
     ends = solve(problem, x, rows, max_steps=400)
     first, best = int(np.argmin(ends.objective)), ends
     if ends.status[first] == STALLED:  # a slow valley: the best start may walk it to the end
@@ -195,8 +204,3 @@ def known_start(task: Task) -> np.ndarray | None:
     if not task.parameters.free or not all(name in known for name in task.parameters.free):
         return None
     return task.parameters.x_of(known)[None]
-
-
-def converged(status: np.ndarray) -> np.ndarray:
-    """Whether rows ended at a stationary point inside the box."""
-    return status == CONVERGED

@@ -38,7 +38,7 @@ def bootstrap(task: Task, x: np.ndarray, draws: int, kind: str, rng: np.random.G
     `pairs` draws whole groups of runs with replacement, `residual` adds resampled residuals to the predictions.
     """
     if kind not in RESAMPLERS:
-        raise InputError(f"fit.bootstrap={kind!r}; it takes {', '.join(RESAMPLERS)}")
+        raise InputError(f"fit.resample={kind!r}; it takes {', '.join(RESAMPLERS)}")
     parts, size = [], max(1, _BLOCK // len(task.loss))
     for first in range(0, draws, size):
         count = min(size, draws - first)
@@ -55,13 +55,9 @@ def _pairs(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> R
 
 
 def _residual(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
-    residual = task.residuals(x[None])[0]
-    residual = (residual - np.average(residual, weights=task.weight)) * np.sqrt(
-        len(residual) / max(len(residual) - len(x), 1)
-    )
-    groups = int(task.group.max()) + 1
-    if groups < len(residual):
-        raise InputError("fit.bootstrap=residual: residuals of grouped runs depend on each other; use pairs")
+    residual = task.centred(x)
+    if int(task.group.max()) + 1 < len(residual):
+        raise InputError("fit.resample=residual: residuals of grouped runs depend on each other; use pairs")
     picked = residual[rng.integers(0, len(residual), (draws, len(residual)))]
     fitted = task.rows.observed + task.residuals(x[None])[0]
     return Rows(fitted - picked, task.weight)

@@ -12,6 +12,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
+from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import VARIABLES, check
 
@@ -39,6 +40,7 @@ def law(source: str, /, *, reports: Mapping[str, Callable[..., Any]] | None = No
     return register
 
 
+@shown
 @dataclass(frozen=True)
 class Law:
     """A form with a set of coefficient values and what is known about them.
@@ -65,8 +67,11 @@ class Law:
         """Names of the variables that the law takes."""
         return self.form.inputs
 
-    def __call__(self, **inputs: Any) -> Any:
-        """Loss in nat/token; InputError for an unknown, missing, non-numeric or out-of-domain input."""
+    def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
+        """Loss in nat/token; InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input."""
+        if unnamed:
+            named = ", ".join(f"{name}=..." for name in self.inputs)
+            raise InputError(f"{self.name}: the value {unnamed[0]!r} has no name; write law({named})")
         return self._evaluate(self.form.function, inputs)
 
     def report(self, name: str, **inputs: Any) -> Any:
@@ -87,6 +92,10 @@ class Law:
             if name in quantities
         ]
         return reduce(or_, flags) if flags else None
+
+    def _page(self) -> Page:
+        takes = f"Law {self.name}: {self.form.name}({', '.join(self.inputs)}), loss in nat/token"
+        return [takes, self.coefficients, brief(self.source)]
 
     def _evaluate(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
         takes = f"it takes {', '.join(self.inputs)}"

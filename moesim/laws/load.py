@@ -58,6 +58,13 @@ def repetition_from(name: str | Path, mapping: Mapping[str, Any]) -> Repetition:
     return Repetition(_title(name), **_known(f"repetition {name}", mapping, _REPETITION_KEYS, REPETITIONS))
 
 
+def content_of(it: Law | Repetition) -> dict[str, Any]:
+    """The content of a file from which `law_from` or `repetition_from` makes the same again."""
+    keys = _LAW_KEYS if isinstance(it, Law) else _REPETITION_KEYS
+    held = {key: it.form.name if key == "form" else getattr(it, key) for key in keys}
+    return {key: value for key, value in held.items() if value or key == "coefficients"}
+
+
 def _title(name: str | Path) -> str:
     return Path(name).stem if str(name).endswith((".yaml", ".yml")) else str(name)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
+from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 
@@ -151,6 +152,7 @@ def lovelace2026(params, tokens, unique_tokens, *, P, delta, kappa):
 _PAIRS = (("active_params", "total_params"), ("active_nonembedding_params", "nonembedding_params"))
 
 
+@shown
 @dataclass(frozen=True)
 class Repetition:
     """A repetition form with coefficient values and the choice of parameters that count as excess."""
@@ -172,6 +174,10 @@ class Repetition:
     def needs_taught_params(self) -> bool:
         """Whether the excess must be measured against the parameters that the unique tokens can teach."""
         return self.excess != "none" and "taught_params" in self.form.inputs
+
+    def _page(self) -> Page:
+        what = f"Repetition {self.name}: {self.form.name}, excess {self.excess}"
+        return [what, self.coefficients, brief(self.source)]
 
     def with_coefficients(self, **values: Any) -> Repetition:
         """The same repetition with some coefficients replaced."""

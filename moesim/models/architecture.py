@@ -17,6 +17,7 @@ from moesim.config import read
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
 from moesim.numerics.elementwise import crossing
+from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE
 
@@ -170,6 +171,7 @@ _FLOPS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
+@shown
 @dataclass(frozen=True)
 class Architecture:
     """A counting rule with the values of its fields and the choice of how training FLOPs per token are counted."""
@@ -188,6 +190,15 @@ class Architecture:
     def log_size(self) -> np.ndarray:
         """Ascending grid of log size that searches scan."""
         return self.form.log_size
+
+    @property
+    def source(self) -> str:
+        """Where the counting rule is from."""
+        return self.form.source
+
+    def _page(self) -> Page:
+        what = f"Architecture {self.name}: {self.form.name}, FLOPs per token {self.flops}"
+        return [what, self.fields, brief(self.source)]
 
     def with_fields(self, **values: Any) -> Architecture:
         """The same architecture with some fields replaced."""

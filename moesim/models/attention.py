@@ -1,4 +1,4 @@
-"""Attention in its kinds: multi-head and grouped-query, latent, and the linear attention of a gated delta rule.
+"""Attention in its kinds: multi-head and grouped-query, and latent, with or without an indexer.
 
 A sample is one token. It sees `context` keys on average: the sequence (full mask), half of it (causal), fewer behind a
 window; `keys_seen` says how many.
@@ -71,7 +71,7 @@ def core(heads: int, key_dim: int, value_dim: int, context: Any) -> tuple[Operat
 
 QK_NORMS: Mapping[str, Callable[[int, int, int], int]] = {
     "none": lambda heads, kv_heads, head_dim: 0,
-    "head": lambda heads, kv_heads, head_dim: 2 * head_dim,
+    "head": lambda heads, kv_heads, head_dim: (1 + bool(kv_heads)) * head_dim,
     "width": lambda heads, kv_heads, head_dim: (heads + kv_heads) * head_dim,
 }
 
@@ -97,7 +97,8 @@ class Attention(Layer):
     `kv_heads`: 0 means as many as heads (MHA). `head_dim`: 0 means d_model / heads. `qk_norm`: RMSNorm of queries and
     keys, none, one set of gains per `head` (Qwen3) or over the full `width` (OLMoE). `gate`: a sigmoid gate on the
     output, as wide as the queries (Qwen3-Next). `sinks`: a learned logit per head (gpt-oss). `relative_projection`: a
-    projection of relative positions, d x H d_h (Transformer-XL); its product counts once per token.
+    projection of relative positions, d x H d_h (Transformer-XL); its product counts once per token. `kv_projections`:
+    2 (keys, values), 1 (the values are the keys) or 0 (both are those of an earlier layer; Gemma 3n and 4).
     """
 
     d_model: int
@@ -111,6 +112,7 @@ class Attention(Layer):
     gate: bool = False
     sinks: bool = False
     relative_projection: bool = False
+    kv_projections: int = 2
 
     def __post_init__(self):
         whole(self, 1, d_model=self.d_model, heads=self.heads)
@@ -126,6 +128,8 @@ class Attention(Layer):
         object.__setattr__(self, "kv_heads", self.kv_heads or self.heads)
         if self.heads % self.kv_heads:
             raise InputError(f"Attention: kv_heads={self.kv_heads} does not divide heads={self.heads}; take a divisor")
+        if self.kv_projections not in (0, 1, 2):
+            raise InputError(f"Attention: kv_projections={self.kv_projections!r}; it takes 0, 1 or 2")
 
     @classmethod
     def given(cls, shape: Shape) -> dict[str, Any]:
@@ -139,7 +143,12 @@ class Attention(Layer):
     @property
     def _inner(self) -> list[int]:
         q, kv = self.widths
-        return [q, kv, kv] + [q] * (self.gate + self.relative_projection)
+        return [q] + [kv] * self.kv_projections + [q] * (self.gate + self.relative_projection)
+
+    @property
+    def _biased(self) -> list[int]:
+        """Widths of the biases of what reads the input."""
+        return self._inner[: 1 + self.kv_projections + self.gate] * self.qkv_bias
 
     @property
     def parts(self) -> Mapping[str, Layer]:
@@ -152,19 +161,18 @@ class Attention(Layer):
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         q, _ = self.widths
-        vectors = [n for n in self._inner[: 3 + self.gate] if self.qkv_bias] + [self.d_model] * self.out_bias
-        gains = QK_NORMS[self.qk_norm](self.heads, self.kv_heads, self.head_dim)
-        vectors += [n for n in (gains, self.heads * self.sinks) if n]
+        gains = QK_NORMS[self.qk_norm](self.heads, self.kv_heads * bool(self.kv_projections), self.head_dim)
+        vectors = self._biased + [self.d_model] * self.out_bias + [n for n in (gains, self.heads * self.sinks) if n]
         matrices = [(n, self.d_model) for n in self._inner] + [(self.d_model, q)]
         return (*(Tensor(*shape, matrix=True) for shape in matrices), *map(Tensor, vectors))
 
     @property
     def operations(self) -> tuple[Operation, ...]:
         q, kv = self.widths
-        normed = (q + kv) * (self.qk_norm != "none")
+        normed = (q + kv * bool(self.kv_projections)) * (self.qk_norm != "none")
         return (
             *(Product(1, self.d_model, n) for n in self._inner),
-            *bias_of(self.qkv_bias, sum(self._inner[: 3 + self.gate])),
+            *bias_of(self.qkv_bias, sum(self._biased)),
             Pointwise(4 * normed, 8 * normed, 2 * normed, reads_input=False),
             *core(self.heads, self.head_dim, self.head_dim, self.context),
             Pointwise(5 * q * self.gate, 5 * q * self.gate, reads_input=False),
@@ -246,60 +254,40 @@ class LatentAttention(Layer):
 
 
 @dataclass(frozen=True)
-class DeltaNet(Layer):
-    """Gated DeltaNet, the linear attention of Qwen3-Next (Yang et al. 2024, arXiv:2412.06464).
+class Indexer(Layer):
+    """The lightning indexer of sparse attention (DeepSeek-V3.2, arXiv:2512.02556, section 2.1).
 
-    Counted in its recurrent form: per value head the state is read with the key, corrected by an outer product, and
-    read with the query, 6 d_k d_v FLOP per token. Chunked kernels do more; Megatron-LM counts 8 d_v^2.
+    It scores every earlier token for each query: `heads` queries of `head_dim` from the query latent of `q_rank`, one
+    key with a LayerNorm, and one weight for each head. Forward 2 H_i (d_i + 1) FLOP per key seen. Its choice has no
+    gradient in the main loss; trained on its own it costs both gradients like any layer.
     """
 
     d_model: int
-    key_heads: int
-    value_heads: int
-    key_dim: int
-    value_dim: int
-    kernel: int = 4
+    q_rank: int
+    heads: int
+    head_dim: int
+    context: Any = 0
 
     def __post_init__(self):
-        whole(self, 1, d_model=self.d_model, key_heads=self.key_heads, value_heads=self.value_heads)
-        whole(self, 1, key_dim=self.key_dim, value_dim=self.value_dim, kernel=self.kernel)
-        if self.value_heads % self.key_heads:
-            raise InputError(
-                f"DeltaNet: key_heads={self.key_heads} does not divide value_heads={self.value_heads}; take a divisor"
-            )
+        whole(self, 1, d_model=self.d_model, q_rank=self.q_rank, heads=self.heads, head_dim=self.head_dim)
+        number(self, context=self.context)
 
     @classmethod
     def given(cls, shape: Shape) -> dict[str, Any]:
         return {"d_model": shape[0]}
 
     @property
-    def widths(self) -> tuple[int, int]:
-        """Width of the keys (queries are as wide) and of the values (the output gate is as wide)."""
-        return self.key_heads * self.key_dim, self.value_heads * self.value_dim
-
-    @property
     def tensors(self) -> tuple[Tensor, ...]:
-        keys, values = self.widths
-        shapes = [(2 * keys + 2 * values, self.d_model), (2 * self.value_heads, self.d_model), (self.d_model, values)]
-        vectors = (self.value_heads, self.value_heads, self.value_dim)
-        return (
-            *(Tensor(*shape, matrix=True) for shape in shapes),
-            Tensor(2 * keys + values, self.kernel),
-            *map(Tensor, vectors),
-        )
+        shapes = [(self.heads * self.head_dim, self.q_rank), (self.head_dim, self.d_model), (self.heads, self.d_model)]
+        return (*(Tensor(*shape, matrix=True) for shape in shapes), Tensor(self.head_dim), Tensor(self.head_dim))
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        keys, values = self.widths
-        state = self.value_heads * self.key_dim * self.value_dim
-        recurrent = Product(
-            1, self.key_dim, self.value_dim, self.value_heads, weights=False, kind="state", reads_input=False
-        )
+        inner = {"weights": False, "kind": "scores", "reads_input": False}
         return (
-            Product(1, self.d_model, 2 * keys + 2 * values),
-            Product(1, self.d_model, 2 * self.value_heads),
-            Product(1, self.kernel, 1, repeats=2 * keys + values, reads_input=False),
-            *(recurrent,) * 3,
-            Pointwise(state, 2 * state, kind="state", reads_input=False),
-            Product(1, values, self.d_model, reads_input=False),
+            Product(1, self.q_rank, self.heads * self.head_dim, reads_input=False),
+            Product(1, self.d_model, self.head_dim + self.heads),
+            Pointwise(7 * self.head_dim, 14 * self.head_dim, 3 * self.head_dim, reads_input=False),
+            Product(1, self.head_dim, self.context, repeats=self.heads, **inner),
+            Product(1, self.heads, self.context, **inner),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from moesim.errors import InputError
@@ -50,12 +51,16 @@ class MLP(Layer):
 
 @dataclass(frozen=True)
 class Router(Layer):
-    """A linear router: 2 d E FLOP per token. `selection_bias`: one value per expert, set by a rule, not trained."""
+    """A linear router: 2 d E FLOP per token. `selection_bias`: one value per expert, set by a rule, not trained.
+
+    `scales`: gains on its input and on each expert's weight (Gemma 4).
+    """
 
     d_model: int
     experts: int
     bias: bool = False
     selection_bias: bool = False
+    scales: bool = False
 
     def __post_init__(self):
         whole(self, 1, d_model=self.d_model, experts=self.experts)
@@ -67,7 +72,8 @@ class Router(Layer):
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         extra = [Tensor(self.experts)] * self.bias + [Tensor(self.experts, trained=False)] * self.selection_bias
-        return (Tensor(self.experts, self.d_model, matrix=True), *extra)
+        scales = [Tensor(self.d_model), Tensor(self.experts)] * self.scales
+        return (Tensor(self.experts, self.d_model, matrix=True), *extra, *scales)
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -79,9 +85,12 @@ class Router(Layer):
 class Experts(Layer):
     """Routed experts: 6 d K f_e FLOP per token (4 if not gated), whatever their number.
 
-    `capacity`: rows computed per routed token; the capacity factor of GShard, or `tile_padding` of a dropless grouped
-    GEMM. `latent`: width at which the experts work, with a projection down and up (0: d_model). `einsum_group`: tokens
-    per group of the one-hot dispatch and combine of GShard and Switch, 4 c K T d FLOP per token for both (0: sorted).
+    `capacity`: rows computed per routed token; the capacity factor of GShard, or 1 + tile/(2 m) for a dropless grouped
+    GEMM that pads the m rows of an expert to whole tiles. `latent`: width at which the experts work, with a projection
+    down and up (0: d_model), biased where `latent_bias`. `einsum_group`: tokens per group of the one-hot dispatch and
+    combine of GShard and Switch, 4 c K T d FLOP per token for both (0: sorted). `zero_experts`: of these a token may
+    choose some that pass it on unchanged (LongCat), at no cost; routing is taken to be uniform. `every`: each expert
+    computes every token, whatever the choice, as some modules run.
     """
 
     d_model: int
@@ -93,13 +102,16 @@ class Experts(Layer):
     capacity: float = 1
     latent: int = 0
     einsum_group: int = 0
+    latent_bias: bool = False
+    zero_experts: int = 0
+    every: bool = False
 
     def __post_init__(self):
         whole(self, 1, d_model=self.d_model, d_expert=self.d_expert, experts=self.experts)
         whole(self, 1, active_experts=self.active_experts)
-        whole(self, 0, latent=self.latent, einsum_group=self.einsum_group)
+        whole(self, 0, latent=self.latent, einsum_group=self.einsum_group, zero_experts=self.zero_experts)
         number(self, capacity=self.capacity)
-        if self.active_experts > self.experts:
+        if self.active_experts > self.experts + self.zero_experts:
             raise InputError(
                 f"{type(self).__name__}: active_experts={self.active_experts} of experts={self.experts}; "
                 "it takes at most as many as there are"
@@ -114,11 +126,18 @@ class Experts(Layer):
         return self.latent or self.d_model
 
     @property
+    def acting(self) -> Any:
+        """Experts that act on a token, on average: those it chooses, less the zero experts among them."""
+        share = Fraction(self.active_experts * self.experts, self.experts + self.zero_experts)
+        return share.numerator if share.denominator == 1 else float(share)
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
-        up, copies = 1 + self.gated, (self.experts, self.active_experts)
+        up, copies = 1 + self.gated, (self.experts, self.acting)
         matrices = [(self.d_expert, self._width)] * up + [(self._width, self.d_expert)]
         vectors = ([self.d_expert] * up + [self._width]) * self.bias
         latent = [Tensor(self.latent, self.d_model, matrix=True), Tensor(self.d_model, self.latent, matrix=True)]
+        latent += [Tensor(n) for n in (self.latent, self.d_model) if self.latent_bias]
         return (
             *(Tensor(*shape, *copies, matrix=True) for shape in matrices),
             *(Tensor(n, 1, *copies) for n in vectors),
@@ -127,7 +146,8 @@ class Experts(Layer):
 
     @property
     def operations(self) -> tuple[Operation, ...]:
-        up, rows, width = 1 + self.gated, self.active_experts * self.capacity, self._width
+        up, width = 1 + self.gated, self._width
+        rows = self.experts if self.every else self.acting * self.capacity
         activation = Pointwise((1 + 5 * self.gated) * rows * self.d_expert, (1 + 7 * self.gated) * rows * self.d_expert)
         return (
             Product(rows, width, self.d_expert * up, reads_input=not self.latent),
@@ -141,7 +161,10 @@ class Experts(Layer):
     @property
     def _projections(self) -> list[Operation]:
         down, up = (self.d_model, self.latent), (self.latent, self.d_model)
-        return [Product(1, *down), Product(1, *up, reads_input=False)] if self.latent else []
+        if not self.latent:
+            return []
+        products = [Product(1, *down), Product(1, *up, reads_input=False)]
+        return [*products, *bias_of(self.latent_bias, self.latent + self.d_model)]
 
     def _dispatch(self, rows: Any) -> list[Operation]:
         """The one-hot dispatch mask has no gradient, the combine weights do."""
@@ -163,6 +186,7 @@ class MoE(Experts):
     shared_bias: bool = False
     router_bias: bool = False
     selection_bias: bool = False
+    router_scales: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -178,7 +202,8 @@ class MoE(Experts):
             if width
             else {}
         )
-        router = Router(self.d_model, self.experts, self.router_bias, self.selection_bias)
+        choices = self.experts + self.zero_experts
+        router = Router(self.d_model, choices, self.router_bias, self.selection_bias, self.router_scales)
         return {"router": router, "experts": Experts(**own), **shared}
 
     @property
@@ -188,24 +213,3 @@ class MoE(Experts):
     @property
     def operations(self) -> tuple[Operation, ...]:
         return tuple(op for part in self.parts.values() for op in part.operations)
-
-    def refined(self, granularity: int) -> MoE:
-        """The same layer with each expert split into `granularity` narrower ones, of which as many more act.
-
-        Weights and FLOP of the routed experts stay; the router grows. InputError if the width does not divide.
-        """
-        whole(self, 1, granularity=granularity)
-        if self.d_expert % granularity:
-            raise InputError(f"MoE: granularity={granularity} does not divide d_expert={self.d_expert}; take a divisor")
-        return replace(
-            self,
-            d_expert=self.d_expert // granularity,
-            experts=self.experts * granularity,
-            active_experts=self.active_experts * granularity,
-            d_shared=self.d_shared or self.d_expert,
-        )
-
-
-def tile_padding(tokens_per_expert: Any, tile: int = 128) -> Any:
-    """Rows computed per routed row when each expert's rows are padded to whole tiles: 1 + tile/(2 m) on average."""
-    return 1 + tile / (2 * tokens_per_expert)

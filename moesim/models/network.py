@@ -12,11 +12,12 @@ from typing import Any
 
 from moesim.config import read
 from moesim.errors import InputError
-from moesim.models import attention, feedforward, layers
+from moesim.models import attention, feedforward, layers, recurrent
 from moesim.models.layers import NOTHING, Layer, Passes, Shape, image
 from moesim.models.operations import Cost, Counting, choose, counting, whole
 from moesim.models.optimizers import optimizer
 from moesim.models.ratio import ALWAYS, Updating
+from moesim.output.text import Page, brief, count, shown
 
 LAYERS: Mapping[str, type[Layer]] = {
     "linear": layers.Linear,
@@ -30,7 +31,10 @@ LAYERS: Mapping[str, type[Layer]] = {
     "unembedding": layers.Unembedding,
     "attention": attention.Attention,
     "latent_attention": attention.LatentAttention,
-    "delta_net": attention.DeltaNet,
+    "indexer": attention.Indexer,
+    "delta_net": recurrent.DeltaNet,
+    "mamba": recurrent.Mamba,
+    "mamba2": recurrent.Mamba2,
     "mlp": feedforward.MLP,
     "router": feedforward.Router,
     "experts": feedforward.Experts,
@@ -99,6 +103,7 @@ class Entry:
         return Cost(one.forward * self.copies, one.input_gradient, weight_gradient * self.copies)
 
 
+@shown
 @dataclass(frozen=True)
 class Network:
     """Layers in the order of the forward pass.
@@ -121,6 +126,10 @@ class Network:
     def of(cls, name: str, *stack: Layer) -> Network:
         """A stack from code; layers are named by their kind and place."""
         return cls(name, tuple(Entry(f"{type(x).__name__.lower()}{i}", x) for i, x in enumerate(stack, 1)))
+
+    def _page(self) -> Page:
+        what = f"Network {self.name}: {len(self.entries)} layers, {count(self.weights)} weights"
+        return [what, brief(self.description), brief(self.source)]
 
     @property
     def weights(self) -> int:
@@ -179,10 +188,6 @@ class Network:
         """FLOP of a training step over FLOP of its forward pass."""
         passes = self.total(batch, **settings)
         return passes.total / passes.forward
-
-    def backward_ratio(self, batch: Any, **settings: Any) -> Any:
-        """Backward and update over forward, as Hobbhahn & Sevilla 2021 count it."""
-        return self.ratio(batch, **settings) - 1
 
     def with_updating(self, rules: Mapping[str, Updating | Mapping[str, float]]) -> Network:
         """The same stack, its layers updated selectively: rules map a layer name or pattern (`moe*`) to Updating.

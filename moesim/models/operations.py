@@ -81,7 +81,7 @@ class Tensor:
     rows: int
     columns: int = 1
     count: int = 1
-    active: int | None = None
+    active: float | None = None
     matrix: bool = False
     trained: bool = True
 
@@ -91,7 +91,7 @@ class Tensor:
         return self.rows * self.columns * self.count
 
     @property
-    def active_size(self) -> int:
+    def active_size(self) -> Any:
         """Number of weights that act on one token."""
         return self.rows * self.columns * (self.count if self.active is None else self.active)
 

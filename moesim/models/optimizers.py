@@ -77,8 +77,3 @@ def optimizer(value: Any) -> Optimizer:
         return choose("optimizer", value, OPTIMIZERS)
     except InputError as error:
         raise InputError(f"{error}; or give FLOP per weight as a number") from None
-
-
-def with_weight_decay(base: Optimizer) -> Optimizer:
-    """The same with an L2 penalty or decay of 2 FLOP per weight (multiply, add)."""
-    return Optimizer(f"{base.name} + decay", base.per_weight + 2, f"{base.source}; decay 2", base.per_matrix)

@@ -10,19 +10,19 @@ counts here. Of their measured ResNet and VGG bars most agree to a few hundredth
 for deep ResNets at batch 1 and the low ones at batch 256 do not: the exact ratio of every ResNet stays below 2 even at
 batch 1 with the update, and it hardly depends on the batch. They are errors of the profiler. Two more readings to keep
 apart: "3:1" is total/forward and "2:1" backward/forward, the same statement; and 3:1 at batch 1 counts a multiply-add
-as 2 FLOP, where counting every scalar gives 2.5:1 (`scalar`).
+as 2 FLOP, where counting every scalar gives 2.5:1 (a sum of B products has B - 1
+adds, so 3 + (u - 1)/(2 B); a comment of "toph" under the post).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.models.operations import choose, number
+from moesim.models.operations import number
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class Updating:
         for name in ("weight_gradient", "update", "input_gradient"):
             for share in np.ravel(getattr(self, name)).tolist():
                 number(self, 0, 1, **{name: share})
-
-    @classmethod
-    def thinned(cls, share: Any) -> Updating:
-        """The whole backward pass and the update for only a share of the tokens and steps."""
-        return cls(share, share, share)
 
 
 ALWAYS = Updating()
@@ -73,24 +68,6 @@ def total_to_forward(
     return 1 + backward + recomputed + updating.update * update * weights_per_flop / batch
 
 
-def post(first: Any, other: Any, update: Any) -> Any:
-    """(FIRST + 2 OTHER + UPDATE) / (FIRST + OTHER), the backward/forward ratio of Hobbhahn & Sevilla 2021.
-
-    Four limits: first layer dominant 2 or 1, other layers dominant 3 or 2, with a large or a small update.
-    """
-    return (first + 2 * other + update) / (first + other)
-
-
-def scalar(batch: Any, *, update: Any) -> Any:
-    """total/forward of a deep linear net if every scalar add is counted: 3 + (u - 1)/(2 B).
-
-    A weight gradient sums B products with B - 1 adds; for SGD at batch 1 backward/forward is 2.5, not 3 (a comment of
-    "toph" under the post).
-    """
-    _check(batch=batch)
-    return 3 + (update - 1) / (2 * batch)
-
-
 def tokens_per_expert(batch: Any, experts: Any, active_experts: Any) -> Any:
     """Tokens that one expert sees per step, b = B K / E, if the load is balanced."""
     _check(batch=batch, experts=experts, active_experts=active_experts)
@@ -108,42 +85,13 @@ def tokens_for(excess: Any = 0.01, *, update: Any) -> Any:
     return update / (2 * excess)
 
 
-def sparse_model(batch: Any, sparsity_factor: Any, *, update: Any) -> Any:
-    """total/forward of a model with `sparsity_factor` = P/P_a, every weight updated: 3 + (u/2) (P/P_a)/B."""
-    return total_to_forward(batch, update=update, weights_per_flop=sparsity_factor / 2)
-
-
 def touched_only(batch: Any, experts: Any, active_experts: Any, *, update: Any) -> Any:
     """total/forward of the experts if only those that the batch uses are updated, under uniform routing.
 
-    3 + (u/(2b)) (1 - (1 - K/E)^B), never above 3 + u/2 (`touched_bound`); a dense update has no bound.
+    3 + (u/(2b)) (1 - (1 - K/E)^B), never above 3 + u/2, as a touched expert has a token; a dense update has no bound.
     """
     tokens = tokens_per_expert(batch, experts, active_experts)
     return 3 + update / (2 * tokens) * (1 - (1 - active_experts / experts) ** batch)
-
-
-def touched_bound(update: Any) -> Any:
-    """The limit 3 + u/2 of `touched_only`: a touched expert has at least one token."""
-    return 3 + update / 2
-
-
-WEIGHT_SPARSE: Mapping[str, Callable[[Any, Any], Any]] = {
-    "dense_gradient": lambda density, every: 2 + 1 / density,
-    "set": lambda density, every: 3 + 0 * density,
-    "snfs": lambda density, every: 2 + 1 / density,
-    "rigl": lambda density, every: (3 * every + 2 + 1 / density) / (every + 1),
-}
-
-
-def weight_sparse(method: str, density: Any, every: Any = 100) -> Any:
-    """total/forward of training with unstructured sparse weights (update left out).
-
-    `dense_gradient`: forward and input gradient sparse, the weight gradient dense, as in magnitude pruning after every
-    dense step: 2 + 1/density, so it does not approach 3. `set`, `snfs`, `rigl`: costs per step as tabulated by Evci et
-    al. 2020, arXiv:1911.11134; RigL computes a dense gradient `every` so many steps.
-    """
-    _check(density=density, every=every)
-    return choose("weight_sparse", method, WEIGHT_SPARSE)(density, every)
 
 
 def _check(**values: Any) -> None:

@@ -19,6 +19,7 @@ from moesim.errors import InputError
 from moesim.numerics.elementwise import slabs
 from moesim.output.multirun import COLLECTED, Job, chosen, difference, survey
 from moesim.output.store import ENGINE, layout, whole, write_result
+from moesim.output.text import Page, shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,6 +30,7 @@ _MISSING = {"f": np.nan, "i": np.nan, "b": np.nan, "U": "missing"}
 _KEPT = ("verb", "law_source", "repetition_source", "architecture_source")
 
 
+@shown
 @dataclass(frozen=True)
 class Report:
     """What `collect` did: the file, how many jobs are done, and a line on each job or file that is not in it."""
@@ -37,6 +39,9 @@ class Report:
     asked: int
     done: int
     lines: tuple[str, ...]
+
+    def _page(self) -> Page:
+        return [str(self)]
 
     def __str__(self) -> str:
         return "\n".join([f"collected {self.done} of {self.asked} jobs into {self.path}", *self.lines])

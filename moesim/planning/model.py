@@ -10,11 +10,12 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.laws.law import Law
-from moesim.laws.load import load_law, load_repetition
+from moesim.laws.load import content_of, load_law, load_repetition
 from moesim.laws.repetition import Repetition
 from moesim.laws.wrapped import Wrapped
 from moesim.models.architecture import Architecture, load_architecture
 from moesim.numerics.derivative import Jet, slope_of, value_of
+from moesim.output.text import Page, shown
 
 _PARTS = {
     "law": (Law, load_law),
@@ -23,6 +24,7 @@ _PARTS = {
 }
 
 
+@shown
 @dataclass(frozen=True)
 class Model:
     """What planning sweeps: a loss law, what repeated data is worth, and how parameters and FLOPs are counted.
@@ -49,9 +51,30 @@ class Model:
             object.__setattr__(self, name, part)
 
     @classmethod
-    def of(cls, model: Any) -> Model:
-        """A model as it is; of a fit or a law the model with the default architecture."""
-        return model if isinstance(model, Model) else cls(model)
+    def of(cls, given: Any, repetition: Any = None, architecture: Any = None) -> Model:
+        """A Model from a Model, a fit or a law (object, name, file); parts that are given take the place of its own."""
+        own = vars(given) if isinstance(given, cls) else {"law": given}
+        new = {"repetition": repetition, "architecture": architecture}
+        return cls(**{**own, **{name: part for name, part in new.items() if part is not None}})
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Law, repetition, excess and architecture, as `signed` takes them."""
+        return {**vars(self), "excess": self.repetition.excess}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The groups of `conf/sweep.yaml` that give this model."""
+        counting = {"form": self.architecture.form.name, "fields": self.architecture.fields}
+        return {
+            "law": content_of(self.law),
+            "repetition": content_of(self.repetition),
+            "architecture": {**counting, "flops": self.architecture.flops},
+            "choices": {name: getattr(self, name).name for name in _PARTS},
+        }
+
+    def _page(self) -> Page:
+        return [line for part in _PARTS for line in getattr(self, part)._page()]
 
     def varying(self) -> dict[str, Any]:
         """The coefficients and fields that are arrays, by the name that cells give them."""

@@ -14,12 +14,16 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.numerics.derivative import Jet, slope_of
 from moesim.numerics.elementwise import blocks, lowest, minimum, parts, root, select, shape_of, vertex
+from moesim.output.provenance import signed
 from moesim.planning.model import Model
 from moesim.planning.space import SIZES, Space
-from moesim.variables import VARIABLES, check, stamp
+from moesim.variables import VARIABLES, check
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from moesim.laws import Repetition
+    from moesim.models.architecture import Architecture
 
 STATUS = np.array(["inside", "at lower bound", "at upper bound", "failed", "infeasible"])
 INSIDE, LOWER, UPPER, FAILED, INFEASIBLE = range(5)
@@ -41,13 +45,18 @@ Search = Callable[[Model, Cell], dict[str, Any]]
 def optimum(
     model: Any,
     *,
+    repetition: Repetition | str | None = None,
+    architecture: Architecture | str | None = None,
     best: bool = True,
     sparsity_bounds: tuple[float, float] = SPARSITY_BOUNDS,
     **axes: Any,
 ) -> xr.Dataset:
     """The compute-optimal runs of a model, without a grid: `optimal_*`, and `best_*` over sparsity as well.
 
-    `model`: a Model, or a fit, whose draws become a dim.
+    `model`: a Model, a fit (its draws become a dim), a Law, or the name or file of a law, with `repetition` and
+    `architecture` (objects, names or files; those of `Model` if left out):
+    `moesim.optimum("abnar2025", repetition="muennighoff2023", compute=1e20,
+    unique_tokens=[2e9, float("inf")])`.
     `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
     architecture; numbers, 1-D arrays, ranges or DataArrays. With `total_params` (memory) or `active_params`
     (inference) the size is fixed instead of minimised over. `best=False` leaves out the search over sparsity, which
@@ -55,11 +64,13 @@ def optimum(
     other than `inside` means that the loss was still falling at a bound, that the search failed, or (`infeasible`,
     with NaN) that no model has the fixed number of parameters. `*_extrapolated`: outside the law's data range.
     """
-    model = Model.of(model)
+    model = Model.of(model, repetition, architecture)
     space = Space.of(model, axes)
     if "compute" not in space.context:
         raise InputError("optimum: no value for compute; give compute=1e20 or a list, in FLOP")
-    return stamp(_dataset(model, space, best, _checked_bounds(sparsity_bounds)))
+    bounds = _checked_bounds(sparsity_bounds)
+    config = {**model.config, "space": {**axes, "sparsity_bounds": bounds}, "best": best}
+    return signed(_dataset(model, space, best, bounds), "optimum", config, **model.parts)
 
 
 def _checked_bounds(bounds: Any) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from moesim.planning import figures, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
 from moesim.planning.space import SIZES, Space
-from moesim.planning.sweep import loss_in_slabs, sweep
+from moesim.planning.sweep import loss_in_slabs, sweep, with_size
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +30,6 @@ _EXTRAPOLATED = {
     "optimal_extrapolated": "the optima",
     "best_extrapolated": "the runs at the best sparsity",
 }
-_PER_DECADE, _MARGIN = 24, 10.0
 
 
 # Mappings whose keys are the user's own.
@@ -41,21 +40,19 @@ def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
     if missing := [group for group in ("law", "repetition", "architecture", "space") if not config.get(group)]:
         raise InputError(f"{missing[0]}: nothing chosen; it takes {', '.join(choices(missing[0]))}")
-    space = dict(config["space"])
-    bounds = space.pop("sparsity_bounds")
-    axes = {name: value for name, value in space.items() if value is not None}
+    axes = {name: value for name, value in config["space"].items() if value is not None}
+    given = {name: axes.pop(name) for name in ("sparsity_bounds",) if name in axes}
     streams: dict[str, Stream] = {}
     if config["compare"]:
-        dataset = shown = _compared(config, axes, bounds)
+        dataset = shown = _compared(config, axes, given)
     else:
         model = _model(config, {})
-        axes = _with_size(model, axes)
+        axes = with_size(model, axes)
         large = _cells(model, axes) * 8 > config["memory"]
-        dataset = shown = sweep(model, loss=not large, sparsity_bounds=bounds, **axes)
+        dataset = shown = sweep(model, loss=not large, **given, **axes)
         if large:
             streams = {"loss": loss_in_slabs(model, **axes)}
-            shown = sweep(model, sparsity_bounds=bounds, **_thinned(axes)) if config["figures"] else dataset
-    dataset = dataset.assign_attrs(_citation(config))
+            shown = sweep(model, **given, **_thinned(axes)) if config["figures"] else dataset
     drawn = figures.draw(shown) if config["figures"] else {}
     compared = list(config["compare"])
     text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
@@ -96,12 +93,6 @@ def _axes(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {**content, key: ranged}
 
 
-def _with_size(model: Model, axes: dict[str, Any]) -> dict[str, Any]:
-    if {"active_params", "total_params"} & set(axes):
-        return axes
-    return {**axes, "active_params": _around(optimum(model, best=False, **axes).optimal_active_params.values)}
-
-
 def _cells(model: Model, axes: Mapping[str, Any]) -> float:
     return float(np.prod([float(n) for n in Space.of(model, axes).sizes.values()]))
 
@@ -112,13 +103,7 @@ def _thinned(axes: Mapping[str, Any]) -> dict[str, Any]:
     return {n: spread(v, 200 if n in SIZES else 8) if np.ndim(v) else v for n, v in kept.items()}
 
 
-def _around(optima: np.ndarray) -> np.ndarray:
-    """Powers of 10^(1/24) around the optima: the same values in every run, so that collected runs share their axis."""
-    low, high = np.log10([optima.min() / _MARGIN, optima.max() * _MARGIN]) * _PER_DECADE
-    return 10.0 ** (np.arange(np.floor(low), np.ceil(high) + 1) / _PER_DECADE)
-
-
-def _compared(config: Mapping[str, Any], axes: dict[str, Any], bounds: Any) -> xr.Dataset:
+def _compared(config: Mapping[str, Any], axes: dict[str, Any], given: dict[str, Any]) -> xr.Dataset:
     """The optima of every combination of the compared choices, along one dim for each."""
     import xarray as xr
 
@@ -126,26 +111,20 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], bounds: Any) -> x
     if unknown := [name for name in compare if name not in _COMPARED]:
         raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
     found: list[xr.Dataset] = [
-        optimum(_model(config, chosen), sparsity_bounds=bounds, **axes).expand_dims({n: [v] for n, v in chosen.items()})
+        optimum(_model(config, chosen), **given, **axes).expand_dims({n: [v] for n, v in chosen.items()})
         for chosen in _combinations(compare)
     ]
     combined: Any = xr.combine_by_coords(
         found, combine_attrs="override", join="outer", compat="no_conflicts", coords="minimal", data_vars="all"
     )
-    return combined.sel(compare)  # in the order given, not by name
+    combined = combined.sel(compare)  # in the order given, not by name
+    told = {n: text for n, text in combined.attrs.items() if n.removesuffix("_source") not in compare}
+    combined.attrs = {**told, "verb": "sweep"}
+    return combined
 
 
 def _combinations(compare: Mapping[str, list[str]]) -> Iterator[dict[str, str]]:
     return (dict(zip(compare, values, strict=True)) for values in product(*compare.values()))
-
-
-def _citation(config: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        f"{part}{suffix}": str(value)
-        for part in ("law", "repetition", "architecture")
-        for suffix, value in (("", config["choices"][part]), ("_source", config[part].get("source", "")))
-        if value
-    }
 
 
 def _warnings(dataset: xr.Dataset) -> tuple[str, ...]:

@@ -9,19 +9,27 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.numerics.elementwise import CELLS_IN_GRID, blocks, part, parts, shape_of
+from moesim.output.provenance import signed
 from moesim.output.result import Stream
 from moesim.planning.model import Model
 from moesim.planning.optimum import SPARSITY_BOUNDS, optimum
 from moesim.planning.space import SIZES, Space
-from moesim.variables import VARIABLES, stamp
+from moesim.variables import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from moesim.laws import Repetition
+    from moesim.models.architecture import Architecture
+
+_PER_DECADE, _MARGIN = 24, 10.0  # of the sizes around the optima
 
 
 def sweep(
     model: Any,
     *,
+    repetition: Repetition | str | None = None,
+    architecture: Architecture | str | None = None,
     optima: bool = True,
     best: bool = True,
     loss: bool = True,
@@ -30,15 +38,17 @@ def sweep(
 ) -> xr.Dataset:
     """The loss of every run of a product space, and the optima.
 
-    `model` is a Model, or a fit, whose draws become a dim.
-    `axes` as for `optimum`, with `active_params` (or `total_params`) as the axis along which the isoFLOP curves run.
+    `model`, `repetition`, `architecture` and `axes` as for `optimum`, with `active_params` (or `total_params`) as the
+    axis along which the isoFLOP curves run; without it, 24 points per decade around the optima.
     Gives `loss` (all dims), `tokens`, `epochs`, `total_params` (or `active_params`), the law's reports and
     `extrapolated`, each on the dims along which it varies. With `active_params` as axis and `optima`, everything of
     `optimum` for the other axes is added: `optimal_*` without the active_params dim, `best_*` without sparsity as
     well. With `total_params` the size is given: only `best_*` at that size. NaN where no model has that size. With
     `loss=False` all but the loss (see `loss_in_slabs`).
     """
-    model = Model.of(model)
+    model = Model.of(model, repetition, architecture)
+    config = {**model.config, "space": {**axes, "sparsity_bounds": sparsity_bounds}, "compare": {}, "memory": np.inf}
+    axes = with_size(model, axes)
     grid = _product(model, axes)
     dataset = _dataset(model, grid)
     if loss:
@@ -47,7 +57,19 @@ def sweep(
         free = {name: value for name, value in axes.items() if name != "active_params"}
         found = optimum(model, best=best, sparsity_bounds=sparsity_bounds, **free)
         dataset = dataset.assign(_new(found, grid.size)).assign_attrs(found.attrs)
-    return stamp(dataset)
+    return signed(dataset, "sweep", config, **model.parts)
+
+
+def with_size(model: Model, axes: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes with a size among them: if there is none, active parameters around the optima.
+
+    Powers of 10^(1/24): the same values in every sweep, so that collected sweeps share their axis.
+    """
+    if set(SIZES) & set(axes):
+        return dict(axes)
+    optima = optimum(model, best=False, **axes).optimal_active_params.values
+    low, high = np.log10([np.nanmin(optima) / _MARGIN, np.nanmax(optima) * _MARGIN]) * _PER_DECADE
+    return {**axes, "active_params": 10.0 ** (np.arange(np.floor(low), np.ceil(high) + 1) / _PER_DECADE)}
 
 
 def loss_in_slabs(model: Model, **axes: Any) -> Stream:

@@ -1,0 +1,461 @@
+"""The result of a fit: the estimate, how sure it is, what the runs cannot tell, and all of it as one Dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.fitting.identify import Identification, identify, student
+from moesim.fitting.judge import SCORES, information, scores
+from moesim.fitting.model import contents_of
+from moesim.fitting.runs import listed
+from moesim.fitting.solve import AT_BOUND, CONVERGED, STATUSES
+from moesim.fitting.task import Optimum, Task, inputs_of
+from moesim.fitting.uncertainty import Draws, Profile, Spread, profile, solved_share
+from moesim.laws import Law, Repetition
+from moesim.output.text import Page, shown
+from moesim.variables import stamp
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+INTERVALS = ("bootstrap", "profile", "normal")
+
+
+@shown
+@dataclass(frozen=True)
+class Fit:
+    """The result of `fit`.
+
+    `task` is what was minimised, `optimum` where it ended, `local` the spread there; `draws` and `profiles` are None
+    if they were not asked for. `runs` are all runs, `outside` (run,) those held out. `level` is that of the intervals
+    in `to_dataset`.
+    """
+
+    task: Task
+    optimum: Optimum
+    local: Spread
+    runs: xr.Dataset
+    outside: np.ndarray
+    level: float
+    draws: Draws | None = None
+    profiles: Profile | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def estimate(self) -> dict[str, float]:
+        """Every coefficient by name, fixed and tied ones included."""
+        table = self.task.parameters.table(self.optimum.x[None])[0]
+        return dict(zip(self.task.parameters.names, map(float, table), strict=True))
+
+    @property
+    def objective(self) -> float:
+        """The objective at the estimate, priors included."""
+        return self.optimum.objective
+
+    @property
+    def status(self) -> str:
+        """converged, at bound, stalled or not finite."""
+        return STATUSES[self.optimum.status]
+
+    @property
+    def share(self) -> float:
+        """The share of the starts that reached this optimum."""
+        return self.optimum.share
+
+    @property
+    def law(self) -> Law:
+        """The fitted law at the estimate: it takes numbers, arrays and DataArrays."""
+        return self._law(self.estimate)
+
+    @property
+    def draws_law(self) -> Law:
+        """The fitted law with its uncertainty: coefficients that the draws move have a `draw` dim.
+
+        It takes numbers and DataArrays with dims. `moesim.Model(fitted)` plans with it.
+        """
+        return self._law(self._coefficients())
+
+    @property
+    def repetition(self) -> Repetition:
+        """The repetition with its coefficients at the estimate."""
+        return self._repetition(self.estimate)
+
+    @property
+    def draws_repetition(self) -> Repetition:
+        """The repetition with the `draw` dim of `draws_law`: draw i of the one goes with draw i of the other."""
+        return self._repetition(self._coefficients())
+
+    @cached_property
+    def identification(self) -> Identification:
+        """What the runs can and cannot tell about each free coefficient."""
+        return identify(self.task, self.optimum.x, self.local, self._usable_x(), self.profiles)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person must know before using the fit, a line each."""
+        return tuple(_warnings(self))
+
+    def interval(self, level: float | None = None, method: str | None = None) -> dict[str, tuple[float, float]]:
+        """(low, high) of every free coefficient.
+
+        `method`: bootstrap (percentiles of the draws; the default if there are any), profile, or normal (from the
+        covariance, along the transformed coefficient, with Student's t).
+        """
+        level = self.level if level is None else level
+        check_level(level)
+        method = method or ("bootstrap" if self.draws is not None else "normal")
+        if method not in INTERVALS:
+            raise InputError(f"interval: method={method!r}; it takes {', '.join(INTERVALS)}")
+        ends = {"bootstrap": self._percentiles, "profile": self._profiled, "normal": self._normal}[method](level)
+        move = self.task.parameters.transforms
+        with np.errstate(over="ignore"):
+            pairs = [(float(m.forward(low)), float(m.forward(high))) for m, (low, high) in zip(move, ends, strict=True)]
+        return dict(zip(self.task.parameters.free, pairs, strict=True))
+
+    def predict(self, runs: Any, level: float | None = None, seed: int = 0) -> xr.Dataset:
+        """Loss of given runs (a Dataset or mapping of the law's inputs): `loss(run)` and, if there are draws,
+        `confidence(run, bound)` of the law and `prediction(run, bound)` of a further run, its scatter included."""
+        import xarray as xr
+
+        level = self.level if level is None else level
+        columns = {} if isinstance(runs, xr.Dataset) else {n: ("run", np.atleast_1d(v)) for n, v in runs.items()}
+        data = runs if isinstance(runs, xr.Dataset) else xr.Dataset(columns)
+        at = self.task.target.at(inputs_of(self.task.target, data))
+        out = xr.Dataset({"loss": ("run", _losses(self.task, at, self.optimum.x[None])[0])})
+        if self.draws is None:
+            return out
+        lines = _losses(self.task, at, self._usable_x())
+        ends = [0.5 - level / 2, 0.5 + level / 2]
+        rng = np.random.default_rng(seed)
+        noise = rng.choice(self.task.centred(self.optimum.x), lines.shape)
+        further = lines * np.exp(-noise) if self.task.objective.log else lines - noise
+        out["confidence"] = (("run", "bound"), np.quantile(lines, ends, axis=0).T)
+        out["prediction"] = (("run", "bound"), np.quantile(further, ends, axis=0).T)
+        return out.assign_coords(bound=["low", "high"])
+
+    def to_dataset(self) -> xr.Dataset:
+        """Everything of the fit as one Dataset, see `record`."""
+        return record(self)
+
+    def _page(self) -> Page:
+        from moesim.fitting.tables import page
+
+        return page(self.to_dataset())
+
+    def to_dataframe(self) -> Any:
+        """The coefficients as a pandas DataFrame: estimate, interval, verdict and what each trades off with."""
+        data = self.to_dataset()
+        columns = {"estimate": data["estimate"].values, "standard_error": data["standard_error"].values}
+        columns |= {end: data["interval"].sel(bound=end).values for end in ("low", "high")}
+        columns |= {"verdict": data["identified"].values, "trades_off_with": data["trades_off_with"].values}
+        import pandas
+
+        return pandas.DataFrame(columns, index=pandas.Index(data["coefficient"].values, name="coefficient"))
+
+    def summary(self) -> str:
+        """The table that `moesim fit` prints: coefficients with intervals and verdicts, scores, warnings."""
+        from moesim.fitting.tables import table
+
+        return table(self.to_dataset())
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to a netCDF file, from which `moesim.load_fit(path)` makes it again."""
+        from moesim.output.store import write_result
+
+        write_result(self.to_dataset(), path)
+
+    def _law(self, values: Mapping[str, Any]) -> Law:
+        target = self.task.target
+        source = f"fit of {target.title} to runs {self.runs.attrs.get('runs', 'given')}"
+        fitted = Law(f"{target.form.name}_fit", target.form, target.law_values(values), source, marking="fitted")
+        definitions = {} if target.law is None else target.law.definitions
+        return replace(fitted, definitions=definitions, data_range=data_range(self.runs.isel(run=~self.outside)))
+
+    def _repetition(self, values: Mapping[str, Any]) -> Repetition:
+        target = self.task.target
+        return target.repetition.with_coefficients(**target.repetition_values(values))
+
+    def _coefficients(self) -> dict[str, Any]:
+        """The estimate, with a `draw` dim on what the draws move."""
+        if self.draws is None:
+            return dict(self.estimate)
+        import xarray as xr
+
+        table = self.task.parameters.table(self._usable_x())
+        columns = dict(zip(self.task.parameters.names, table.T, strict=True))
+        return {
+            name: xr.DataArray(column, dims="draw") if np.ptp(column) > 0 else self.estimate[name]
+            for name, column in columns.items()
+        }
+
+    def _usable_x(self) -> np.ndarray:
+        return self.optimum.x[None] if self.draws is None else self.draws.x[self.draws.usable]
+
+    def _percentiles(self, level: float) -> np.ndarray:
+        if self.draws is None:
+            raise InputError("interval: there are no draws; fit with fit.draws=1000 or choose method=normal")
+        return np.quantile(self._usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+
+    def _profiled(self, level: float) -> np.ndarray:
+        found = self.profiles
+        if found is None or level != self.level:
+            found = profile(self.task, self.optimum.x, self.objective, self.local, level)
+        return found.interval
+
+    def _normal(self, level: float) -> np.ndarray:
+        reach, box = student(self.task, level) * self.local.error, self.task.parameters
+        x = self.optimum.x
+        return np.clip(np.stack([x - reach, x + reach], axis=1), box.lower[:, None], box.upper[:, None])
+
+
+def _losses(task: Task, at: Any, x: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        loss = at(task.parameters.values(x, derive=False))
+    return np.broadcast_to(loss, (len(x), next(iter(at.runs.values())).size))
+
+
+def data_range(runs: xr.Dataset) -> dict[str, tuple[float, float]]:
+    """(lowest, highest) of the quantities of runs that plans are made of."""
+    names = ("total_params", "active_params", "tokens", "unique_tokens", "compute", "sparsity", "experts", "epochs")
+    return {n: (float(runs[n].min()), float(runs[n].max())) for n in names if n in runs and np.isfinite(runs[n]).all()}
+
+
+def check_level(level: Any) -> None:
+    """InputError unless `level` is the level of an interval."""
+    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+        raise InputError(f"fit.level={level!r}; it takes a share above 0 and below 1, e.g. 0.95")
+
+
+def in_sample(result: Fit) -> dict[str, float]:
+    """Scores on the runs of the fit, with AIC and BIC where the objective is a likelihood's."""
+    task = result.task
+    found = scores(task.losses(result.optimum.x[None])[0], task.loss)
+    if task.objective.squared and not task.prior:
+        found |= information(result.objective, len(task.loss), len(task.parameters.free))
+    return found
+
+
+def out_of_sample(result: Fit) -> dict[str, float]:
+    """Scores on the runs that were held out; empty without a hold-out."""
+    if not result.outside.any():
+        return {}
+    runs = result.runs.isel(run=np.flatnonzero(result.outside))
+    return scores(result.predict(runs)["loss"].values, np.asarray(runs["loss"]))
+
+
+def _warnings(result: Fit):
+    task, status = result.task, result.optimum.status
+    if status == AT_BOUND:
+        x, box = result.optimum.x, task.parameters
+        names = [n for j, n in enumerate(box.free) if x[j] <= box.lower[j] or x[j] >= box.upper[j]]
+        yield f"at bound: {', '.join(f'{n} = {result.estimate[n]:.4g}' for n in names)}; the optimum lies at the edge"
+    elif status != CONVERGED:
+        yield f"the fit did not converge ({result.status}); more starts (fit.starts) or bounds may help"
+    if result.share < 0.05 and len(result.optimum.ends.x) > 5:
+        yield f"only {result.share:.0%} of the starts reached the best optimum: raise fit.starts to seek a better one"
+    yield from result.identification.messages()
+    if result.draws is not None and (share := solved_share(result.draws)) < 0.99:
+        yield f"{1 - share:.1%} of the draws did not converge and are left out of the intervals (draw_status)"
+    if result.profiles is not None and result.profiles.lowest < result.objective * (1 - 1e-6) - 1e-20:
+        yield f"a profile found a lower objective ({result.profiles.lowest:.8g}): raise fit.starts and fit again"
+    yield from _outliers(result)
+
+
+def _outliers(result: Fit):
+    residual = result.task.residuals(result.optimum.x[None])[0]
+    scale = 1.4826 * np.median(np.abs(residual - np.median(residual)))
+    far = np.flatnonzero(np.abs(residual - np.median(residual)) > max(8.0 * scale, 1e-9))
+    if len(far):
+        kept = result.runs.isel(run=np.flatnonzero(~result.outside))
+        rows = np.sort(kept["row"].values[result.task.order[far]])
+        yield f"far off the law, more than 8 times the usual scatter: {listed(rows)}"
+
+
+_PARTS = ("in sample", "held out")
+
+
+def record(fit: Fit) -> xr.Dataset:
+    """Everything of a fit.
+
+    `estimate(coefficient)`, `role(coefficient)` (free, fixed, tied), `standard_error(coefficient)` (of the coefficient
+    itself, from the covariance), `interval(coefficient, bound)` and `level`, `draws(draw, coefficient)` with
+    `draw_status(draw)` and `draw_objective(draw)`, `identified(coefficient)`, `trades_off_with(coefficient)`,
+    `correlation(coefficient, other)`, `profile_value`, `profile_objective(coefficient, point)` and
+    `profile_interval(coefficient, bound)`, `start_objective(start)` and `start_status(start)`, the runs with
+    `predicted(run)`, `residual(run)` (log observed - log predicted) and `held_out(run)`, and the scores by `part`.
+    """
+    import xarray as xr
+
+    pieces = (_coefficients, _intervals, _draws, _profiles, _starts, _predictions, _scores, _scalars)
+    data: dict[str, Any] = {}
+    for piece in pieces:
+        data |= piece(fit)
+    sizes = {dim: np.shape(values)[i] for dims, values, *_ in _dimmed(data) for i, dim in enumerate(dims)}
+    data |= _columns(fit, {*data, *sizes})
+    counted = {dim: np.arange(sizes[dim]) for dim in ("draw", "start", "point") if dim in sizes}
+    coords = {
+        **counted,
+        "run": np.arange(fit.runs.sizes["run"]),
+        "coefficient": list(fit.task.parameters.names),
+        "bound": ["low", "high"],
+        "part": list(_PARTS),
+        "row": ("run", np.asarray(fit.runs["row"])),
+    }
+    return stamp(xr.Dataset(data, coords=coords, attrs=_attributes(fit)))
+
+
+def _dimmed(data: Mapping[str, Any]) -> list[tuple]:
+    """The variables that have dims, as (dims, values)."""
+    pairs = (value[:2] for value in data.values() if isinstance(value, tuple))
+    return [((dims,) if isinstance(dims, str) else dims, values) for dims, values in pairs]
+
+
+def _spread_over(fit: Fit, values: Mapping[str, Any], empty: Any) -> np.ndarray:
+    """Values of free coefficients for all of them: tied ones get their owner's, fixed ones `empty`."""
+    names, owner = fit.task.parameters.names, fit.task.parameters.owner
+    return np.array([values.get(owner(name), empty) for name in names])
+
+
+def _coefficients(fit: Fit) -> dict[str, Any]:
+    parameters, found = fit.task.parameters, fit.identification
+    roles = ["tied" if n in parameters.tied else "fixed" if n in parameters.fixed else "free" for n in parameters.names]
+    slope = np.abs(parameters.slopes(fit.optimum.x[None])[0]) if parameters.free else np.zeros(0)
+    error = dict(zip(parameters.free, slope * fit.local.error, strict=True))
+    verdict = dict(zip(found.names, found.verdict, strict=True))
+    partner = dict(zip(found.names, found.partner, strict=True))
+    names, index = parameters.names, {name: j for j, name in enumerate(parameters.free)}
+    at = [index.get(parameters.owner(name)) for name in names]
+    table = [[np.nan if i is None or j is None else found.correlation[i, j] for j in at] for i in at]
+    return {
+        "estimate": ("coefficient", [fit.estimate[name] for name in names]),
+        "role": ("coefficient", roles),
+        "standard_error": ("coefficient", _spread_over(fit, error, 0.0)),
+        "identified": ("coefficient", _spread_over(fit, verdict, "fixed")),
+        "trades_off_with": ("coefficient", _spread_over(fit, partner, "")),
+        "correlation": (("coefficient", "other"), np.array(table, dtype=float).reshape(len(names), -1)),
+        "other": ("other", list(names)),
+    }
+
+
+def _ends(fit: Fit, method: str | None = None) -> np.ndarray:
+    pairs = {name: list(pair) for name, pair in fit.interval(method=method).items()}
+    fixed = [[fit.estimate[name]] * 2 for name in fit.task.parameters.names]
+    owner = fit.task.parameters.owner
+    return np.array([pairs.get(owner(n), f) for n, f in zip(fit.task.parameters.names, fixed, strict=True)])
+
+
+def _intervals(fit: Fit) -> dict[str, Any]:
+    return {"interval": (("coefficient", "bound"), _ends(fit)), "level": fit.level}
+
+
+def _draws(fit: Fit) -> dict[str, Any]:
+    if fit.draws is None:
+        return {}
+    return {
+        "draws": (("draw", "coefficient"), fit.task.parameters.table(fit.draws.x)),
+        "draw_status": ("draw", np.array(STATUSES)[fit.draws.status]),
+        "draw_objective": ("draw", fit.draws.objective),
+    }
+
+
+def _profiles(fit: Fit) -> dict[str, Any]:
+    found, parameters = fit.profiles, fit.task.parameters
+    if found is None:
+        return {}
+    with np.errstate(over="ignore"):
+        pairs = zip(parameters.transforms, found.points, strict=True)
+        value = np.array([move.forward(points) for move, points in pairs])
+    return {
+        "profile_value": (("free_coefficient", "point"), value),
+        "profile_x": (("free_coefficient", "point"), found.points),
+        "profile_objective": (("free_coefficient", "point"), found.objective),
+        "profile_status": (("free_coefficient", "point"), found.status),
+        "profile_ends": (("free_coefficient", "bound"), found.interval),
+        "profile_lowest": found.lowest,
+        "profile_interval": (("coefficient", "bound"), _ends(fit, "profile")),
+    }
+
+
+def _starts(fit: Fit) -> dict[str, Any]:
+    ends = fit.optimum.ends
+    return {
+        "start_objective": ("start", ends.objective),
+        "start_status": ("start", np.array(STATUSES)[ends.status]),
+        "start_share": fit.share,
+    }
+
+
+def _columns(fit: Fit, taken: set[str]) -> dict[str, Any]:
+    """The columns of the runs; one that bears a name of the fit's own is renamed."""
+    columns = {str(name): ("run", _storable(values.values)) for name, values in fit.runs.data_vars.items()}
+    return {f"{name}_column" if name in taken else name: column for name, column in columns.items()}
+
+
+def _predictions(fit: Fit) -> dict[str, Any]:
+    predicted = fit.predict(fit.runs)
+    found: dict[str, Any] = {"predicted": ("run", predicted["loss"].values)}
+    found["residual"] = ("run", np.log(fit.runs["loss"].values) - np.log(predicted["loss"].values))
+    found["held_out"] = ("run", fit.outside)
+    if "prediction" in predicted:
+        found |= {f"predicted_{n}": (("run", "bound"), predicted[n].values) for n in ("confidence", "prediction")}
+    return found
+
+
+def _storable(values: np.ndarray) -> np.ndarray:
+    return values.astype(object) if values.dtype.kind == "U" else values
+
+
+def _scores(fit: Fit) -> dict[str, Any]:
+    inside, outside = in_sample(fit), out_of_sample(fit)
+    table = {name: ("part", [inside[name], outside.get(name, np.nan)], {"long_name": SCORES[name]}) for name in SCORES}
+    counts = [int((~fit.outside).sum()), int(fit.outside.sum())]
+    return {**table, "runs_used": ("part", counts), **{n: inside[n] for n in ("aic", "bic") if n in inside}}
+
+
+def _scalars(fit: Fit) -> dict[str, Any]:
+    return {
+        "objective": fit.objective,
+        "status": fit.status,
+        "free_coefficients": len(fit.task.parameters.free),
+        "free_coefficient": ("free_coefficient", np.array(fit.task.parameters.free, dtype=object)),
+        "estimate_x": ("free_coefficient", fit.optimum.x),
+        "prior_scale": fit.task.prior_scale,
+    }
+
+
+def _attributes(fit: Fit) -> dict[str, Any]:
+    task, settings = fit.task, fit.settings
+    found = {
+        "law": task.target.title,
+        "form": task.target.form.name,
+        "form_source": task.target.form.source,
+        "repetition": task.target.repetition.name,
+        "excess": task.target.repetition.excess,
+        "runs": fit.runs.attrs.get("runs", "given"),
+        "runs_source": fit.runs.attrs.get("source", ""),
+        "objective_name": task.objective.name,
+        "seed": settings.get("seed", 0),
+        "warnings": "\n".join(fit.warnings),
+    }
+    return {key: value for key, value in found.items() if value != ""} | _described(fit)
+
+
+def _described(fit: Fit) -> dict[str, str]:
+    """What `load_fit` needs beside the numbers, as attributes: law, repetition and settings, in JSON."""
+    law, repetition = contents_of(fit.task.target)
+    contents = {"fit_law": law, "fit_repetition": repetition, "fit_settings": fit.settings}
+    return {name: json.dumps(content, default=_plain) for name, content in contents.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
