@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         fail(who, "interrupted", 130)
     except (InputError, OSError) as error:
-        fail(who, str(error))
+        fail(who, error)
     except Exception as error:
         fault(who, error)
 

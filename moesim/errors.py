@@ -1,4 +1,4 @@
-"""The one exception that moesim raises for bad input, and what it says of a name that is nearly right."""
+"""The exceptions of moesim: bad input, and a result that could not be written; what to say of a name nearly right."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 
 class InputError(ValueError):
     """Bad input: the message names the thing, the bad value, what is accepted and the remedy."""
+
+
+class NotWritten(OSError):
+    """A result that could not be written: the disk is full, or the place is gone."""
 
 
 def nearest(name: Any, names: Iterable[Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from moesim import plugins
 from moesim.config import SUFFIXES, choices, conf_dir, read
-from moesim.errors import InputError
+from moesim.errors import InputError, NotWritten
 from moesim.overrides import REFUSED, Typed, check, check_hydra, groups, jobs, known_to, quoted, typed
 
 # What may be typed beside KEY=VALUE, and how many words follow each.
@@ -271,11 +271,13 @@ def directory_in(arguments: list[str], key: str) -> Path:
 # The end of a command.
 
 
-def fail(who: str, message: str, code: int = 2) -> None:
-    """One readable line on standard error, and the exit code: 2 for bad input, 1 for what went wrong."""
-    line = " ".join(f"{who}: {message}".split())
+def fail(who: str, message: str | Exception, code: int = 2) -> None:
+    """One readable line on standard error, and the exit code: 2 for bad input, 1 for a result that is not written."""
+    written = not isinstance(message, NotWritten)
+    said = str(message) if written else f"{message.filename}: {message.strerror}"
+    line = " ".join(f"{who}: {said}".split())
     print("".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)
-    raise SystemExit(code)
+    raise SystemExit(code if written else 1)
 
 
 def fault(who: str, error: Exception) -> None:

@@ -68,15 +68,16 @@ def run(config: Mapping[str, Any]) -> Result:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     compared = [str(name) for name in config["compare"] or ()]
+    out: dict[str, str] = {}
     if compared:
-        out = {name: "beside compare" for name in ("network", "model", "depth")}
+        out |= dict.fromkeys(("network", "model", "depth"), "beside compare")
     elif config.get("model") is not None:
-        out = {name: "on a model" for name in ("network", "depth")}
-    else:
-        out = {} if _has_depth(config.get("network")) else {"depth": "on a network of fixed depth"}
+        out |= dict.fromkeys(("network", "depth"), "on a model")
+    elif not _has_depth(config.get("network")):
+        out["depth"] = "on a network of fixed depth"
     networks = all(name in choices("network") for name in compared) if compared else config.get("model") is None
     of_models = ("tokens", "sequence", "mask", "mtp", "as") if networks else ()
-    return out | {name: "on a network; give model=NAME" for name in of_models}
+    return {**out, **dict.fromkeys(of_models, "on a network; give model=NAME")}
 
 
 def _has_depth(network: Any) -> bool:
