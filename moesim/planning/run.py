@@ -33,7 +33,7 @@ _EXTRAPOLATED = {
 
 
 # Mappings whose keys are the user's own.
-OPEN = ("compare", "law.data_range", "law.definitions")
+OPEN = ("compare", "law.data_range", "law.definitions", "repetition.taught")
 
 
 def run(config: Mapping[str, Any]) -> Result:
