@@ -1,4 +1,4 @@
-"""The exceptions of moesim: bad input, and a result that could not be written; what to say of a name nearly right."""
+"""The exceptions of moesim: bad input, and a result that could not be written."""
 
 from __future__ import annotations
 

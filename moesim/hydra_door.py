@@ -72,7 +72,7 @@ def prepared(verb: str, arguments: list[str]) -> list[str]:
     given = [_taken_in(one, taken, files) if one.key in groups(verb) else one for one in given]
     given += [typed(f"plugins=[{','.join(quoted(Path(file).name) for file in files)}]")] if files else []
     plugins.depart()
-    known = _known_to_jobs(verb, given)
+    known = _files_of_jobs(verb, given)
     choices_of, values = ([one for one in given if (one.key in groups(verb)) is chosen] for chosen in (True, False))
     ready = [argument for one in choices_of for argument in _choice(one, groups(verb)[one.key], known)]
     ready += [argument for one in values for argument in _for_hydra(one, known)]
@@ -116,8 +116,8 @@ def _refuse_twice(given: Iterable[Typed], several: bool) -> None:
             raise InputError(f"{one.key} is given twice: {before.arguments[0]} and {one.arguments[0]}; leave one out")
 
 
-def _known_to_jobs(verb: str, given: Iterable[Typed]) -> list[dict[str, Any]]:
-    """The keys known to each choice of files; InputError if none of the jobs can run."""
+def _files_of_jobs(verb: str, given: Iterable[Typed]) -> list[dict[str, Any]]:
+    """What stands in each choice of files; InputError if none of the jobs can run."""
     mine = [one for one in given if not _is_hydra(one)]
     for one in given:
         if _is_hydra(one):
@@ -127,7 +127,7 @@ def _known_to_jobs(verb: str, given: Iterable[Typed]) -> list[dict[str, Any]]:
     every = jobs(mine)
     for overrides in every:
         try:
-            config = known_to(verb, map(typed, overrides))
+            config = known_to(verb, map(typed, overrides)).files
             known[id(config)] = config
             check(verb, overrides)
         except InputError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import islice, product
@@ -46,7 +46,7 @@ class Typed:
 
     sign: str
     key: str
-    value: Any
+    value: Any = field(hash=False)
     texts: tuple[str, ...]
     several: bool
 
@@ -106,6 +106,14 @@ def _refuse_interpolation(text: str, values: Iterable[Any]) -> None:
             raise InputError(f"{text}: ${{...}} and ??? have no meaning here; write the value itself")
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a verb knows with some choices of files: what stands in the `files`, and all `keys`, those of code too."""
+
+    files: dict[str, Any]
+    keys: dict[str, Any]
+
+
 # What a verb knows: its groups, and with choices for them every key and what stands there.
 
 
@@ -116,22 +124,23 @@ def groups(verb: str) -> dict[str, str | None]:
 
 
 @lru_cache(maxsize=1024)
-def _known(verb: str, chosen: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    """The config of a verb with these choices of files and nothing else typed."""
+def _known(verb: str, chosen: tuple[tuple[str, Any], ...], policies: tuple[Typed, ...] = ()) -> Known:
+    """The config of a verb with these choices of files and nothing else typed but policies, which decide on keys."""
     picked = dict(chosen)
     experiment = _experiment(verb, picked.get("experiment"))
-    defaults = experiment.pop("defaults", [])
-    named = {key.split("/")[-1]: name for entry in defaults for key, name in entry.items()}
+    named = {key.split("/")[-1]: name for entry in experiment.pop("defaults", []) for key, name in entry.items()}
     names = {**groups(verb), **named, **picked}
-    files = {group: _content(group, name) for group, name in names.items() if group != "experiment"}
-    own = {
-        key: value for key, value in {**shipped("common"), **shipped(verb)}.items() if key not in ("hydra", "defaults")
-    }
-    known = _merged(files, own)
+    own = {k: v for k, v in {**shipped("common"), **shipped(verb)}.items() if k not in ("hydra", "defaults")}
+    files = _merged({group: _content(group, name) for group, name in names.items() if group != "experiment"}, own)
+    whole = _merged(files, experiment)
+    for one in policies:
+        whole = _merged(whole, _nested(one.key, one.value))
+    beside = driver(verb).keys(whole)
+    known = _merged(beside, files)
     for key, value in experiment.items():
         if key != "verb":
             _check(verb, known, key, value)
-    return _merged(known, experiment)
+    return Known(_merged(files, experiment), _merged(known, experiment))
 
 
 def _content(group: str, name: Any) -> Any:
@@ -190,8 +199,7 @@ def check(verb: str, overrides: Iterable[str]) -> None:
     """One job: every key known, of the right kind, with an effect; InputError for the first that is not."""
     given = [typed(text) for text in overrides]
     mine = [one for one in given if not one.key.startswith(("hydra.", "hydra/"))]
-    known = known_to(verb, mine)
-    config = known
+    known = config = known_to(verb, mine).keys
     for one in mine:
         if one.key in groups(verb) and not isinstance(one.value, Mapping):
             continue
@@ -203,10 +211,15 @@ def check(verb: str, overrides: Iterable[str]) -> None:
     _refuse_idle(verb, mine, known, config)
 
 
-def known_to(verb: str, given: Iterable[Typed]) -> dict[str, Any]:
-    """The verb's config with the files that were chosen: every key there is."""
+def known_to(verb: str, given: Iterable[Typed]) -> Known:
+    """What the verb knows with the files that were chosen."""
+    given = list(given)
     chosen = {one.key: _choice(one) for one in given if one.key in groups(verb) and not isinstance(one.value, Mapping)}
-    return _known(verb, tuple(chosen.items()))
+    return _known(verb, tuple(chosen.items()), tuple(filter(_is_policy, given)))
+
+
+def _is_policy(one: Typed) -> bool:
+    return one.key.endswith(".policy") or (isinstance(one.value, Mapping) and "policy" in one.value)
 
 
 def _choice(one: Typed) -> Any:

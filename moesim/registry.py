@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from moesim.errors import InputError, nearest
+from moesim.errors import InputError
+from moesim.settings import by_annotation, known
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -25,12 +26,6 @@ class Member(Protocol):
 
 
 M = TypeVar("M", bound=Member)
-
-
-def known(names: Any, name: Any) -> str:
-    """What an error says of the names it takes, the nearest first: "it takes a, b, c; did you mean a?"."""
-    listed = sorted(map(str, names))
-    return f"it takes {', '.join(listed) or 'none'}{nearest(name, listed)}"
 
 
 class Registry(dict[str, M]):
@@ -90,7 +85,8 @@ class Policy:
         missing = [key for key, default in takes.items() if default is _REQUIRED and key not in options]
         if missing:
             raise InputError(f"{owner}: no value for option {missing[0]!r}; give {missing[0]}=VALUE")
-        return replace(self, options=dict(options))
+        annotations = {p.name: p.annotation for p in inspect.signature(self.function).parameters.values()}
+        return replace(self, options=by_annotation(owner, annotations, options))
 
 
 class Policies(Registry[Policy]):

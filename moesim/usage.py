@@ -69,5 +69,5 @@ def _row(what: str, said: str) -> list[str]:
 def _config(verb: str) -> list[str]:
     import yaml
 
-    config = {key: value for key, value in known_to(verb, ()).items() if key != "choices"}
+    config = {key: value for key, value in known_to(verb, ()).keys.items() if key != "choices"}
     return ["Config", yaml.safe_dump(config, sort_keys=False, width=_WIDTH, allow_unicode=True)]

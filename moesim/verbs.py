@@ -15,8 +15,9 @@ VERBS = {
 
 
 def driver(verb: str) -> Any:
-    """The module of a verb: `run(config)`, `OPEN` (mappings whose keys are the user's) and `idle(config)`.
+    """The module of a verb: `run(config)` does the work, and three things say what may be typed.
 
-    `idle` says which keys have no effect under a config, and why.
+    `OPEN` names the mappings whose keys are the user's own; `keys(config)` gives keys with defaults in the code, beside
+    those in the files; `idle(config)` says which keys have no effect under a config, and why.
     """
     return import_module(VERBS[verb][0])

@@ -65,6 +65,11 @@ def run(config: Mapping[str, Any]) -> Result:
     return Result(dataset, tables.table(dataset), figures=drawn)
 
 
+def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them."""
+    return {}
+
+
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     compared = [str(name) for name in config["compare"] or ()]

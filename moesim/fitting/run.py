@@ -43,6 +43,11 @@ def run(config: Mapping[str, Any]) -> Result:
     return Result(dataset, table=table, file="fit.nc", figures=drawn, texts=texts, warnings=said)
 
 
+def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them."""
+    return {"repetition": dict.fromkeys(("excess", "taught"))}
+
+
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     settings = config.get("fit") or {}

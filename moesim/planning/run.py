@@ -33,7 +33,7 @@ _EXTRAPOLATED = {
 
 
 # Mappings whose keys are the user's own.
-OPEN = ("compare", "law.data_range", "law.definitions", "repetition.taught")
+OPEN = ("compare", "law.data_range", "law.definitions")
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -57,6 +57,16 @@ def run(config: Mapping[str, Any]) -> Result:
     compared = list(config["compare"])
     text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
+
+
+def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them."""
+    told = dict.fromkeys(("source", "marking", "caveats"))
+    return {
+        "law": told | {"data_range": {}, "definitions": {}},
+        "repetition": told | dict.fromkeys(("excess", "taught")),
+        "architecture": {"flops": "exact"},
+    }
 
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
