@@ -133,7 +133,7 @@ def test_hold_outs_by_hand():
 
 
 def test_the_normal_interval_of_a_mean():
-    """With the floor alone free and squared losses it is Student's, t s/sqrt(n) on both sides, 99 degrees of freedom."""
+    """With the floor alone free and squared losses it is Student's: t s/sqrt(n) on both sides, t of 99 runs."""
     found = fit("besiroglu2024", skewed(log=False), objective="squared", fixed=HELD)
     noise = np.where(np.arange(100) % 10 == 0, 0.9, -0.1)
     reach = 1.6603911559963902 * np.std(noise, ddof=1) / 10
