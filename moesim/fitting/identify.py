@@ -13,9 +13,8 @@ IDENTIFIED, WEAK, NOT_IDENTIFIED, NO_EFFECT = "identified", "weak", "not identif
 # Width of a 95 % interval in x (a factor e^width for a positive coefficient, half typical ranges for a real one)
 # from which a coefficient counts as weakly, or as not identified: a factor of 2 says its first digit, of 100 nothing.
 _WEAK, _NOT = np.log(2.0), np.log(100.0)
-_TRADE_OFF = (
-    0.9  # correlation at which knowing the other coefficient would more than halve the interval (1 - 0.9^2 = 0.19)
-)
+# Correlation from which knowing the other coefficient would more than halve the interval: (1 - 0.9^2)^0.5 = 0.44.
+_TRADE_OFF = 0.9
 
 
 @dataclass(frozen=True)
