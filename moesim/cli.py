@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.stdout = None
         raise SystemExit(0) from None
     except (InputError, OSError) as error:
-        fail(f"moesim {verb}", str(error))
+        fail(f"moesim {verb}", error)
 
 
 def _hydra(verb: str, arguments: list[str]) -> None:

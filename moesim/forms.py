@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any, Self
 
 from moesim.errors import InputError
@@ -56,3 +58,13 @@ class Form:
         if missing:
             raise InputError(f"{owner}: no value for coefficient {missing[0]!r}; {takes}; give {missing[0]}=NUMBER")
         return {c: check(owner, c, values[c], spec.domain) for c, spec in self.coefficients.items()}
+
+
+def outside(data_range: Mapping[str, tuple[float, float]], quantities: Mapping[str, Any]) -> Any:
+    """Whether any of the quantities lies outside its range (None if the range names none of them)."""
+    flags = [
+        (quantities[name] < low * (1 - 1e-9)) | (quantities[name] > high * (1 + 1e-9))
+        for name, (low, high) in data_range.items()
+        if name in quantities
+    ]
+    return reduce(or_, flags) if flags else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.config import conf_dir
-from moesim.errors import InputError
+from moesim.errors import InputError, NotWritten
 
 LOOKING = {"-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--version"}
 
@@ -81,7 +81,10 @@ _RANGE = re.compile(r"(?P<key>[A-Za-z_][\w.]*)=\{\s*(linspace|geomspace)\b.*", r
 
 
 # Mappings whose keys the user names: Hydra would take only those that stand there.
-_OPEN = re.compile(r"(fit\.(fixed|tied|prior|bounds)|runs\.(where|columns)|compare)(\.[^=]*)?=")
+_OPEN = re.compile(
+    r"((fit\.(fixed|tied|prior|bounds)|runs\.(where|columns)|compare)(\.[^=]*)?"
+    r"|(world|routing|structure|sampling|placement|chip|cluster|expert|schedule)\.[^=]*)="  # defaults are in the code
+)
 
 
 def prepared(arguments: list[str]) -> Iterator[str]:
@@ -111,7 +114,8 @@ def _stored(argument: str) -> str:
     return argument
 
 
-def fail(who: str, message: str) -> None:
-    """One readable line, exit 2."""
-    print(f"{who}: {message}", file=sys.stderr)
-    raise SystemExit(2)
+def fail(who: str, message: str | Exception) -> None:
+    """One readable line; exit 1 for a result that could not be written, else 2."""
+    said = f"{message.filename}: {message.strerror}" if isinstance(message, NotWritten) else str(message)
+    print(f"{who}: {said}", file=sys.stderr)
+    raise SystemExit(1 if isinstance(message, NotWritten) else 2)

@@ -37,14 +37,15 @@ def run_job(config: Any) -> None:
     try:
         produce(*job)
     except (InputError, OSError) as error:
-        fail(f"moesim {hydra.job.name}", str(error))
+        fail(f"moesim {hydra.job.name}", error)
 
 
 def _job_of_many(verb: str, config: dict[str, Any], directory: Path, overrides: tuple[str, ...], whole: Path) -> None:
     """A job of a multirun: skipped if it is done, and one that fails leaves word and lets the others go on."""
     import logging
 
-    from moesim.output.multirun import as_yaml, is_done, write_error
+    from moesim.output.job import write_error
+    from moesim.output.multirun import as_yaml, is_done
 
     log = logging.getLogger("moesim")
     try:
@@ -64,7 +65,7 @@ def produce(verb: str, config: dict[str, Any], directory: Path, overrides: tuple
 
     from moesim.output.multirun import as_yaml
     from moesim.output.plots import write_figures
-    from moesim.output.store import write_result
+    from moesim.output.store import write_result, write_text
 
     result = _driver(verb)(config)
     for warning in result.warnings:
@@ -72,7 +73,7 @@ def produce(verb: str, config: dict[str, Any], directory: Path, overrides: tuple
     text = as_yaml(config)
     texts = [directory / name for name in result.texts]
     for file, content in zip([*texts, directory / "config.yaml"], [*result.texts.values(), text], strict=True):
-        file.write_text(content)
+        write_text(file, content)
     drawn = write_figures(result.figures, directory)
     attrs = {"verb": verb, "config": text, "overrides": json.dumps(overrides)}
     path = write_result(result.dataset.assign_attrs(attrs), directory / result.file, result.streams)

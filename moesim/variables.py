@@ -69,6 +69,8 @@ VARIABLES = {
     "flops_per_token": Variable("FLOP/token", "training FLOPs per token", "F"),
     "loss": Variable("nat/token", "loss", "L"),
     "flops": Variable("FLOP", "FLOPs of one optimiser step", "F", NON_NEGATIVE),
+    "step_flops": Variable("FLOP", "FLOPs of one optimiser step, all layers and passes", "F", NON_NEGATIVE),
+    "run_flops": Variable("FLOP", "training FLOPs of a whole run", "C", NON_NEGATIVE),
     "weights": Variable("parameter", "weights", "P", NON_NEGATIVE),
     "active_weights": Variable("parameter", "weights that act on one sample", "P_a", NON_NEGATIVE),
     "batch": Variable("sample", "samples or tokens per optimiser step", "B"),
@@ -77,6 +79,9 @@ VARIABLES = {
     "backward_to_forward": Variable("1", "FLOPs of backward pass and update / of the forward pass", "", NON_NEGATIVE),
     "tokens_per_expert": Variable("token", "tokens that one expert sees per optimiser step", "b"),
     "expert_ratio": Variable("1", "FLOPs of an expert's step / of its forward pass", "", AT_LEAST_ONE),
+    "expert_backward": Variable("1", "FLOPs of an expert's backward pass and update / of its forward pass", ""),
+    "expert_update": Variable("FLOP/parameter", "FLOPs of an expert's update per weight", "u", NON_NEGATIVE),
+    "sequence": Variable("token", "tokens per sequence", "T", NON_NEGATIVE),
     "leverage": Variable("1", "efficiency leverage: dense FLOPs / MoE FLOPs at equal loss", "EL"),
     "draw": Variable("1", "draw of the uncertain coefficients", "", NON_NEGATIVE),
 }

@@ -27,6 +27,7 @@ RANGES = {
     "total_params": (1e8, 1e11),
     "nonembedding_params": (1e8, 1e11),
     "tokens": (1e9, 1e12),
+    "unique_tokens": (1e8, 1e11),
     "sparsity": (0.01, 0.98),
     "density": (0.05, 0.95),
     "experts": (2.0, 256.0),
@@ -118,13 +119,25 @@ BY_HAND = {
         {"active_params": np.e**2, "tokens": np.e**4, "experts": 10},
         12 / np.e + 5 / np.e + 1,
     ),
-    # saturated: 1/(1/(0.5 + 3.5) + 1/4) = 2, to the power 1 - 0.25 x 2 + 0.75 x 2^2 - 0.75 x 2 = 2 a leverage of 4;
-    # p = 0.5/(1.5 + 0.5) = 1/4, so N' = 8^0.5 x 4^(1/4) = 4 and D' = 32^0.5 x 4^(3/4) = 16: 1 + 16/4^1.5 + 12/16^0.5
+    # saturated: 1/(1/(0.25 + 0.75) + 1/1) = 0.5, to the power -1 - 0.25 x 2 + 0.25 x 2^2 - 0.75 x 2 = -2 a leverage of
+    # 4; p = 0.5/(1.5 + 0.5) = 1/4, so N' = 8^0.5 x 4^(1/4) = 4 and D' = 32^0.5 x 4^(3/4) = 16: 1 + 16/4^1.5 + 12/16^0.5
     "tian2025": (
-        {"a": 1, "d": -0.25, "gamma_G": 0.75, "beta_G": -0.75, "A_start": 28 / 15, "A_max": 4}
+        {"a": -1, "d": -0.25, "gamma_G": 0.25, "beta_G": -0.75, "A_start": 3 / 7, "A_max": 1}
         | {"E": 1, "A": 16, "alpha": 1.5, "B": 12, "beta": 0.5},
-        {"compute": 100, "active_params": 8**0.5, "tokens": 32**0.5, "activation_ratio": 0.5, "granularity": 4},
+        {"compute": 100, "active_params": 8**0.5, "tokens": 32**0.5, "activation_ratio": 0.25, "granularity": 4},
         1 + 2 + 3,
+    ),
+    # h = 8/16^0.5 + 12/16^0.5 + 2 x 16^0.5/16^0.75 = 6
+    "bryant2026": (
+        {"L0": 11, "E": 1, "a": 8, "alpha": 0.5, "b": 12, "beta": 0.5, "c": 2, "gamma": 0.5, "delta": 0.75},
+        {"total_params": 16, "tokens": 16, "unique_tokens": 16},
+        1 + 10 * 6 / 7,
+    ),
+    # 1 + 8/16^0.5 + 6/9^0.5 + 12/16^0.5
+    "li2026": (
+        {"E": 1, "a": 8, "alpha": 0.5, "c": 6, "gamma": 0.5, "b": 12, "beta": 0.5},
+        {"total_params": 16, "active_params": 9, "tokens": 16},
+        1 + 2 + 2 + 3,
     ),
     # (1 x 2 + 6/2 + 4/4 - 6/2)(1/16^0.5 + 2/4^0.5 + 3 x 4/16) + 8/16^0.5 + 12/9^0.5 + 10/4^0.5 + 1
     "zhao2025": (
@@ -285,6 +298,13 @@ def test_tian_leverage():
     assert granularity[leverage(1e22, 0.031, granularity).argmax()] == pytest.approx(2**3.5, rel=0.01)
 
 
+@pytest.mark.parametrize("compute", [1e15, 1e19, 1e22])
+def test_tian_dense_leverage_is_one(compute):
+    assert leverage(compute, 1.0, 8) == 1.0
+    ratios = np.linspace(0.9, 1, 1001)
+    assert (np.abs(np.diff(leverage(compute, ratios, 8))) < 1e-3).all()  # and nothing jumps on the way there
+
+
 @pytest.mark.parametrize("compute", [1e20, 1e22])
 def test_tian_optimum_is_the_dense_optimum_at_the_leveraged_compute(compute):
     law, dense = load_law("tian2025"), load_law("besiroglu2024")
@@ -372,6 +392,19 @@ def test_limits():
     assert kaplan(nonembedding_params=1e300, tokens=1.8e13) == pytest.approx(1)
 
 
+@each_law
+def test_unlimited_tokens_are_a_limit(law):
+    at = {**points(law), "tokens": np.inf} if "tokens" in law.inputs else points(law)
+    there, far = law(**at), law(**({**at, "tokens": 1e300} if "tokens" in at else at))
+    assert np.isfinite(there).all()
+    np.testing.assert_allclose(there, far, rtol=1e-6)
+    assert (there <= law(**points(law)) * (1 + 1e-15)).all()
+
+
+def test_unlimited_tokens_leave_the_size_term():
+    assert load_law("hoffmann2022")(total_params=1e9, tokens=float("inf")) == pytest.approx(1.69 + 406.4 * 1e9**-0.34)
+
+
 def test_gadre_in_the_words_of_the_paper():
     law = load_law("gadre2024_redpajama")
     N, M, eta = 1e9, 100.0, law.coefficients["alpha"] / 2
@@ -414,6 +447,7 @@ def test_coefficients_with_a_draw_dim(law):
 
 ALWAYS_FALLS = ("tokens", "total_params", "nonembedding_params", "active_params", "granularity")
 NOT_EVERYWHERE = {("zhao2025", "active_params"), ("tian2025", "granularity")}  # both have an optimum inside
+NOT_EVERYWHERE |= {("bryant2026", "total_params")}  # overfits
 
 
 @each_law
@@ -450,7 +484,8 @@ BAD_INPUTS = {
     "active_params": (-1, 0, np.nan, "1e9"),
     "total_params": (-1, 0, np.nan, [1e9, -1], "big"),
     "nonembedding_params": (-1, 0, np.nan, "big"),
-    "tokens": (-1, 0, np.nan, np.inf, "all", [1e9, 0]),
+    "tokens": (-1, 0, np.nan, "all", [1e9, 0]),
+    "unique_tokens": (-1, 0, np.nan, "all"),
     "sparsity": (1, 1.5, -0.1, np.nan, "sparse"),
     "density": (0, 1.1, -0.1, np.nan, "dense"),
     "experts": (0, 0.5, -8, np.nan, "eight"),
@@ -471,6 +506,8 @@ def test_bad_input_is_named(law):
                 law(**{**good, name: bad})
         with pytest.raises(InputError, match=f"{law.name}: no value for input '{name}'"):
             law(**{k: v for k, v in good.items() if k != name})
+    with pytest.raises(InputError, match=f"{law.name}: the value 1000000000.0 has no name; write .*{law.inputs[0]}="):
+        law(1e9, 2e10)
     with pytest.raises(InputError, match="unknown input 'tokenz'; it takes .*" + law.inputs[0]):
         law(**good, tokenz=1)
     with pytest.raises(InputError, match=f"{law.name}: no report 'nothing'"):

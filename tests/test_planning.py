@@ -12,14 +12,14 @@ from moesim.planning.space import Space
 
 LAWS = tuple(config.choices("law"))
 ARCHITECTURES = tuple(config.choices("architecture"))
-UNPUBLISHED = {"lovelace2026": {"P": 0.02, "delta": 1.2, "kappa": 0.8}}  # stand-ins: no values are published
 REPETITIONS = tuple(config.choices("repetition"))
+PENALTIES = ("bryant2026", "lovelace2026")  # without a count of parameters nothing is left of them
 INF = float("inf")
 
 
-def model(law, repetition="none", architecture="proportional", excess=None):
-    """The model of three names, with stand-ins for coefficients that were never published."""
-    return Model(load_law(law), load_repetition(repetition, excess, **UNPUBLISHED.get(repetition, {})), architecture)
+def model(law, repetition="none", architecture="proportional", excess=None, taught=None):
+    """The model of three names."""
+    return Model(load_law(law), load_repetition(repetition, excess, taught), architecture)
 
 
 def values(dataset, *names):
@@ -98,6 +98,48 @@ def test_taught_params_are_the_closed_form(law):
     closed = (unique * G) ** (c["beta"] / c["alpha"]) * G  # N_opt(U) of Muennighoff et al. 2023
     found = model(law, "muennighoff2023").with_taught_params(cell)["taught_params"]
     assert found == pytest.approx(closed, rel=1e-9)
+
+
+def test_anchors():
+    """own: the one-epoch optimum at this sparsity; dense: the same at sparsity 0; or a number for each unique token."""
+    cell = {"compute": 1e21, "sparsity": np.array([0.0, 0.9]), "unique_tokens": 2e9}
+    own, dense, number = (
+        model("abnar2025", "muennighoff2023", excess="total", taught=t).with_taught_params(cell)["taught_params"]
+        for t in ("own", "dense", 0.051)
+    )
+    assert own * [1, 0.1] == pytest.approx([4.13e7, 6.14e6], rel=2e-3)
+    assert dense == pytest.approx(own[0], rel=1e-12)
+    assert number == pytest.approx(0.051 * 2e9)
+
+
+def test_ni_order_needs_total_parameters_against_a_dense_anchor():
+    """U 1e9, 96 epochs: the MoE of 8e9 total, 1e9 active is worse than both its dense peers (Ni et al. 2025)."""
+    runs = {"active_params": [1e9, 8e9, 1e9], "sparsity": [0, 0, 0.875]}
+    order = {}
+    for law in ("abnar2025", "ludziejewski2025", "zhao2025", "wu2026"):
+        for excess in ("none", "active", "total"):
+            it = model(law, "muennighoff2023", excess=excess, taught="dense")
+            size = np.array(runs["active_params"])
+            cell = {"compute": 6 * size * 96e9, "sparsity": np.array(runs["sparsity"]), "unique_tokens": 1e9}
+            loss = it.loss(np.log(size), it.with_taught_params(cell))
+            order[law, excess] = bool(loss.argmax() == 2)
+    assert all(order[law, "total"] for law, _ in order)
+    assert not any(order[law, "none"] for law, _ in order)
+
+
+def test_own_anchor_makes_active_and_total_the_same():
+    axes = {"compute": [1e20, 1e21], "sparsity": [0, 0.9], "unique_tokens": [2e9, 2e10], "best": False}
+    for law in ("abnar2025", "ludziejewski2025", "zhao2025", "wu2026"):
+        one, other = (optimum(model(law, "muennighoff2023", excess=e), **axes) for e in ("active", "total"))
+        assert one.optimal_loss.values == pytest.approx(other.optimal_loss.values, rel=1e-10)
+
+
+@pytest.mark.parametrize("law", ["clark2022_sbase"])
+def test_a_dense_anchor_needs_a_dense_optimum(law):
+    with pytest.raises(
+        InputError, match="taught='dense', but law clark2022_sbase has no optimum at sparsity 0; take own"
+    ):
+        model(law, "muennighoff2023", taught="dense")
 
 
 SPARSITIES = [0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98]
@@ -227,7 +269,12 @@ def test_tian_optimum_is_the_dense_optimum_at_leverage_times_compute(sparsity):
 
 def combinations(law):
     """Every repetition, and what may count as excess, on a law; the architectures in turn, so that each meets each."""
-    kinds = [(r, e) for r in REPETITIONS for e in ("none", "active", "total") if r != "none" or e == "none"]
+    kinds = [
+        (r, e)
+        for r in REPETITIONS
+        for e in ("none", "active", "total")
+        if (r != "none" or e == "none") and (r not in PENALTIES or e != "none")
+    ]
     turn = LAWS.index(law)
     return [(*kind, ARCHITECTURES[(turn + i + i // 4) % len(ARCHITECTURES)]) for i, kind in enumerate(kinds)]
 

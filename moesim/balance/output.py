@@ -13,7 +13,7 @@ from moesim.variables import stamp
 if TYPE_CHECKING:
     import xarray as xr
 
-    from moesim.balance.simulate import Outcome
+    from moesim.balance.records import Outcome
 
 # Variable -> (further dims after seed and step, unit, long name).
 VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 AXES = {
     "rho": ("world", "rho"),
     "skew": ("world", "skew"),
-    "exponent": ("world", "curve", "data_exponent"),
+    "exponent": ("world", "curve", "coefficients", "beta"),
     "indivisible": ("world", "atom"),
     "temperature": ("routing", "temperature"),
     "experts": ("experts",),
-    "dense_ratio": ("cluster", "dense_ratio"),
+    "dense_ratio": ("schedule", "dense_ratio"),
 }
 LOSSES = ("micro_loss", "macro_loss", "tail_loss")
 CLAIM = "split_feed"

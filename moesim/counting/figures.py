@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 
 _STYLES = ("-", "--", ":", "-.")
 _GUIDES = (1, 2, 3)
-_PASSES = {
-    "forward": "forward",
-    "input_gradient": "input gradient",
-    "weight_gradient": "weight gradient",
-    "update": "update",
-    "recompute": "recompute",
-}
 _AT_MOST, _DEEP, _SMALL = 8, 24, 0.004  # layers told apart in a bar; more are grouped; a share too small to see
 _CATEGORIES = ("#56b4e9", "#0072b2", "#cc79a7", "#009e73", "#e69f00", "#f0e442", "#d55e00", "#bbbbbb", "#999999")
 
@@ -31,6 +24,9 @@ _CATEGORIES = ("#56b4e9", "#0072b2", "#cc79a7", "#009e73", "#e69f00", "#f0e442",
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     """Every figure that the Dataset has the dims for, by file name."""
     drawn = {}
+    if "sequence" in dataset.dims:
+        drawn["flops_by_sequence"] = by_sequence(dataset)
+        dataset = dataset.isel(sequence=-1)
     if dataset.sizes["batch"] > 1 and "depth" not in dataset.dims:
         drawn["ratio_by_batch"] = by_batch(dataset)
     if dataset.sizes.get("depth", 0) > 1:
@@ -40,6 +36,22 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
         if "tokens_per_expert" in dataset:
             drawn["excess"] = excess(dataset)
     return drawn
+
+
+def by_sequence(dataset: xr.Dataset) -> Figure:
+    """Training FLOP per token against the length of a sequence: a line for each convention, or model by `exact`."""
+    data = dataset.flops_per_token
+    dim = "network" if "network" in data.dims else "convention"
+    data = data.sel(convention="exact") if dim == "network" else data
+    figure, panels = grid_of_panels(1, 1)
+    axes = panels[0][0]
+    for name, colour in zip(data[dim].values, colours(data.sizes[dim]), strict=True):
+        axes.plot(data.sequence, data.sel({dim: name}), marker=".", color=colour, label=str(name))
+    axes.set(xlabel="tokens per sequence", ylabel="training FLOP per token", ylim=(0, None))
+    axes.yaxis.set_major_formatter(lambda value, _: count(value))
+    axes.set_title(dataset.attrs.get("description", ""), fontsize=9)
+    legend_right(figure, axes, dim)
+    return figure
 
 
 def _guides(axes: Axes) -> None:
@@ -105,13 +117,15 @@ def by_layer(dataset: xr.Dataset) -> Figure:
     """
     at = dataset.isel(batch=-1 if "params" in dataset else 0, optimizer=0)
     per_sample = at.flops / at.batch
-    shown = [name for name in _PASSES if float(per_sample.sel({"pass": name}).sum()) > 0]
+    shown = [str(name) for name in at["pass"].values if float(per_sample.sel({"pass": name}).sum()) > 0]
     parts = _largest(per_sample.sel({"pass": shown}))
     figure, panels = grid_of_panels(1, 1)
     axes, totals = panels[0][0], np.sum(list(parts.values()), axis=0)
     left = np.zeros(len(shown))
     for (name, values), colour in zip(parts.items(), _CATEGORIES, strict=False):
-        bars = axes.barh([_PASSES[p] for p in shown], values, left=left, color=colour, label=name, zorder=2)
+        bars = axes.barh(
+            [name.replace("_", " ") for name in shown], values, left=left, color=colour, label=name, zorder=2
+        )
         shares = [f"{v / t:.0%}" if v > 0.05 * max(totals) else "" for v, t in zip(values, totals, strict=True)]
         axes.bar_label(bars, shares, label_type="center", fontsize=7)
         left = left + values
@@ -151,15 +165,13 @@ def excess(dataset: xr.Dataset) -> Figure:
     figure, panels = grid_of_panels(1, 1)
     axes = panels[0][0]
     share = float((dataset.tokens_per_expert / dataset.batch)[0])
-    updates = 2 * dataset.tokens_per_expert * (dataset.expert_ratio - 3)
-    updates = updates.isel(batch=0)
-    last = max(float(dataset.tokens_per_expert.max()), 100 * float(updates.max()))
+    last = max(float(dataset.tokens_per_expert.max()), 100 * float(dataset.expert_update.max()))
     tokens = np.geomspace(float(dataset.tokens_per_expert.min()), last, 121)
     for method, colour in zip(dataset.optimizer.values, colours(dataset.sizes["optimizer"]), strict=True):
-        update = float(updates.sel(optimizer=method))
+        update = float(dataset.expert_update.sel(optimizer=method))
         enough = float(ratio.tokens_for(0.01, update=update))
-        touched = update / (2 * tokens) * (1 - (1 - share) ** (tokens / share))
-        axes.plot(tokens, update / (2 * tokens), color=colour, label=f"{method}, u = {count(update)}")
+        touched = ratio.touched_only(tokens / share, 1 / share, 1, update=update) - 3
+        axes.plot(tokens, ratio.expert(tokens, update=update) - 3, color=colour, label=f"{method}, u = {count(update)}")
         axes.plot(tokens, touched, "--", color=colour)
         axes.plot(enough, 0.01, "o", ms=5, color=colour, mec="white", mew=0.7, zorder=3)
         axes.annotate(count(enough), (enough, 0.01), (4, 4), textcoords="offset points", fontsize=8)

@@ -1,8 +1,8 @@
-"""The driver of `moesim flops`: networks and models to a Dataset of FLOPs by layer, pass, batch and optimiser."""
+"""`moesim flops` and `moesim.flops`: networks and models to a Dataset of FLOPs by layer, pass, batch and optimiser."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,15 @@ import numpy as np
 from moesim.config import choices, read
 from moesim.errors import InputError
 from moesim.models import ratio
-from moesim.models.conventions import CONVENTIONS, Setting
+from moesim.models.conventions import ACTIVE_CONVENTIONS, CONVENTIONS, TOTAL_CONVENTIONS, Setting
+from moesim.models.feedforward import Experts
+from moesim.models.layers import Passes
 from moesim.models.network import Network
 from moesim.models.optimizers import Optimizer
 from moesim.models.optimizers import optimizer as optimizer_of
-from moesim.models.transformer import ACTIVE_CONVENTIONS, TOTAL_CONVENTIONS, Transformer
+from moesim.models.transformer import Transformer
 from moesim.numerics.axes import axis
+from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.output.text import count as letters
 from moesim.variables import POSITIVE, check, stamp
@@ -25,9 +28,8 @@ from moesim.variables import POSITIVE, check, stamp
 if TYPE_CHECKING:
     import xarray as xr
 
-PASSES = ("forward", "input_gradient", "weight_gradient", "update", "recompute")
-
-
+PASSES = Passes._fields
+BATCHES = tuple(4**n for n in range(13))
 _UNSET = Setting()
 
 
@@ -44,7 +46,7 @@ class Subject:
     @classmethod
     def of(cls, model: Transformer, setting: Setting, about: Mapping[str, Any]) -> Subject:
         """A transformer; `about` is its reference file, or empty."""
-        network = model.network(setting.sequence, setting.mask, setting.mtp)
+        network = model.network(setting.sequence, setting.mask, setting.mtp, setting.form)
         described = replace(network, description=about.get("description", ""), source=about.get("source", ""))
         batch = (about.get("training") or {}).get("batch")
         return cls(described, model, setting, _published(about.get("published")), batch)
@@ -54,24 +56,109 @@ def run(config: Mapping[str, Any]) -> Result:
     """What `conf/flops.yaml` asks for: counts of a network or a model, or of several side by side."""
     from moesim.counting import figures, tables
 
-    subjects = _subjects(config)
-    batch = axis("batch", config["batch"])
-    settings = {name: config[name] for name in ("counting", "touched_only", "recompute")}
-    counted = [count(subject, batch, config["optimizer"], **settings) for subject in subjects]
-    dataset = _together(counted, *_along(config, subjects)) if len(subjects) > 1 else counted[0]
-    dataset = stamp(dataset.assign_attrs(_conditions(config, subjects)))
+    dataset = _over_sequences(config, _subjects)
     drawn = figures.draw(dataset) if config["figures"] else {}
     return Result(dataset, tables.table(dataset), figures=drawn)
 
 
-def count(subject: Subject | Network | Transformer, batch: Any, optimizer: Any = "sgd", **settings: Any) -> xr.Dataset:
+def flops(
+    model: Any = "onenet",
+    *,
+    batch: Any = BATCHES,
+    optimizer: Any = ("sgd", "adamw"),
+    tokens: Any = None,
+    sequence: Any = 4096,
+    mask: str = "causal",
+    mtp: bool = False,
+    recompute: str = "none",
+    as_: str = "trained",
+    counting: str = "matmul",
+    touched_only: bool = False,
+    updating: Mapping[str, Any] | None = None,
+    depth: Any = None,
+) -> xr.Dataset:
+    """What a network or a model holds and costs: the Dataset of `moesim flops`, with the same defaults.
+
+    `model`: the name or path of a network or model, the content of a `config.json`, a Network or a Transformer, or a
+    list of these, which then stand along `network`. `batch`: samples or tokens per step, a number or 1-D; `optimizer`:
+    a name, FLOP per weight, an Optimizer, or a list; `tokens`: of a whole run of a model; `sequence`: tokens per
+    sequence, a number or an axis; `as_`: trained or executed; the others as in `conf/flops.yaml`. Variables: see
+    `count`. Raises InputError for whatever is unknown, out of range or without effect.
+    """
+    several = isinstance(model, list | tuple)
+    config = {
+        "model": None if several else model,
+        "compare": model if several else (),
+        "batch": batch,
+        "optimizer": optimizer,
+        "tokens": tokens,
+        "sequence": sequence,
+        "mask": mask,
+        "mtp": mtp,
+        "recompute": recompute,
+        "as": as_,
+        "counting": counting,
+        "touched_only": touched_only,
+        "updating": updating,
+        "depth": depth,
+    }
+    given = model if several else [model]
+    return _over_sequences(config, lambda at: [found for one in given for found in _given(one, at)])
+
+
+def _over_sequences(config: Mapping[str, Any], subjects: Callable[[Mapping[str, Any]], list[Subject]]) -> xr.Dataset:
+    """The counts, along `sequence` if that is an axis; `subjects` builds what is counted at one sequence length."""
+    import xarray as xr
+
+    lengths = _whole_axis("sequence", config["sequence"])
+    counted = [_counted({**config, "sequence": length}, subjects) for length in np.atleast_1d(lengths).tolist()]
+    if not np.ndim(lengths):
+        return counted[0]
+    if "flops_per_token" not in counted[0]:
+        raise InputError(f"sequence: {config['sequence']!r} of a network; an axis of lengths is for models")
+    lengths = xr.Variable("sequence", np.asarray(lengths, dtype=float))
+    along = xr.concat(counted, lengths, data_vars="different", coords="minimal", compat="equals", join="exact")
+    told = {name: value for name, value in counted[0].attrs.items() if name != "sequence"}
+    return signed(along.drop_attrs(deep=False).assign_attrs(told), "flops", config)
+
+
+def _counted(config: Mapping[str, Any], subjects: Callable[[Mapping[str, Any]], list[Subject]]) -> xr.Dataset:
+    """The counts at one sequence length."""
+    found = [_updated(subject, config["updating"]) for subject in subjects(config)]
+    _refuse_without_effect(config, found)
+    settings = {name: config[name] for name in ("counting", "touched_only", "recompute")}
+    batch, tokens = axis("batch", config["batch"]), _tokens(config["tokens"])
+    counted = [count(subject, batch, config["optimizer"], tokens=tokens, **settings) for subject in found]
+    dataset = counted[0] if len(found) == 1 and not config["compare"] else _together(counted, *_along(config, found))
+    return signed(dataset.assign_attrs(_conditions(config, found)), "flops", config)
+
+
+def _refuse_without_effect(config: Mapping[str, Any], subjects: Sequence[Subject]) -> None:
+    models = [subject.model for subject in subjects]
+    if config["depth"] is not None and any(models):
+        raise InputError(f"depth: {config['depth']!r} of a model; only networks have a depth, so leave it out")
+    for name, unset in {"tokens": None, "mtp": False, "as": "trained"}.items():
+        if config[name] != unset and not any(models):
+            raise InputError(f"{name}: {config[name]!r} of a network; it is for models, so leave it out")
+    if config["mtp"] and not any(model and model.mtp_layers for model in models):
+        raise InputError("mtp: true of a model without prediction modules; leave it out")
+
+
+def _tokens(value: Any) -> Any:
+    return None if value is None else check("flops", "tokens", axis("tokens", value), POSITIVE)
+
+
+def count(
+    subject: Subject | Network | Transformer, batch: Any, optimizer: Any = "sgd", *, tokens: Any = None, **settings: Any
+) -> xr.Dataset:
     """FLOPs of one training step: dims layer, pass, batch, optimizer.
 
     `batch`: number or 1-D array of samples per step (tokens for a Transformer). `optimizer`: a name, FLOP per weight,
     an Optimizer, or a list of them. `settings`: counting, touched_only, recompute as in `Network.flops`. Variables:
-    `flops`; `weights` and `active_weights` per layer; `total_to_forward` and `backward_to_forward` per batch and
-    optimiser; for a mixture of experts `tokens_per_expert` and `expert_ratio`; for a transformer `flops_per_token` by
-    convention and `params` by convention.
+    `flops` and their sum `step_flops`; `weights` and `active_weights` per layer; `total_to_forward` and
+    `backward_to_forward` per batch and optimiser; for a mixture of experts `tokens_per_expert`, and `expert_ratio` and
+    `expert_backward` of their rows; for a transformer `params` and `flops_per_token` by convention, the latter without
+    the update, and with `tokens` (number or 1-D) the `run_flops` of all of them.
     """
     import xarray as xr
 
@@ -92,7 +179,7 @@ def count(subject: Subject | Network | Transformer, batch: Any, optimizer: Any =
         },
         coords,
     )
-    return stamp(_with_ratios(dataset).assign(_of_model(subject, dataset, methods)))
+    return stamp(_with_ratios(dataset).assign(_of_model(subject, dataset, methods, tokens)))
 
 
 def _counts(network: Network, batches: np.ndarray, method: Optimizer, settings: Mapping[str, Any]) -> np.ndarray:
@@ -106,10 +193,11 @@ def _with_ratios(dataset: xr.Dataset) -> xr.Dataset:
     forward = passes.sel({"pass": "forward"}, drop=True)
     total = passes.sum("pass") / forward
     again = passes.sel({"pass": "recompute"}, drop=True) / forward
-    return dataset.assign(total_to_forward=total, backward_to_forward=total - again - 1)
+    sums = {"step_flops": passes.sum("pass"), "total_to_forward": total, "backward_to_forward": total - again - 1}
+    return dataset.assign(sums)
 
 
-def _of_model(subject: Subject, dataset: xr.Dataset, methods: Sequence[Optimizer]) -> dict[str, Any]:
+def _of_model(subject: Subject, dataset: xr.Dataset, methods: Sequence[Optimizer], tokens: Any) -> dict[str, Any]:
     """What only a transformer has."""
     model = subject.model
     if model is None:
@@ -120,20 +208,30 @@ def _of_model(subject: Subject, dataset: xr.Dataset, methods: Sequence[Optimizer
     names |= {f"active: {name}": rule for name, rule in ACTIVE_CONVENTIONS.items()}
     params = np.array([rule(model) for rule in names.values()], dtype=float)
     costs = np.array([rule(model, subject.setting) for rule in CONVENTIONS.values()], dtype=float)
-    return {
-        "params": xr.DataArray(params, {"params_convention": list(names)}, ["params_convention"]),
-        "flops_per_token": xr.DataArray(costs, {"convention": list(CONVENTIONS)}, ["convention"]),
-    } | _of_experts(model, dataset, methods)
+    per_token = xr.DataArray(costs, {"convention": list(CONVENTIONS)}, ["convention"])
+    told = {"params": xr.DataArray(params, {"params_convention": list(names)}, ["params_convention"])}
+    told |= {"flops_per_token": per_token, **_of_experts(subject, dataset, methods)}
+    if tokens is None:
+        return told
+    processed = xr.DataArray(tokens, {"tokens": tokens}, ["tokens"] * np.ndim(tokens))
+    return told | {"run_flops": per_token * processed}
 
 
-def _of_experts(model: Transformer, dataset: xr.Dataset, methods: Sequence[Optimizer]) -> dict[str, Any]:
-    if not model.moe_layers:
+def _of_experts(subject: Subject, dataset: xr.Dataset, methods: Sequence[Optimizer]) -> dict[str, Any]:
+    """Ratios of the rows of the experts, with all that holds for them: touched_only, updating, recompute, counting."""
+    model = subject.model
+    experts = {name: layer for name, (_, layer) in subject.network.rows().items() if isinstance(layer, Experts)}
+    if model is None or not experts:
         return {}
-    tokens = ratio.tokens_per_expert(dataset.batch, model.experts, model.active_experts)
-    expert = next(layer for name, (_, layer) in model.network().rows().items() if name == "moe.experts")
-    per_weight = [sum(map(method.flops, expert.tensors)) / expert.weights for method in methods]
+    layer = next(iter(experts.values()))
+    tokens = ratio.tokens_per_expert(dataset.batch, layer.experts + layer.zero_experts, layer.active_experts)
+    passes = dataset.flops.sel(layer=list(experts)).sum("layer")
+    forward, again = (passes.sel({"pass": name}, drop=True) for name in ("forward", "recompute"))
+    total = passes.sum("pass") / forward
+    per_weight = [sum(map(method.flops, layer.tensors)) / layer.weights for method in methods]
+    backward = total - again / forward - 1
     update = dataset.optimizer.copy(data=per_weight)
-    return {"tokens_per_expert": tokens, "expert_ratio": ratio.expert(tokens, update=update)}
+    return {"tokens_per_expert": tokens, "expert_ratio": total, "expert_backward": backward, "expert_update": update}
 
 
 def _conditions(config: Mapping[str, Any], subjects: Sequence[Subject]) -> dict[str, Any]:
@@ -143,7 +241,7 @@ def _conditions(config: Mapping[str, Any], subjects: Sequence[Subject]) -> dict[
         only = subjects[0]
         told |= {"description": only.network.description, "source": only.network.source}
         told |= {"published": only.published, "training_batch": only.training_batch}
-    kept = ("counting", "recompute", "sequence", "mask")
+    kept = ("counting", "recompute", "sequence", "mask", "as")
     return {**{k: v for k, v in told.items() if v}, **{name: config[name] for name in kept}}
 
 
@@ -166,11 +264,31 @@ def _together(counted: Sequence[xr.Dataset], dim: str, labels: list[Any]) -> xr.
     return xr.concat(aligned, dim, data_vars="all", coords="minimal", compat="override", join="outer")
 
 
+def _updated(subject: Subject, rules: Mapping[str, Any] | None) -> Subject:
+    """The subject with the config's selective updating."""
+    return replace(subject, network=subject.network.with_updating(rules or {}))
+
+
 def _subjects(config: Mapping[str, Any]) -> list[Subject]:
-    """The things to count, with the config's selective updating."""
-    found = [_named(name, config) for name in config["compare"]] or _chosen(config)
-    rules = config["updating"] or {}
-    return [replace(subject, network=subject.network.with_updating(rules)) for subject in found]
+    """What the config of the verb asks for."""
+    return [_named(name, config) for name in config["compare"]] or _chosen(config)
+
+
+def _given(value: Any, config: Mapping[str, Any]) -> list[Subject]:
+    """What a caller in Python gives: objects, names or the content of a `config.json`; a network at each depth."""
+    if isinstance(value, Transformer):
+        return [Subject.of(value, _setting(config), {})]
+    if isinstance(value, Network):
+        return [Subject(value)]
+    if isinstance(value, Mapping):
+        return [_model(None, value, config)]
+    if str(value) in choices("network") and config["depth"] is not None:
+        return [_network(None, value, depth) for depth in _depths(config["depth"])]
+    return [_named(value, config)]
+
+
+def _setting(config: Mapping[str, Any]) -> Setting:
+    return Setting(*(config[name] for name in ("sequence", "mask", "recompute", "mtp", "as")))
 
 
 def _chosen(config: Mapping[str, Any]) -> list[Subject]:
@@ -196,10 +314,17 @@ def _named(name: str, config: Mapping[str, Any]) -> Subject:
 def _depths(value: Any) -> list[Any]:
     if value is None:
         return [None]
-    depths = np.atleast_1d(axis("depth", value))
-    if (depths != np.floor(depths)).any() or (depths < 0).any():
-        raise InputError(f"depth: {value!r}; it takes whole numbers, 0 or more")
-    return [int(n) for n in depths]
+    return np.atleast_1d(_whole_axis("depth", value)).tolist()
+
+
+def _whole_axis(name: str, value: Any) -> Any:
+    """A whole number or an array of them, 0 or more; InputError otherwise."""
+    values = axis(name, value)
+    if (values != np.floor(values)).any() if np.ndim(values) else values != np.floor(values):
+        raise InputError(f"{name}: {value!r}; it takes whole numbers, 0 or more")
+    if np.min(values) < 0:
+        raise InputError(f"{name}={np.min(values):g}; it takes whole numbers, 0 or more")
+    return np.asarray(values).astype(int) if np.ndim(values) else int(values)
 
 
 def _network(name: str | None, content: Any, depth: int | None) -> Subject:
@@ -215,10 +340,8 @@ def _model(name: str | None, content: Any, config: Mapping[str, Any]) -> Subject
     if isinstance(spec, Mapping) and "model_type" not in spec:
         model, about = Transformer.from_spec(name or str(content), spec), spec
     else:
-        model, about = Transformer.from_config(spec), {}
-        model = replace(model, name=name or model.name)
-    setting = Setting(config["sequence"], config["mask"], config["recompute"], config["mtp"])
-    return Subject.of(model, setting, about)
+        model, about = Transformer.from_config(spec, name or ""), {}
+    return Subject.of(model, _setting(config), about)
 
 
 def _is_huggingface(path: str) -> bool:

@@ -36,6 +36,7 @@ def _repetition_file(fit: Fit) -> dict[str, Any]:
     return {
         "form": target.repetition.form.name,
         "excess": target.repetition.excess,
+        "taught": target.repetition.taught,
         "source": f"fit of {target.title} to runs {fit.runs.attrs.get('runs', 'given')}",
         "marking": "fitted",
         "coefficients": {name: float(value) for name, value in values.items()},

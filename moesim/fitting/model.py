@@ -115,12 +115,11 @@ class _Contexts:
     def of(cls, target: Target, runs: Mapping[str, np.ndarray]) -> _Contexts:
         counted = target.repetition.counted(runs)
         cells = {"unique_tokens": runs["unique_tokens"], "flops_per_token": np.full_like(counted, 6.0)}
+        cells |= {name: runs[name] / counted for name in SIZES if name in runs}
         for name in target.form.inputs:
-            if name in SIZES:
-                cells[name] = runs[name] / counted
-            elif name == "compute":
+            if name == "compute":
                 cells["flops_per_token"] = runs[name] / runs["tokens"] / counted
-            elif name != "tokens":
+            elif name not in (*SIZES, "tokens"):
                 cells[name] = runs[name]
         table = np.stack(np.broadcast_arrays(*cells.values()))
         _, first, of_run = np.unique(_rounded(table), axis=1, return_index=True, return_inverse=True)
@@ -132,12 +131,11 @@ class _Contexts:
 
         Coefficients may be arrays (rows, 1) or Jets, whose derivatives go through the optimum; shape (rows, runs).
         """
-        size = np.exp(self.wrapped.taught(_path, self.cells, law, _LOG_SIZES))
-        if not isinstance(size, Jet):
-            return size[..., self.of_run]
-        finite = np.isfinite(size.value)
-        first = {key: np.where(finite, part, 0.0)[..., self.of_run] for key, part in size.first.items()}
-        return Jet(size.value[..., self.of_run], first)
+        params, _ = self.wrapped.taught_params(_path, self.cells, law, _LOG_SIZES)
+        if not isinstance(params, Jet):
+            return params[..., self.of_run]
+        first = {key: np.broadcast_to(part, params.value.shape)[..., self.of_run] for key, part in params.first.items()}
+        return Jet(params.value[..., self.of_run], first)
 
 
 def _path(log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:

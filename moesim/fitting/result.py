@@ -458,6 +458,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "form_source": task.target.form.source,
         "repetition": task.target.repetition.name,
         "excess": task.target.repetition.excess,
+        "taught": task.target.repetition.taught,
         "runs": fit.runs.attrs.get("runs", "given"),
         "runs_source": fit.runs.attrs.get("source", ""),
         "objective_name": task.objective.name,

@@ -51,3 +51,26 @@ def gadre2024(total_params, tokens, *, E, A, B, alpha):
     """
     N, M = total_params, tokens / total_params
     return E + A * N**-alpha + B * (M * N) ** -alpha
+
+
+@law(
+    "Bryant and Liu 2026, arXiv:2605.09189",
+    L0=Coefficient("nat/token", typical=(9.0, 12.0)),
+    E=FLOOR,
+    a=Coefficient(typical=(1.0, 1e3)),
+    alpha=EXPONENT,
+    b=Coefficient(typical=(1.0, 1e4)),
+    beta=EXPONENT,
+    c=Coefficient(typical=(1e-4, 1e2)),
+    gamma=Coefficient(typical=(0.1, 1.5)),
+    delta=Coefficient(typical=(0.1, 1.5)),
+)
+def bryant2026(total_params, tokens, unique_tokens, *, L0, E, a, alpha, b, beta, c, gamma, delta):
+    """L = E + (L0 - E) h/(1 + h) with h = a/N^alpha + b/D^beta + c N^gamma/U^delta.
+
+    L0: loss of the untrained model, the log of the vocabulary. The last term is overfitting: it grows with parameters
+    for each unique token, not with epochs, so that the loss can rise with N and never exceeds L0.
+    """
+    N, D, U = total_params, tokens, unique_tokens
+    h = a * N**-alpha + b * D**-beta + c * N**gamma * U**-delta
+    return E + (L0 - E) * (h / (1.0 + h))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import or_
 from typing import Any
 
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.forms import Coefficient, Form
+from moesim.forms import Coefficient, Form, outside
 from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
-from moesim.variables import VARIABLES, check
+from moesim.variables import POSITIVE_OR_INF, VARIABLES, check
 
 __all__ = ["FORMS", "Coefficient", "Form", "Law", "law"]
 
+
+_LIMITS = {"tokens": POSITIVE_OR_INF}  # a law has a limit there that a run cannot reach
 
 FORMS: Registry[Form] = Registry("law")
 
@@ -68,7 +68,10 @@ class Law:
         return self.form.inputs
 
     def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
-        """Loss in nat/token; InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input."""
+        """Loss in nat/token; InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input.
+
+        `tokens` may be inf: the loss with unlimited data.
+        """
         if unnamed:
             named = ", ".join(f"{name}=..." for name in self.inputs)
             raise InputError(f"{self.name}: the value {unnamed[0]!r} has no name; write law({named})")
@@ -86,12 +89,7 @@ class Law:
 
     def outside(self, quantities: Mapping[str, Any]) -> Any:
         """Whether any of the quantities lies outside the law's data range (None if the range names none of them)."""
-        flags = [
-            (quantities[name] < low * (1 - 1e-9)) | (quantities[name] > high * (1 + 1e-9))
-            for name, (low, high) in self.data_range.items()
-            if name in quantities
-        ]
-        return reduce(or_, flags) if flags else None
+        return outside(self.data_range, quantities)
 
     def _page(self) -> Page:
         takes = f"Law {self.name}: {self.form.name}({', '.join(self.inputs)}), loss in nat/token"
@@ -106,7 +104,10 @@ class Law:
             if name not in inputs:
                 raise InputError(f"{self.name}: no value for input {name!r}; {takes}")
         self._check_dims(inputs)
-        values = {name: check(self.name, name, inputs[name], VARIABLES[name].domain) for name in self.inputs}
+        values = {
+            name: check(self.name, name, inputs[name], _LIMITS.get(name, VARIABLES[name].domain))
+            for name in self.inputs
+        }
         return function(**values, **self.coefficients)
 
     def _check_dims(self, inputs: Mapping[str, Any]) -> None:

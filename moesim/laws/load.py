@@ -19,7 +19,12 @@ from moesim.variables import VARIABLES
 _MAPPING, _LIST, _TEXT = ("a mapping", Mapping), ("a list", (list, tuple)), ("a text", str)
 _SHARED = {"form": _TEXT, "coefficients": _MAPPING, "source": _TEXT, "marking": _TEXT, "caveats": _LIST}
 _LAW_KEYS = {**_SHARED, "definitions": _MAPPING, "data_range": _MAPPING}
-_REPETITION_KEYS = {**_SHARED, "excess": _TEXT}
+_REPETITION_KEYS = {
+    **_SHARED,
+    "excess": _TEXT,
+    "taught": ("own, dense or a number", (str, int, float)),
+    "data_range": _MAPPING,
+}
 
 
 def load_law(name_or_path: str | Path, **coefficients: Any) -> Law:
@@ -36,24 +41,27 @@ def law_from(name: str | Path, mapping: Mapping[str, Any]) -> Law:
     Keys: `form` and `coefficients` (required), `source`, `marking`, `caveats` (list), `definitions` (symbol: what it
     means there), `data_range` (variable: [lowest, highest]).
     """
-    owner, known = f"law {name}", _known(f"law {name}", mapping, _LAW_KEYS, FORMS)
-    ranges = known.pop("data_range", {})
-    return Law(_title(name), **known, data_range={v: _interval(owner, v, ranges[v]) for v in ranges})
+    return Law(_title(name), **_known(f"law {name}", mapping, _LAW_KEYS, FORMS))
 
 
-def load_repetition(name_or_path: str | Path, excess: str | None = None, **coefficients: Any) -> Repetition:
+def load_repetition(
+    name_or_path: str | Path, excess: str | None = None, taught: str | float | None = None, **coefficients: Any
+) -> Repetition:
     """The repetition of `conf/repetition/NAME.yaml` or of a path; keyword arguments replace its coefficients.
 
-    `excess` (none, active or total) replaces the file's. Raises InputError for a bad file or coefficient.
+    `excess` (which parameters are counted: none, active or total) and `taught` (against what: own, dense, or parameters
+    for each unique token) replace the file's. Raises InputError for a bad file, choice or coefficient.
     """
     content = _replaced(config.read("repetition", name_or_path), coefficients)
-    return repetition_from(name_or_path, content if excess is None else {**content, "excess": excess})
+    chosen = {key: value for key, value in (("excess", excess), ("taught", taught)) if value is not None}
+    return repetition_from(name_or_path, {**content, **chosen})
 
 
 def repetition_from(name: str | Path, mapping: Mapping[str, Any]) -> Repetition:
     """A Repetition called `name` from the content of its file.
 
-    Keys: `form` and `coefficients` (required), `excess` (none, active or total), `source`, `marking`, `caveats` (list).
+    Keys: `form` and `coefficients` (required), `excess` (none, active or total), `taught` (own, dense or a number),
+    `data_range` (variable: [lowest, highest]), `source`, `marking`, `caveats` (list).
     """
     return Repetition(_title(name), **_known(f"repetition {name}", mapping, _REPETITION_KEYS, REPETITIONS))
 
@@ -79,7 +87,9 @@ def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], fo
     """The mapping with its form looked up and its lists made tuples; InputError for a bad key, type or form."""
     _check_keys(owner, mapping, keys)
     given = {key: tuple(value) if keys[key] is _LIST else value for key, value in mapping.items()}
-    return {**given, "form": forms.find(mapping["form"], owner), "coefficients": dict(mapping["coefficients"])}
+    ranges = {name: _interval(owner, name, bounds) for name, bounds in mapping.get("data_range", {}).items()}
+    form = forms.find(mapping["form"], owner)
+    return {**given, "form": form, "coefficients": dict(mapping["coefficients"]), "data_range": ranges}
 
 
 def _check_keys(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple]) -> None:

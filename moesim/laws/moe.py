@@ -130,10 +130,12 @@ def tian2025_leverage(
 ):
     """Dense FLOPs / MoE FLOPs at equal loss: EL = Â^(a + d log10 C + gamma_G (log2 G)^2 + beta_G log2 G).
 
-    Â = `saturated`(A) of the activation ratio A. It depends on neither active_params nor tokens.
+    Â = `saturated`(A) of the activation ratio A, at most 1: a dense model (A = 1) has the leverage 1, where the printed
+    transform gives 1 + A_start. It depends on neither active_params nor tokens.
     """
     x = np.log2(granularity)
-    return saturated(activation_ratio, A_start, A_max) ** (a + d * np.log10(compute) + gamma_G * x**2 + beta_G * x)
+    share = np.minimum(saturated(activation_ratio, A_start, A_max), 1.0)
+    return share ** (a + d * np.log10(compute) + gamma_G * x**2 + beta_G * x)
 
 
 @law(
@@ -271,3 +273,23 @@ def hossain2025(total_params, tokens, sparsity, *, e, gamma, a, alpha, c, b, bet
 def kang2025(active_params, tokens, *, E, A, alpha, B, beta):
     """L = E + A/N_a^alpha + B/D^beta: hoffmann2022 with active parameters, at one sparsity (8 of 64 experts active)."""
     return hoffmann2022(active_params, tokens, E=E, A=A, alpha=alpha, B=B, beta=beta)
+
+
+@law(
+    "a form for the runs of Li et al. 2026, arXiv:2506.12119, who publish none (ours)",
+    E=FLOOR,
+    a=Coefficient(typical=(1.0, 1e4)),
+    alpha=Coefficient(typical=(0.1, 1.0)),
+    c=Coefficient(typical=(1.0, 1e4)),
+    gamma=Coefficient(typical=(0.1, 1.0)),
+    b=Coefficient(typical=(1.0, 1e5)),
+    beta=EXPONENT,
+)
+def li2026(total_params, active_params, tokens, *, E, a, alpha, c, gamma, b, beta):
+    """L = E + a/N^alpha + c/N_a^gamma + b/D^beta: total and active parameters in terms of their own.
+
+    N, N_a: total and active parameters without vocabulary. Made to describe Mixtures of Experts that differ in both;
+    with few N, alpha is hardly identified.
+    """
+    N, N_a, D = total_params, active_params, tokens
+    return E + a * N**-alpha + c * N_a**-gamma + b * D**-beta

@@ -1,9 +1,12 @@
 """What a repeated token, and a parameter too many, is still worth.
 
 A repetition form turns (params, tokens) into what they are worth when only `unique_tokens` are distinct, and may add a
-penalty to the loss. `taught_params` are the compute-optimal parameters for one pass over the unique tokens: what
-exceeds them is excess. Which parameters of a sparse model count (`excess`: none, active or total) is not known to
-science, hence a choice.
+penalty to the loss. `taught_params` are what the unique tokens can teach: what exceeds them is excess. Two choices are
+open, since science does not know: which parameters of a sparse model are counted (`excess`: none, active or total),
+and against what (`taught`): `own`, the law's optimum for one pass over the unique tokens at this sparsity; `dense`, the
+same at sparsity 0, a property of the data; or a number of parameters for each unique token. In every case all
+parameters lose worth alike, total and active ones by the same factor, so that nothing depends on which a law is
+written in.
 """
 
 from __future__ import annotations
@@ -15,18 +18,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.forms import Coefficient, Form
+from moesim.forms import Coefficient, Form, outside
 from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 
 REPETITIONS: Registry[Form] = Registry("repetition")
 EXCESS = ("none", "active", "total")
+TAUGHT = ("own", "dense")
 _INPUTS = ("params", "tokens", "unique_tokens", "taught_params", "density")
 
 
 class Effective(NamedTuple):
-    """What parameters and tokens are worth, and what is added to the loss (nat/token)."""
+    """What parameters and tokens are worth, and what is added to the loss (nat/token; or a function of the loss)."""
 
     params: Any
     tokens: Any
@@ -83,8 +87,8 @@ def muennighoff2023(params, tokens, unique_tokens, taught_params, *, R_D, R_N):
 
 
 def _geometric(amount, unique, delta):
-    times = np.maximum(amount / unique, 1.0)
-    return np.minimum(amount, unique) * (1.0 - (1.0 - delta) ** times) / delta
+    again = (1.0 - delta) * (1.0 - (1.0 - delta) ** repeats(amount, unique)) / delta
+    return np.minimum(amount, unique) * (1.0 + again)
 
 
 @repetition(
@@ -148,14 +152,39 @@ def lovelace2026(params, tokens, unique_tokens, *, P, delta, kappa):
     return Effective(params, tokens, P * repeats(tokens, unique_tokens) ** delta * (N / U) ** kappa)
 
 
-# For each kind of parameters that may count as excess: the pairs (active, total) of variables it touches.
-_PAIRS = (("active_params", "total_params"), ("active_nonembedding_params", "nonembedding_params"))
+@repetition(
+    "Bryant and Liu 2026, arXiv:2605.09189; the overfitting term, put around any law: ours",
+    L0=Coefficient("nat/token", typical=(9.0, 12.0)),
+    c=Coefficient(typical=(1e-4, 1e2)),
+    gamma=Coefficient(typical=(0.1, 1.5)),
+    delta=Coefficient(typical=(0.1, 1.5)),
+)
+def bryant2026(params, tokens, unique_tokens, *, L0, c, gamma, delta):
+    """L' = L + (L0 - L) u/(1 + u) with u = c N^gamma / U^delta: overfitting leads towards the untrained loss L0.
+
+    It follows parameters and unique tokens, not epochs; a model that passes once over U tokens pays it as well. With
+    unlimited unique tokens u = 0 and nothing changes. L0 is the log of the vocabulary.
+    """
+    overfit = c * params**gamma * unique_tokens**-delta
+    return Effective(params, tokens, lambda loss: (L0 - loss) * (overfit / (1.0 + overfit)))
+
+
+_SIZES = {
+    "active": ("active_params", "active_nonembedding_params"),
+    "total": ("total_params", "nonembedding_params"),
+    "none": (),
+}
+_ALL_SIZES = (*_SIZES["total"], *_SIZES["active"])
 
 
 @shown
 @dataclass(frozen=True)
 class Repetition:
-    """A repetition form with coefficient values and the choice of parameters that count as excess."""
+    """A repetition form with coefficient values, the parameters that are counted, and what they are counted against.
+
+    `excess` is none, active or total; `taught` own, dense, or parameters for each unique token (module docstring).
+    `data_range` maps a variable to the (lowest, highest) value in the runs behind the coefficients.
+    """
 
     name: str
     form: Form
@@ -164,10 +193,16 @@ class Repetition:
     source: str = ""
     marking: str = ""
     caveats: tuple[str, ...] = field(default=())
+    taught: str | float = "own"
+    data_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.excess not in EXCESS:
             raise InputError(f"repetition {self.name}: excess={self.excess!r}; it takes {', '.join(EXCESS)}")
+        measured = "taught_params" in self.form.inputs or not self.form.coefficients
+        if self.excess == "none" and "params" in self.form.inputs and not measured:
+            raise InputError(f"repetition {self.name}: excess='none' leaves nothing of it; it takes active, total")
+        object.__setattr__(self, "taught", _checked_taught(self.name, self.taught))
         object.__setattr__(self, "coefficients", self.form.check_coefficients(self.name, self.coefficients))
 
     @property
@@ -176,38 +211,48 @@ class Repetition:
         return self.excess != "none" and "taught_params" in self.form.inputs
 
     def _page(self) -> Page:
-        what = f"Repetition {self.name}: {self.form.name}, excess {self.excess}"
+        what = f"Repetition {self.name}: {self.form.name}, excess {self.excess}, taught {self.taught}"
         return [what, self.coefficients, brief(self.source)]
 
     def with_coefficients(self, **values: Any) -> Repetition:
         """The same repetition with some coefficients replaced."""
         return replace(self, coefficients={**self.coefficients, **values})
 
+    def outside(self, quantities: Mapping[str, Any]) -> Any:
+        """Whether any of the quantities lies outside the repetition's data range (None if it names none of them)."""
+        return outside(self.data_range, quantities)
+
     def counted(self, quantities: Mapping[str, Any]) -> Any:
-        """The parameters that count as excess: active or total, whichever is chosen (the other if one is missing)."""
-        order = [name for pair in _PAIRS for name in (pair if self.excess == "active" else reversed(pair))]
-        return quantities[next(name for name in order if name in quantities)]
+        """The parameters that are counted: active or total, whichever is chosen (the other if one is missing)."""
+        return quantities[self._counted_name(quantities)]
+
+    def _counted_name(self, quantities: Mapping[str, Any]) -> str:
+        return next(name for name in (*_SIZES[self.excess], *_ALL_SIZES) if name in quantities)
 
     def apply(
         self, quantities: Mapping[str, Any], taught_params: Any = np.inf, coefficients: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], Any]:
-        """Effective quantities and the penalty on the loss.
+        """Effective quantities and the penalty on the loss: a number or array, or a function of the loss.
 
         `quantities` maps variables to values; tokens, unique_tokens and some parameters must be among them.
         `taught_params` are of the counted kind. With excess `none` only the tokens change.
         """
         values = {"unique_tokens": np.inf, "density": 1.0, **quantities, "taught_params": taught_params}
-        values["params"] = self.counted(quantities) if self.excess != "none" else 1.0
+        values["params"] = 1.0 if self.excess == "none" else self.counted(quantities)
         picked = {name: values[name] for name in self.form.inputs}
         effective = self.form.function(**picked, **(coefficients or self.coefficients))
         out = {**quantities, "tokens": effective.tokens}
         if self.excess == "none":
             return out, 0.0
         worth = effective.params / values["params"]
-        for active, total in _PAIRS:
-            if total in quantities:
-                base = quantities[total] if self.excess == "total" else quantities.get(active, quantities[total])
-                out[total] = (quantities[total] - base) + worth * base  # no cancellation where worth is tiny
-            if active in quantities:
-                out[active] = quantities[active] * worth
-        return out, effective.penalty
+        scaled = {name: quantities[name] * worth for name in _ALL_SIZES if name in quantities}
+        return {**out, **scaled, self._counted_name(quantities): effective.params}, effective.penalty
+
+
+def _checked_taught(name: str, taught: Any) -> Any:
+    if isinstance(taught, str) and taught in TAUGHT:
+        return taught
+    if isinstance(taught, int | float) and not isinstance(taught, bool) and 0.0 < taught < np.inf:
+        return float(taught)
+    choices = f"{', '.join(TAUGHT)}, or a number above 0 of parameters for each unique token"
+    raise InputError(f"repetition {name}: taught={taught!r}; it takes {choices}")

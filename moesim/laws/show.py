@@ -75,6 +75,7 @@ def _page(group: str, name: str, content: Mapping[str, Any]) -> str:
             f"{n} = {v}  [{form.coefficients[n].unit}]" for n, v in (content.get("coefficients") or {}).items()
         ],
         "excess": content.get("excess", ""),
+        "taught": str(content.get("taught", "")),
         "definitions": [f"{n}: {text}" for n, text in (content.get("definitions") or {}).items()],
         "data range": [
             f"{n}: {_range(bounds)} {VARIABLES[n].unit}" for n, bounds in (content.get("data_range") or {}).items()

@@ -20,6 +20,18 @@ from moesim.numerics.elementwise import crossing, secant, shape_of
 Cell = Mapping[str, Any]
 Path = Callable[[Any, Cell], Mapping[str, Any]]
 _TYPICAL_EXPONENT = 0.3
+_DENSE = {"sparsity": 0.0, "density": 1.0, "activation_ratio": 1.0}
+
+
+def dense(cell: Cell) -> dict[str, Any]:
+    """The cell of a model without sparsity: as many experts as are active, as many parameters as are active."""
+    out = {name: _DENSE.get(name, value) for name, value in cell.items()}
+    if "experts" in cell:
+        out["experts"] = cell.get("active_experts", 1.0)
+    if "active_params" in cell and "total_params" in cell:
+        share = cell["active_params"] / cell["total_params"]
+        out |= {name: cell[name] * share for name in ("total_params", "nonembedding_params") if name in cell}
+    return out
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,26 @@ class Wrapped:
         """Loss in nat/token; `law` and `repetition` are coefficients, `taught_params` are of the counted kind."""
         effective, penalty = self.repetition.apply(quantities, taught_params, repetition)
         loss = self.form.function(**{name: effective[name] for name in self.form.inputs}, **law)
-        return loss if isinstance(penalty, float) and penalty == 0.0 else loss + penalty  # a sum costs a pass
+        if isinstance(penalty, float) and penalty == 0.0:
+            return loss  # a sum costs a pass
+        return loss + (penalty(loss) if callable(penalty) else penalty)
+
+    def taught_params(
+        self, path: Path, cell: Cell, law: Mapping[str, Any], log_size: np.ndarray, near: Any = None
+    ) -> tuple[Any, Any]:
+        """What the unique tokens can teach, by the repetition's anchor: parameters of the counted kind, and log size.
+
+        Infinite where U is unlimited or more parameters always help; the log size is NaN if the anchor is a number.
+        Values of cell and law may be Jets.
+        """
+        if not isinstance(self.repetition.taught, str):
+            return self.repetition.taught * cell["unique_tokens"], np.nan
+        if self.repetition.taught == "dense":
+            cell = dense(cell)
+        size = self.taught(path, cell, law, log_size, near)
+        infinite = np.isinf(size)
+        params = self.repetition.counted(path(np.where(infinite, 0.0, size), cell))
+        return np.where(infinite, np.inf, params), size
 
     def taught(self, path: Path, cell: Cell, law: Mapping[str, Any], log_size: np.ndarray, near: Any = None) -> Any:
         """Log size of the compute-optimal model for one pass over the cell's unique tokens.
@@ -91,4 +122,5 @@ class Wrapped:
         gain = by_size - by_tokens
         good = finite & np.isfinite(slope) & (slope != 0.0)
         slope = np.where(good, slope, 1.0)
-        return Jet(found, {key: np.where(good, -part / slope, 0.0) for key, part in gain.first.items()})
+        moving = gain.first if isinstance(gain, Jet) else {}
+        return Jet(found, {key: np.where(good, -part / slope, 0.0) for key, part in moving.items()})

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
@@ -20,40 +18,11 @@ from typing import Any
 
 from moesim.config import conf_dir
 from moesim.errors import InputError
+from moesim.output.job import ERROR, Job, read_error, read_job
+from moesim.output.store import write_text
 
 COLLECTED = "collected.nc"
-ERROR = "error.txt"
 _DONE = ".done.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a multirun: the overrides that chose it, and its result, its error or neither."""
-
-    overrides: tuple[str, ...]
-    path: Path | None = None
-    error: str = ""
-    attrs: Mapping[str, Any] | None = None
-
-    @property
-    def status(self) -> str:
-        """`done`, `failed` or `missing`."""
-        return "done" if self.path else "failed" if self.error else "missing"
-
-
-def chosen(overrides: Iterable[str]) -> dict[str, Any]:
-    """Key -> value of each override, numbers as numbers and anything else as text; a range replaces its null."""
-    return dict(map(_chosen, overrides))
-
-
-@lru_cache(maxsize=4096)
-def _chosen(text: str) -> tuple[str, Any]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    override = OverridesParser.create().parse_override(text)
-    value: Any = override.value()
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return override.key_or_group, float(value) if number else override.get_value_element_as_str().strip("'\"")
 
 
 def asked_for(directory: Path) -> list[tuple[str, ...]]:
@@ -81,8 +50,9 @@ def survey(directories: Iterable[str | Path]) -> tuple[list[Job], list[str]]:
         if not directory.is_dir():
             raise InputError(f"{directory}: no such directory; give the directory of a multirun")
         # A job that failed and was later done counts as done; one that was done twice alike counts once.
-        done = {(job.overrides, (job.attrs or {})["config"]): job for job in _results(directory, problems)}
-        failed = {job.overrides: job for job in _failures(directory, problems)}
+        results = _read(directory, "*.nc", read_job, problems)
+        done = {(job.overrides, (job.attrs or {})["config"]): job for job in results}
+        failed = {job.overrides: job for job in _read(directory, ERROR, read_error, problems)}
         twins: dict[tuple[str, ...], list[Job]] = {}
         for job in done.values():
             twins.setdefault(job.overrides, []).append(job)
@@ -91,50 +61,13 @@ def survey(directories: Iterable[str | Path]) -> tuple[list[Job], list[str]]:
     return jobs, problems
 
 
-def _failures(directory: Path, problems: list[str]) -> Iterator[Job]:
-    for path in sorted(directory.rglob(ERROR)):
-        if record := _json(path):
-            yield Job(tuple(record["overrides"]), error=record["error"])
-        else:
-            problems.append(f"{path}: not a record of a failed job; skipped")
-
-
-def _results(directory: Path, problems: list[str]) -> Iterator[Job]:
-    for path in sorted(directory.rglob("*.nc")):
-        if path.name == COLLECTED or path.name.startswith("."):
-            continue
-        try:
-            attrs = read_attrs(path)
-            yield Job(tuple(json.loads(attrs["overrides"])), path, attrs=attrs)
-        except InputError as error:
-            problems.append(f"{error}; skipped")
-
-
-def read_attrs(path: Path) -> dict[str, Any]:
-    """The attributes of a result file; InputError if it is not one that this version of moesim wrote whole."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            attrs = {name: value for name, value in file.attrs.items() if isinstance(value, str)}
-    except OSError as error:
-        raise InputError(f"{path}: not a readable netCDF4 file ({' '.join(str(error).split())})") from None
-    if missing := {"moesim_version", "layout", "verb", "config", "overrides"} - set(attrs):
-        raise InputError(f"{path}: no job's result of this version of moesim (it carries no {min(missing)})")
-    return attrs
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and {"overrides", "error"} <= set(content) else {}
-
-
-def write_error(directory: Path, overrides: Iterable[str], error: str) -> None:
-    """Leave word of a failed job."""
-    (directory / ERROR).write_text(json.dumps({"overrides": list(overrides), "error": error}))
+def _read(directory: Path, pattern: str, read: Callable[[Path], Job], problems: list[str]) -> Iterator[Job]:
+    for path in sorted(directory.rglob(pattern)):
+        if path.name != COLLECTED and not path.name.startswith("."):
+            try:
+                yield read(path)
+            except InputError as error:
+                problems.append(f"{error}; skipped")
 
 
 # Resume: before the jobs start, the finished ones are listed once; each job looks itself up there.
@@ -166,7 +99,7 @@ def resumed(verb: str, directory: Path, arguments: list[str]) -> list[str]:
                 f"resume={directory}: the config of {done[fingerprint].path} has changed: "
                 f"{difference(configs[fingerprint], now)}; use another directory"
             )
-    (directory / _DONE).write_text(json.dumps(configs))
+    write_text(directory / _DONE, json.dumps(configs))
     subdir = datetime.now().strftime("resumed-%Y-%m-%d-%H-%M-%S-%f")
     return [f"hydra.sweep.dir='{directory}'", f"hydra.sweep.subdir='{subdir}/${{hydra.job.num}}'"]
 

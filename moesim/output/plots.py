@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.output.store import whole
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -85,8 +87,7 @@ def write_figures(figures: Mapping[str, Figure], directory: str | Path) -> list[
     written = []
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
-            path = Path(directory) / f"{name}.{suffix}"
-            with matplotlib.rc_context(_STYLE):
-                figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+            with matplotlib.rc_context(_STYLE), whole(Path(directory) / f"{name}.{suffix}") as path:
+                figure.savefig(path, format=suffix, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
         written.append(Path(directory) / f"{name}.png")
     return written

@@ -49,6 +49,18 @@ class Model:
             if not isinstance(part, kind):
                 raise InputError(f"Model: {name}={given!r}; it takes a name or a moesim {kind.__name__}")
             object.__setattr__(self, name, part)
+        self._check_anchor()
+
+    def _check_anchor(self) -> None:
+        """InputError if the excess is to be measured against a dense optimum that the law does not have."""
+        if not self.repetition.needs_taught_params or self.repetition.taught != "dense":
+            return
+        first = {name: np.ravel(value)[0] for name, value in self.varying().items()}
+        log_size = self.with_taught_params({"sparsity": 0.0, "unique_tokens": 1e10, **first})["taught_log_size"]
+        if not self.architecture.log_size[0] < log_size < np.inf:
+            raise InputError(
+                f"Model: taught='dense', but law {self.law.name} has no optimum at sparsity 0; take own or a number"
+            )
 
     @classmethod
     def of(cls, given: Any, repetition: Any = None, architecture: Any = None) -> Model:
@@ -125,13 +137,8 @@ class Model:
         matters = ("sparsity", "unique_tokens", "law.", "architecture.")
         context = {name: value for name, value in cell.items() if name.startswith(matters)}
         law, grid = self.law_coefficients(cell), self.architecture.log_size
-        log_size = self.wrapped.taught(self._path, context, law, grid, near)
-        return {**cell, "taught_log_size": value_of(log_size), "taught_params": self._counted(log_size, cell)}
-
-    def _counted(self, log_size: Any, cell: Mapping[str, Any]) -> Any:
-        """The parameters of that size that count as excess; infinite for an infinite size."""
-        infinite = np.isinf(log_size)
-        return np.where(infinite, np.inf, self.repetition.counted(self._path(np.where(infinite, 0.0, log_size), cell)))
+        params, log_size = self.wrapped.taught_params(self._path, context, law, grid, near)
+        return {**cell, "taught_log_size": value_of(log_size), "taught_params": params}
 
     def _path(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
         return self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))
