@@ -114,7 +114,7 @@ def profiles(fit: Fit) -> Figure:
     found, parameters = fit.profiles, fit.task.parameters
     if found is None:
         raise ValueError("the fit has no profiles")
-    entries = np.flatnonzero(found.done)
+    entries = np.flatnonzero(found.done).tolist()
     columns = min(_COLUMNS, len(entries))
     figure, panels = grid_of_panels(-(-len(entries) // columns), columns, sharey=True)
     flat = [axes for row in panels for axes in row]

@@ -26,6 +26,8 @@ _FACTORS = (1.0, 3.0, 9.0, 27.0)  # of the grid, until both ends are found
 _RESAMPLES = 200  # that decide how far the objective may rise
 _ROUNDS = 12  # of restarts from neighbours
 _FALL = 1e-6  # of the rise that ends the interval: a fall that counts, and a bump that does not
+_EXACT = 5e-4  # of an interval: how well its ends are found
+_REFINEMENTS = 14
 UNIMODAL, BUMPY, INCOMPLETE, SKIPPED = "unimodal", "not unimodal", "incomplete", "skipped"
 
 
@@ -82,7 +84,7 @@ def profile(
 ) -> Profile:
     """Profile intervals of the entries `which` (all) of x at once; `starts` (k, p) are where global starts ended.
 
-    A grid on both sides brackets the ends; they are then refined twice on the signed root of the rise, which is nearly
+    A grid on both sides brackets the ends; they are then refined on the signed root of the rise, which is mostly nearly
     straight.
     """
     scale = scales(task, x, local, np.random.default_rng(seed)) if scale is None else scale
@@ -96,8 +98,9 @@ def profile(
             break
     for start in _distinct(starts, x, search.rise):
         search.start_from(start)
-    for _ in range(2):
-        search.refine()
+    for step in range(_REFINEMENTS):
+        if not search.refine(halve=step % 3 == 2):
+            break
     return search.result(scale)
 
 
@@ -239,8 +242,11 @@ class _Search:
 
     def _ends(self, j: int) -> tuple[float, float]:
         """Where the root last lies within -1 and 1, by straight interpolation; -inf, inf where it never leaves."""
+        return self._brackets(j)[0].end, self._brackets(j)[1].end
+
+    def _brackets(self, j: int) -> tuple[_Bracket, _Bracket]:
         at, root = self._roots(j)
-        return -_crossing(-at[::-1], -root[::-1], -self.x[j]), _crossing(at, root, self.x[j])
+        return _crossing(-at[::-1], -root[::-1], -self.x[j]).mirrored(), _crossing(at, root, self.x[j])
 
     def closed(self) -> np.ndarray:
         """Whether both ends of each entry are bracketed or at the box."""
@@ -251,16 +257,23 @@ class _Search:
             done.append(low_done and (np.isfinite(high) or self.at(j)[-1] >= box.upper[j]))
         return np.array(done, dtype=bool)
 
-    def refine(self) -> None:
-        """Points where the ends seem to be."""
-        offsets = [[] for _ in self.x]
+    def refine(self, halve: bool) -> bool:
+        """A point at, or half way to, each end that is not settled yet; whether there was one."""
+        offsets: list[list[float]] = [[] for _ in self.x]
         for j in self.which:
-            offsets[j] = [end - self.x[j] for end in self._ends(j) if np.isfinite(end)]
+            brackets = self._brackets(j)
+            size = brackets[1].end - brackets[0].end
+            for one in brackets:
+                if one.unsettled(size if np.isfinite(size) else 1.0):
+                    offsets[j].append((one.middle if halve else one.end) - self.x[j])
+        if not any(offsets):
+            return False
         before = [set(self.at(j)) for j in range(len(self.x))]
         self.add(offsets)
         fresh = {(j, i) for j in self.which for i, at in enumerate(self.at(j)) if at not in before[j]}
         around = {(j, k) for j, i in fresh for k in (i - 1, i, i + 1) if 0 <= k < len(self.value[j])}
         self.settle(around)
+        return True
 
     def _shape(self, j: int) -> str:
         if j not in self.which:
@@ -295,13 +308,36 @@ class _Search:
         return Profile(points, table(self.value, np.nan), status, ends, lowest, scale, shape, full)
 
 
-def _crossing(x: np.ndarray, root: np.ndarray, middle: float) -> float:
-    """The last x from which on, right of the middle, the ascending root is past 1; inf if it is not at the end."""
+@dataclass(frozen=True)
+class _Bracket:
+    """Between which points an interval ends, where it does by straight interpolation, and the roots at the points."""
+
+    inner: float
+    outer: float
+    end: float
+    roots: tuple[float, float]
+
+    @property
+    def middle(self) -> float:
+        return (self.inner + self.outer) / 2.0
+
+    def mirrored(self) -> _Bracket:
+        return _Bracket(-self.inner, -self.outer, -self.end, self.roots)
+
+    def unsettled(self, size: float) -> bool:
+        """Whether the end may still be off by a part of the interval's size that matters."""
+        off = min(abs(root - 1.0) for root in self.roots)
+        return bool(np.isfinite(self.end)) and abs(self.outer - self.inner) > _EXACT * size and off > _EXACT
+
+
+def _crossing(x: np.ndarray, root: np.ndarray, middle: float) -> _Bracket:
+    """Where, right of the middle, the ascending root is last below 1; the end is inf if that is the last point."""
     within = np.flatnonzero((root < 1.0) & (x >= middle))
     i = int(within[-1]) + 1 if len(within) else len(x)
     if i >= len(x):
-        return np.inf
-    return float(x[i - 1] + (x[i] - x[i - 1]) * (1.0 - root[i - 1]) / (root[i] - root[i - 1]))
+        return _Bracket(np.inf, np.inf, np.inf, (0.0, 0.0))
+    end = x[i - 1] + (x[i] - x[i - 1]) * (1.0 - root[i - 1]) / (root[i] - root[i - 1])
+    return _Bracket(float(x[i - 1]), float(x[i]), float(end), (float(root[i - 1]), float(root[i])))
 
 
 def along(
