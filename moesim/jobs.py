@@ -94,7 +94,7 @@ def single(verb: str, arguments: list[str]) -> None:
 def multirun(verb: str, arguments: list[str]) -> None:
     """Run the jobs and collect what they left; `resume=DIR` runs only what DIR lacks. Exits with 1 if any failed."""
     from moesim.output.collect import collect
-    from moesim.output.multirun import progress, resumed
+    from moesim.output.multirun import resumed, watched
     from moesim.output.store import open_result
 
     resume = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
@@ -103,7 +103,7 @@ def multirun(verb: str, arguments: list[str]) -> None:
     directory = directory_in([*arguments, *where], "hydra.sweep.dir")
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # jobs side by side must not fight over the cores
-    with progress(directory):
+    with watched(directory, 1):
         call_hydra(verb, [*arguments, *where], run_job)
     report = collect([directory])
     if verb in _COLLECTED:

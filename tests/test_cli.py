@@ -61,14 +61,30 @@ def test_every_experiment_runs(command, name):
     verb = read("experiment", name).get("verb", "sweep")
     code, out, err = command(verb, f"experiment={name}", "figures=false", *SHORTER.get(name, ()))
     assert code == 0, err
-    assert "wrote" in out
+    written = {Path(line.split("wrote ")[1]) for line in out.splitlines() if line.startswith("wrote ")}
+    assert only("*.nc") in written
+    assert all(path.stat().st_size > 0 for path in written)
+    result = moesim.open_result(only("*.nc"))
+    assert result.attrs["verb"] == verb
+    numbers = [values for values in result.data_vars.values() if values.dtype.kind == "f"]
+    assert all(np.isfinite(values).any() for values in numbers)
 
 
 @pytest.mark.parametrize("name", choices("law"))
 def test_every_law_sweeps(command, name):
     code, _, err = command("sweep", f"law={name}", *QUICK)
     assert code == 0, err
-    assert np.isfinite(moesim.open_result(only("result.nc")).loss).all()
+    result = moesim.open_result(only("result.nc"))
+    loss, best = result.loss.transpose(..., "active_params").values, result.optimal_loss.values
+    assert np.isfinite(loss).all()
+    inside = result.optimum_status.values == "inside"  # not for laws without tokens, whose loss falls for ever
+    assert (best <= loss.min(axis=-1) * (1 + 1e-12))[inside].all()
+    assert inside.all() or "tokens" not in moesim.load_law(name).inputs
+    fixed = {"compute": 1e20, "sparsity": 0.9, "unique_tokens": np.inf}
+    law, size = moesim.load_law(name), result.active_params.values[10]
+    at = moesim.Model(law).at(np.log(size), fixed)
+    cell = result.loss.sel(fixed).sel(active_params=size).item()
+    assert cell == pytest.approx(float(law(**{input: at[input] for input in law.inputs})), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", choices("architecture"))

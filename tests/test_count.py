@@ -90,8 +90,8 @@ def test_deep_nets_are_grouped_in_the_table():
 def test_figures_of_a_model():
     model = Transformer.load("deepseek_v3")
     drawn = figures.draw(count(model, np.geomspace(1, 1e8, 9), ["sgd", "muon"]))
-    assert set(drawn) == {"ratio_by_batch", "flops_by_layer", "excess"}
-    (panel,) = drawn["excess"].axes
+    assert set(drawn) == {"ratio_by_batch", "flops_by_layer", "expert_update"}
+    (panel,) = drawn["expert_update"].axes
     tokens, above = panel.get_lines()[0].get_data()
     assert above == pytest.approx(2 / (2 * tokens))
     (bars,) = drawn["flops_by_layer"].axes

@@ -1,4 +1,4 @@
-"""Intervals that tell the truth: what runs do not determine is wide or open, and all that is made of it inherits that."""
+"""Intervals that tell the truth: what runs do not determine is wide or open, and so is all that is made of it."""
 
 import numpy as np
 import pytest

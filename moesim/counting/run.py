@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from moesim.models.optimizers import Optimizer
 from moesim.models.optimizers import optimizer as optimizer_of
 from moesim.models.transformer import Transformer
 from moesim.numerics.axes import axis
+from moesim.output.budget import points, refuse_if_too_many
 from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.output.text import count as letters
@@ -110,6 +112,9 @@ def _over_sequences(config: Mapping[str, Any], subjects: Callable[[Mapping[str, 
     """The counts, along `sequence` if that is an axis; `subjects` builds what is counted at one sequence length."""
     import xarray as xr
 
+    counts = {name: points(config[name]) for name in ("batch", "optimizer", "sequence", "depth")}
+    what = " x ".join(f"{n:,.0f} {name}" for name, n in counts.items() if n > 1)
+    refuse_if_too_many(what, 10.0 * math.prod(counts.values()), "give the axes fewer values")
     lengths = _whole_axis("sequence", config["sequence"])
     counted = [_counted({**config, "sequence": length}, subjects) for length in np.atleast_1d(lengths).tolist()]
     if not np.ndim(lengths):

@@ -1,11 +1,12 @@
 """Bootstrap: refits of resampled runs, all in one batch.
 
-The default, `wild`, keeps every run where it is and flips the sign of its error at random, whole groups together, so
-that noise may differ from run to run. The errors are those of predictions from all other groups: a run's own residual
-is smaller than its error, as the fit follows it, and under Huber's objective as many residuals as there are
-coefficients are 0. It covers as often as it says from 18 runs on (docs/coverage.md), where resampling the runs
-themselves (`pairs`, as in Besiroglu et al. 2024) is too wide under Huber's objective and too narrow under squares.
-The wild bootstrap is that of Wu (1986) and, for absolute errors, of Feng, He and Hu (2011).
+`wild` keeps every run where it is and flips the sign of its error at random, whole groups together, so that noise may
+differ from run to run. The errors are those of predictions from all other groups: a run's own residual is smaller than
+its error, as the fit follows it, and under Huber's objective as many residuals as there are coefficients are 0. It
+covers as often as it says from 18 runs on (docs/coverage.md), where resampling the runs themselves (`pairs`) is too
+wide under Huber's objective and too narrow under squares. It is the wild bootstrap of Wu (1986) and, for absolute
+errors, of Feng, He and Hu (2011). With many runs, `pairs` keeps the skewness of the errors too, and is what published
+intervals are made with (Besiroglu et al. 2024). `auto` is `wild` for up to 120 groups of runs, else `pairs`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.fitting.solve import AT_BOUND, CONVERGED, NOT_FINITE, STALLED, Rows, Solution, solve
 from moesim.fitting.task import Task
+from moesim.output.budget import refuse_if_too_many
+from moesim.output.progress import progress
 
 BLOCK = 2**22  # draws x runs in memory at once
-_FEW = 120  # groups of runs; with more, a guess of the fit without one of them does
+_FEW = 120  # groups of runs up to which `auto` is wild, and the fits without one group are exact
 _DRAW_TOLERANCE = 1e-12  # a draw needs fewer digits than the estimate
 
 
@@ -41,13 +44,16 @@ class Draws:
 def bootstrap(task: Task, x: np.ndarray, draws: int, kind: str, rng: np.random.Generator) -> Draws:
     """Refit `draws` resamples, each started from the estimate x; those that fail start again from other draws.
 
-    `wild` flips the signs of errors, `pairs` draws whole groups of runs with replacement, `residual` adds resampled
+    `kind` auto, wild (flips the signs of errors), pairs or residual: `pairs` draws whole groups of runs with replacement, `residual` adds resampled
     residuals to the predictions.
     """
+    refuse_if_too_many(f"fit.draws={draws}", float(draws) * (len(x) + 2), "1000 are enough for most intervals")
     parts, size = [], max(1, BLOCK // len(task.loss))
-    for first in range(0, draws, size):
-        count = min(size, draws - first)
-        parts.append(refit_of(task, x, resampled(task, x, count, kind, rng), count, rng))
+    with progress(draws, "draw", "bootstrap") as advance:
+        for first in range(0, draws, size):
+            count = min(size, draws - first)
+            parts.append(refit_of(task, x, resampled(task, x, count, kind, rng), count, rng))
+            advance(count)
     return Draws(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "objective", "status")))
 
 
@@ -97,7 +103,12 @@ def left_out(task: Task, x: np.ndarray) -> np.ndarray:
     return error
 
 
+def _auto(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
+    return (_wild if task.group.max() < _FEW else _pairs)(task, x, draws, rng)
+
+
 RESAMPLERS: Mapping[str, Callable[[Task, np.ndarray, int, np.random.Generator], Rows]] = {
+    "auto": _auto,
     "wild": _wild,
     "pairs": _pairs,
     "residual": _residual,

@@ -40,7 +40,7 @@ def fit(
     start: Mapping[str, float] | None = None,
     starts: int = 24,
     draws: int = 1000,
-    resample: str = "wild",
+    resample: str = "auto",
     profiles: bool = False,
     level: float = 0.95,
     holdout: Mapping[str, Any] | None = None,
@@ -60,7 +60,8 @@ def fit(
         bounds: coefficient -> [lowest, highest], null for none.
         start: values of all free coefficients where one more start is made; with starts=0 the only one.
         starts: how many of 64 times as many random points in the typical ranges are followed to their optimum.
-        draws: bootstrap refits, 0 for none; `resample` wild, pairs (whole groups of runs) or residual, see `bootstrap`.
+        draws: bootstrap refits, 0 for none; `resample` auto, wild, pairs (of whole groups of runs) or residual: see
+            `moesim.fitting.bootstrap`.
         profiles: whether to work out profile intervals at `level`.
         holdout: runs kept out of the fit and predicted, see `held_out`.
         seed: of every random number.
