@@ -44,8 +44,8 @@ class Draws:
 def bootstrap(task: Task, x: np.ndarray, draws: int, kind: str, rng: np.random.Generator) -> Draws:
     """Refit `draws` resamples, each started from the estimate x; those that fail start again from other draws.
 
-    `kind` auto, wild (flips the signs of errors), pairs or residual: `pairs` draws whole groups of runs with replacement, `residual` adds resampled
-    residuals to the predictions.
+    `kind`: `wild` flips the signs of errors, `pairs` draws whole groups of runs with replacement, `residual` adds
+    resampled residuals to the predictions, `auto` is `wild` or, with many runs, `pairs`.
     """
     refuse_if_too_many(f"fit.draws={draws}", float(draws) * (len(x) + 2), "1000 are enough for most intervals")
     parts, size = [], max(1, BLOCK // len(task.loss))
