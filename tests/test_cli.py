@@ -43,7 +43,7 @@ def test_default_sweep_answers_the_question(command):
 
 
 def test_one_warning_line_where_the_law_extrapolates(command):
-    command("sweep", *QUICK, "space.sparsity=[0,0.98]")
+    command("sweep", *QUICK[:2], "space.sparsity=[0,0.98]")
     assert only("sweep.log").read_text().count("outside the data range") == 1
 
 
@@ -129,7 +129,7 @@ def test_own_file_named_like_a_shipped_one(command, tmp_path):
 
 BAD = {
     "verb": (["swep"], "swep"),
-    "law": (["sweep", "law=abnar"], "law/abnar"),
+    "law": (["sweep", "law=abnar"], "did you mean"),
     "key": (["sweep", "space.compuet=1"], "compuet"),
     "axis text": (["sweep", "space.compute=abc"], "compute: 'abc'"),
     "axis nested": (["sweep", "space.compute=[[1,2]]"], "compute"),
@@ -204,5 +204,8 @@ def test_the_commands_of_the_readme_run(command, line):
     _, verb, *rest = shlex.split(line, comments=True)
     shorter = {"balance": ["steps=20", "seeds=2"], "fit": ["fit.draws=20"]}.get(verb, [])
     shorter = [] if "world=trace" in rest else shorter
-    code, _, err = command(verb, *rest, *shorter, "figures=false")
+    shorter = [
+        word for word in [*shorter, "figures=false"] if not any(w.startswith(word.partition("=")[0]) for w in rest)
+    ]
+    code, _, err = command(verb, *rest, *shorter)
     assert code == 0, err

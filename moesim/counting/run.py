@@ -54,6 +54,10 @@ class Subject:
         return cls(described, model, setting, _published(about.get("published")), batch)
 
 
+# Mappings whose keys are the user's own.
+OPEN = ("updating", "model.transformer")
+
+
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/flops.yaml` asks for: counts of a network or a model, or of several side by side."""
     from moesim.counting import figures, tables
@@ -61,6 +65,30 @@ def run(config: Mapping[str, Any]) -> Result:
     dataset = _over_sequences(config, _subjects)
     drawn = figures.draw(dataset) if config["figures"] else {}
     return Result(dataset, tables.table(dataset), figures=drawn)
+
+
+def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them."""
+    return {}
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    compared = [str(name) for name in config["compare"] or ()]
+    out: dict[str, str] = {}
+    if compared:
+        out |= dict.fromkeys(("network", "model", "depth"), "beside compare")
+    elif config.get("model") is not None:
+        out |= dict.fromkeys(("network", "depth"), "on a model")
+    elif not _has_depth(config.get("network")):
+        out["depth"] = "on a network of fixed depth"
+    networks = all(name in choices("network") for name in compared) if compared else config.get("model") is None
+    of_models = ("tokens", "sequence", "mask", "mtp", "as") if networks else ()
+    return {**out, **dict.fromkeys(of_models, "on a network; give model=NAME")}
+
+
+def _has_depth(network: Any) -> bool:
+    return "depth" in ((network or {}).get("parameters") or {})
 
 
 def flops(

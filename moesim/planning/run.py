@@ -35,6 +35,10 @@ _EXTRAPOLATED = {
 }
 
 
+# Mappings whose keys are the user's own.
+OPEN = ("compare", "law.data_range", "law.definitions")
+
+
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
     if missing := [group for group in ("law", "repetition", "architecture", "space") if not config.get(group)]:
@@ -58,6 +62,26 @@ def run(config: Mapping[str, Any]) -> Result:
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
 
 
+def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them."""
+    told = dict.fromkeys(("source", "marking", "caveats"))
+    return {
+        "law": told | {"data_range": {}, "definitions": {}},
+        "repetition": told | dict.fromkeys(("excess", "taught")),
+        "architecture": {"flops": "exact"},
+    }
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    compared = config.get("compare") or {}
+    compared = compared if isinstance(compared, Mapping) else {}
+    out = {group: f"beside compare.{group}" for group in ("law", "repetition", "architecture") if group in compared}
+    if "excess" in compared:
+        out["repetition.excess"] = "beside compare.excess"
+    return out | ({"memory": "beside compare, which writes no losses"} if compared else {})
+
+
 def _refuse_huge(config: Mapping[str, Any], axes: Mapping[str, Any]) -> None:
     """The axes themselves and an optimum for each cell are always held in memory, all losses there or on disk."""
     swept = dict(axes) | _lists(config["law"], "coefficients") | _lists(config["repetition"], "coefficients")
@@ -72,7 +96,8 @@ def _refuse_huge(config: Mapping[str, Any], axes: Mapping[str, Any]) -> None:
 
 
 def _lists(content: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in (content.get(key) or {}).items() if isinstance(value, list | dict)}
+    values = content.get(key) or {}
+    return {n: v for n, v in values.items() if isinstance(v, list | dict)} if isinstance(values, Mapping) else {}
 
 
 def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
@@ -100,6 +125,8 @@ def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
 def _axes(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The mapping with the lists and ranges under `key` read as axes."""
     values = content.get(key) or {}
+    if not isinstance(values, Mapping):
+        return dict(content)  # what takes it says what is wrong
     ranged = {n: axis(f"{key}.{n}", v) if isinstance(v, list | dict) else v for n, v in values.items()}
     return {**content, key: ranged}
 
