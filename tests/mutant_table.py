@@ -214,7 +214,7 @@ FITTING = {
         ),
         ("[0.5 - level / 2, 0.5 + level / 2]\n        rng", "[0.5 - level, 0.5 + level / 2]\n        rng"),
         ("(float(runs[n].min()), float(runs[n].max()))", "(float(runs[n].max()), float(runs[n].min()))"),
-        ("x - reach, x + reach", "x + reach, x - reach"),
+        ("optimum.x - reach, self.optimum.x + reach", "optimum.x + reach, self.optimum.x - reach"),
     ],
     ("fitting/judge.py", "test_fit_by_hand.py"): [
         ("off = predicted - observed", "off = observed - predicted"),
@@ -258,17 +258,16 @@ FITTING = {
         ("order = np.lexsort((loss, *inputs.values()))", "order = np.arange(len(loss))"),
     ],
     ("fitting/uncertainty.py", "test_fit_properties.py test_fit_result.py -k 'cover or groups or bootstraps'"): [
-        ("picked = rng.integers(0, groups, (draws, groups)) +", "picked = np.arange(groups) +"),
-        ("return Rows(fitted - picked, task.weight)", "return Rows(fitted - 2 * picked, task.weight)"),
-        ("0.5 * student(task, level) ** 2 * local.scale", "student(task, level) ** 2 * local.scale"),
-        (
-            "np.sqrt(1.0 - leverage)",
-            "1.0 + leverage",
-        ),
+        ("np.sqrt(1.0 - leverage)", "1.0 + leverage"),
         ("np.add.at(summed, task.group, pulls)", "np.add.at(summed, 0 * task.group, pulls)"),
     ],
+    ("fitting/bootstrap.py", "test_fit_properties.py test_fit_result.py -k 'groups or bootstraps or rows'"): [
+        ("picked = rng.integers(0, groups, (draws, groups)) +", "picked = np.arange(groups) +"),
+        ("return Rows(fitted - picked, task.weight)", "return Rows(fitted - 2 * picked, task.weight)"),
+        ("fitted - signs[:, task.group] * left_out", "fitted - 2 * signs[:, task.group] * left_out"),
+        ("rng.choice([-1.0, 1.0], (draws, int(task.group.max()) + 1))", "np.ones((draws, int(task.group.max()) + 1))"),
+    ],
     ("fitting/identify.py", "test_fit_input.py -k 'constant or effect'"): [
-        ("if effect < 1e-12 and not at_edge:", "if effect > 1e-12 and not at_edge:"),
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
         ("width >= _NOT", "width <= _NOT"),
     ],
