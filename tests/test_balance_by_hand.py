@@ -227,6 +227,20 @@ def test_demand_overload_and_patience():
     assert (asked, at.hot.tolist()) == ([[], [0]], [[2, 0]])
 
 
+def test_the_hottest_is_asked_about_first():
+    # demand .3, .5, .2 over a mean of 1/3: .9, 1.5, .6; hot above .7 (a threshold of 1 or more is for runs)
+    asked = []
+
+    def ask(view):
+        asked.extend(view.hot.tolist())
+        return []
+
+    policy = replace(structure.build({"policy": ask}), threshold=0.7)
+    at = state([[0.3, 0.5, 0.2]], step=100)
+    structure.restructure(policy, at, setting(world((1.0,))))
+    assert asked == [1, 0]
+
+
 def test_split_halves_the_domains_along_the_tree():
     # natural (.25, .25, .25, .25): the best cut of three quarters leaves (0, 1) or one of them; share of (0, 1) is 2/3,
     # of a leaf 1/3: both 1/6 from a half, the first of the largest node wins. The child takes .98 of domains 0, 1.

@@ -10,6 +10,7 @@ from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
 from moesim.domains.curves import curves
 from moesim.hardware import step
+from moesim.output.kept import Keep, kept, nothing
 from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.settings import defaults
@@ -31,6 +32,20 @@ CHOICES = {
 }
 # Mappings whose keys are the user's own.
 OPEN = ("policies", "sweep", "world.curve", "world.repetition", "routing.control", "structure.way")
+_LEARNING = (
+    "steps",
+    "seeds",
+    "seed",
+    "experts",
+    "active_experts",
+    "max_experts",
+    "forgetting",
+    "selective",
+    "load_memory",
+    "learn_every",
+    "record_every",
+    "target_loss",
+)
 _KINDS = {
     "world": world.world,
     "routing": routing.routing,
@@ -46,15 +61,20 @@ def run(config: Mapping[str, Any]) -> Result:
     One run; with `policies` (name -> replaced groups) several on the same draws, along a dim; with `sweep` those over
     worlds (see `study`); with a trace as world the recorded loads are replayed. Raises InputError for bad input.
     """
+    with kept("balance", config) as keep:
+        data = _made(config, keep)
+    draw, table = figures.of_run, tables.table
     if config.get("sweep"):
-        data, draw, table = study.study(config), figures.of_study, tables.study_table
+        draw, table = figures.of_study, tables.study_table
     elif trace.is_trace(config):
-        data, draw, table = policies.compared(config), figures.of_trace, tables.trace_table
-    else:
-        data, draw, table = policies.compared(config), figures.of_run, tables.table
-    data = signed(data, "balance", config, **_names(config))
+        draw, table = figures.of_trace, tables.trace_table
     drawn = dict(draw(data)) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
+
+
+def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
+    data = study.study(config, keep) if config.get("sweep") else policies.compared(config)
+    return signed(data, "balance", config, **_names(config))
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
@@ -84,7 +104,16 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
-    return {}
+    if trace.is_trace(config):
+        return dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+    idle = {}
+    if not config.get("policies"):
+        router, shape = config["routing"], config["structure"].get("policy")
+        if router.get("fidelity", "mean_field") != "tokens":
+            idle["routing.batch"] = "without routing.fidelity=tokens"
+        if shape in structure.structure and not structure.structure[shape].traits["grows"]:
+            idle |= dict.fromkeys(("structure.threshold", "structure.patience", "max_experts"), f"in structure={shape}")
+    return idle
 
 
 def simulate(**config: Any) -> xr.Dataset:
@@ -103,7 +132,7 @@ def simulate(**config: Any) -> xr.Dataset:
     own = _nested(config)
     whole = {group: _laid_over(group, own.get(group)) for group in CHOICES}
     names = {group: _name(config.get(group), default) for group, default in CHOICES.items()}
-    return run({**own, **whole, "choices": names, "figures": False}).dataset
+    return _made({**own, **whole, "choices": names})
 
 
 def _name(choice: Any, default: str) -> str:
