@@ -51,6 +51,15 @@ def run(over=None, **choices):
     return outcome
 
 
+def test_what_exceeds_the_capacity_is_dropped():
+    """Two of two experts take every token: with room for half a fair share each, half of the assignments is dropped."""
+    over = {"experts": 2, "active_experts": 2, "steps": 3, "routing": {"capacity_factor": 0.5}}
+    records = run(over).records
+    np.testing.assert_allclose(records["drop_share"], 0.5)
+    tokens = run({**over, "routing": {}}).records["loads"]
+    np.testing.assert_allclose(records["loads"], tokens / 2)
+
+
 MEMBERS = [
     (group, name)
     for group in GROUPS
