@@ -93,7 +93,7 @@ def test_every_policy_keeps_the_books_and_the_bounds(group, name):
     if outcome.setting.world.curve.values.get("threshold") is None:
         assert np.nanmin(records["regret_loss"]) > -1e-9
     assert (records["step_time"] > 0).all()
-    assert (np.diff(records["micro_loss"], axis=1) < 1e-3).mean() > 0.5
+    assert (records["micro_loss"][:, -1] < records["micro_loss"][:, 0]).all()
 
 
 @pytest.mark.parametrize("structure", ["split", "clone", "split_or_replicate", "replicate", "merge", "prune", "grow"])
