@@ -16,8 +16,8 @@ OWN = [[1.0, 0.0], [0.0, 1.0]]  # each domain has an expert of its own
 # Sampling: options, natural, changes of the state, the mixture. Tokens 10 a step, 100 steps, decision every 10.
 SAMPLING = {
     "natural": ({}, (0.8, 0.2), {}, (0.8, 0.2)),
-    # sqrt(.8) : sqrt(.2) = 2 : 1
-    "temperature": ({"exponent": 0.5}, (0.8, 0.2), {}, (2 / 3, 1 / 3)),
+    # 0.8^2 : 0.2^2
+    "temperature": ({"exponent": 2.0}, (0.8, 0.2), {}, (16 / 17, 1 / 17)),
     # 4 epochs of 225 and 50 tokens are .9 and .2 of the run's 1000: half each, the second capped at .2
     "unimax": ({"epochs": 4.0}, (0.6, 0.4), {"unique": (225.0, 50.0)}, (0.8, 0.2)),
     # a = 1 (the curve's exponent), target (.9, .1): sqrt(.9) : sqrt(.1) = 3 : 1
@@ -398,6 +398,13 @@ def test_placement(name):
     held = np.zeros(given.loads.shape)
     np.add.at(held[0], np.maximum(made.slots[0], 0), made.share[0])
     np.testing.assert_allclose(held[given.copies > 0], 1.0)
+
+
+def test_replicas_in_proportion_by_largest_remainder():
+    # 7 slots for 5 : 3.2 : 1.8 are 3.5, 2.24 and 1.26: the one left over goes to the half
+    np.testing.assert_array_equal(placement.proportional_counts(np.array([[5.0, 3.2, 1.8]]), 7), [[4, 2, 1]])
+    # 4 slots for 100 : 1 : 1 are 3.92 and 0.04 twice, which keep one each: two are left for the first
+    np.testing.assert_array_equal(placement.proportional_counts(np.array([[100.0, 1.0, 1.0]]), 4), [[2, 1, 1]])
 
 
 def test_every_placement_has_a_row():

@@ -1,12 +1,13 @@
-"""Metrics, intervals, curves, learning and the tree of domains on numbers that fit on paper."""
+"""Metrics, bounds, intervals, curves, learning and the tree of domains on numbers that fit on paper."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from balance_tools import row, world
 
-from moesim.balance import metrics
+from moesim.balance import bounds, metrics
 from moesim.balance.intervals import interval, verdicts
 from moesim.domains import learning, tree
 from moesim.domains.curves import curve_of, curves, worth_of
@@ -27,6 +28,20 @@ METRICS = {
 @pytest.mark.parametrize("name", METRICS)
 def test_metrics(name):
     assert getattr(metrics, name)(np.array([5.0, 1.0, 2.0])) == pytest.approx(METRICS[name])
+
+
+def test_no_placement_beats_the_mean_nor_the_largest_copy():
+    loads = np.array([[6.0, 2.0, 1.0]])
+    assert bounds.makespan_bound(loads, np.array([[2, 1, 1]]), 2) == 4.5  # 9 on two devices, whose copies carry 3
+    assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), 2) == 6.0
+
+
+def test_the_least_loss_is_a_bound_however_well_it_is_solved():
+    # losses 1 + 1/n of .8 and .2: the best mixture is 2 : 1, with (.8^.5 + .2^.5)^2 / 10 = .18. From natural sampling,
+    # 1.2, slopes .125 and .5 are at most .5 - .2 more at one domain than along the mixture: 1.2 - .3
+    given = SimpleNamespace(world=world((0.8, 0.2)), capacity=1.0)
+    assert bounds.least_loss(given, np.array([10.0]), steps=200) == pytest.approx(1.18, rel=1e-6)
+    assert bounds.least_loss(given, np.array([10.0]), steps=1) == pytest.approx(0.9)
 
 
 def test_tail_and_first_reach():
