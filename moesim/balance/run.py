@@ -9,11 +9,13 @@ from moesim.balance import figures, placement, policies, routing, sampling, stru
 from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
 from moesim.hardware import step
+from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.settings import defaults
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
 # The files that are taken where a group is not chosen.
 CHOICES = {
@@ -45,13 +47,31 @@ def run(config: Mapping[str, Any]) -> Result:
     worlds (see `study`); with a trace as world the recorded loads are replayed. Raises InputError for bad input.
     """
     if config.get("sweep"):
-        data, draw, table = study.study(config), figures.of_study, tables.study_table
+        data, table = study.study(config), tables.study_table
     elif trace.is_trace(config):
-        data, draw, table = policies.compared(config), figures.of_trace, tables.trace_table
+        data, table = policies.compared(config), tables.trace_table
     else:
-        data, draw, table = policies.compared(config), figures.of_run, tables.table
-    drawn = dict(draw(data)) if config.get("figures", True) else {}
+        data, table = policies.compared(config), tables.table
+    data = signed(data, "balance", config, **_names(config))
+    drawn = figures.draw(data) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
+
+
+def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
+    """The answer of a multirun: one table and one figure of what was varied, from its collected Dataset."""
+    if {"policy", "axes"} & {*data.dims, *data.attrs} or "step" not in data.dims:
+        return "dims: " + ", ".join(f"{name} {size}" for name, size in data.sizes.items()), {}
+    return tables.compared(data), {"comparison": figures.compared(data)}
+
+
+def _names(config: Mapping[str, Any]) -> dict[str, str]:
+    """Group -> what is chosen there, for the groups that hold for the whole Dataset."""
+    varied = {group for changes in (config.get("policies") or {}).values() for group in changes or {}}
+    told = {}
+    for group in _KINDS.keys() - varied:
+        policy = (config.get(group) or {}).get("policy", CHOICES[group])
+        told[group] = (config.get("choices") or {}).get(group) or getattr(policy, "__name__", str(policy))
+    return told
 
 
 def keys(config: Mapping[str, Any]) -> dict[str, Any]:
