@@ -161,7 +161,7 @@ def test_everything_counts(name):
         (["optimizer=adamm"], "optimizer: no 'adamm'; there are sgd"),
         (["counting=macs"], "counting: no 'macs'; there are matmul"),
         (["recompute=some"], "recompute: no 'some'"),
-        (["depth=3"], "onenet: parameters: unknown key 'depth'"),
+        (["depth=3"], "depth has no effect on a network of fixed depth"),
         (["network=deeperconvnet", "depth=[0.5]"], "depth: [0.5]; it takes whole numbers"),
         (["compare=[onenet,twonet]"], "compare: no network or model 'twonet'"),
         (["updating={fc9: {update: 0}}"], "no layer fits 'fc9'"),

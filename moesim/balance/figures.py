@@ -10,6 +10,7 @@ from moesim.balance.intervals import interval
 from moesim.errors import InputError
 from moesim.output.plots import COLOURS, DASHES, colours_of, finish, grid_of_panels, heading, titled
 from moesim.output.text import count, plain
+from moesim.variables import TIME_PARTS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -123,11 +124,11 @@ def balance(data: xr.Dataset) -> Figure:
 def time(data: xr.Dataset) -> Figure:
     """Mean step time by part: of one run a bar for each part, of several policies a stacked bar for each."""
     runs = _policies(data)
-    parts = [str(name) for name in data.data_vars if str(name).startswith("time_") and "step" in data[name].dims]
+    parts = [f"time_{part}" for part in TIME_PARTS]
     means = {part: np.array([float(own[part].mean()) for _, own in runs]) for part in parts}
     longest = max(np.sum(list(means.values()), axis=0))
     shown = [part for part in parts if means[part].max() > _SMALL * longest]
-    words = {part: str(data[part].attrs.get("long_name", part)).removeprefix("time of a step: ") for part in parts}
+    words = {f"time_{part}": said for part, said in TIME_PARTS.items()}
     figure, panels = grid_of_panels(1, 1, (5.6, 0.35 * max(len(runs), len(shown) if len(runs) == 1 else 0) + 0.7))
     axes, left = panels[0][0], np.zeros(len(runs))
     for part, colour in zip(shown, COLOURS, strict=False):

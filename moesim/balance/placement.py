@@ -155,10 +155,11 @@ def packed(problem: Problem):
 
 
 @placement
-def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None):
+def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None, distinct: bool = False):
     """EPLB: every slot is used, hot experts are replicated (deepseek-ai/EPLB); hierarchical if `groups` fit the nodes.
 
-    `slots`: how many of the machine's slots it may use (all by default).
+    `slots`: how many of the machine's slots it may use (all by default). `distinct`: no two copies of an expert on one
+    device, which the published algorithm allows.
     """
     use = problem.slots if slots is None else slots
     if use > problem.slots or use % problem.devices:
@@ -168,7 +169,8 @@ def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None):
 
     def solve(rows, experts):
         loads = np.take_along_axis(problem.loads[rows], experts, axis=1)
-        balanced = balance_replicas(loads, use, *_fitting(groups, problem.nodes, experts.shape[1]), problem.devices)
+        groups_nodes = _fitting(groups, problem.nodes, experts.shape[1])
+        balanced = balance_replicas(loads, use, *groups_nodes, problem.devices, distinct)
         return _spread(balanced.slots, problem)
 
     return _by_count(problem, solve)

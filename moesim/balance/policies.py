@@ -41,7 +41,7 @@ def with_policy(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
 
 def simulated(config: Mapping[str, Any], advance: Advance | None = None) -> xr.Dataset:
     """Run a config and return what happened: dims seed, step, expert, device, domain (see `output`)."""
-    return dataset(outcomes(config, advance), config)
+    return dataset(outcomes(config, advance))
 
 
 def compared(config: Mapping[str, Any]) -> xr.Dataset:

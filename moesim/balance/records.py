@@ -58,6 +58,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "regret_balance": received.max(axis=1) / hardest - 1.0,
         "regret_time": parts["step_time"] / clock.least_step_seconds(given.machine, given.tokens, given.active) - 1.0,
         "copies": state.placement.copies(there.shape[1]),
+        "shared_devices": state.placement.together(there.shape[1], given.devices),
     }
 
 

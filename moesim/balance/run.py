@@ -87,6 +87,11 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    return {}
+
+
 def simulate(**config: Any) -> xr.Dataset:
     """Simulate the experts of a run; the Dataset of `moesim balance`, with the same defaults.
 

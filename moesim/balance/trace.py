@@ -19,7 +19,7 @@ from moesim.hardware import step as clock
 from moesim.hardware.placed import arrivals
 from moesim.hardware.step import Cluster
 from moesim.registry import Policies
-from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, check
+from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, check, stamp
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -205,32 +205,21 @@ def _judged(planned, loads, moved, machine, recorded, tokens) -> dict[str, Any]:
         "utilisation": busy / total,
         "idle_share": 1.0 - times["time_compute"] / (times["time_compute"] + times["time_wait"]),
         "moved_copies": moved.sum(),
+        "shared_devices": planned.together(loads.shape[1], machine.cluster.devices).mean(),
         "step_time": total,
         **times,
     }
 
 
 _DIMS = {"loads": ("layer", "expert"), "device_loads": ("layer", "device"), "layer_max_over_mean": ("layer",)}
-_UNITS = {"loads": "token", "device_loads": "token", "step_time": "s"}
 
 
 def _dataset(records: list[dict[str, Any]], recorded: Trace, cluster: Cluster) -> xr.Dataset:
     import xarray as xr
 
-    from moesim.balance.output import VARIABLES
-
-    data = {}
-    for name in records[0]:
-        known = VARIABLES.get(name)
-        unit = known[1] if known else _UNITS.get(name, "1")
-        label = known[2] if known else name.replace("_", " ")
-        values = np.stack([np.asarray(row[name], dtype=float) for row in records])[None]
-        data[name] = (("seed", "step", *_DIMS.get(name, ())), values, {"units": unit, "long_name": label})
-    data["wall_clock"] = (
-        ("seed", "step"),
-        np.cumsum(data["step_time"][1], axis=1),
-        {"units": "s", "long_name": "wall-clock"},
-    )
+    values = {name: np.stack([np.asarray(row[name], dtype=float) for row in records])[None] for name in records[0]}
+    values["wall_clock"] = np.cumsum(values["step_time"], axis=1)
+    data = {name: (("seed", "step", *_DIMS.get(name, ())), array) for name, array in values.items()}
     coords = {
         "seed": [0],
         "step": np.arange(len(records)),
@@ -239,4 +228,4 @@ def _dataset(records: list[dict[str, Any]], recorded: Trace, cluster: Cluster) -
         "expert": np.arange(recorded.loads.shape[2]),
         "device": np.arange(cluster.devices),
     }
-    return xr.Dataset(data, coords=coords, attrs={"title": "moesim balance: trace replay"})
+    return stamp(xr.Dataset(data, coords=coords, attrs={"title": "moesim balance: trace replay"}))

@@ -19,18 +19,9 @@ from moesim.models import ratio
 from moesim.models.operations import Tensor
 from moesim.models.optimizers import optimizer
 from moesim.settings import number, numbers, read, setting, truth, whole
-from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE
+from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE, TIME_PARTS
 
-# What a step's time is made of, with what each part is.
-PARTS: Mapping[str, str] = {
-    "compute": "experts, mean device",
-    "wait": "waiting for the slowest device",
-    "all_to_all": "all-to-all",
-    "dense": "everything but experts",
-    "sync": "gradients of replicas",
-    "update": "weight update",
-    "migration": "moving experts",
-}
+PARTS = tuple(TIME_PARTS)
 WIDTH = 1408  # d_expert unless a width or a capacity is given
 
 

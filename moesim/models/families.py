@@ -112,10 +112,6 @@ def _always(keys: Keys, index: int) -> bool:
     return True
 
 
-def _never(keys: Keys, index: int) -> bool:
-    return False
-
-
 def _but_every(number: int) -> Rule:
     return lambda keys, index: bool((index + 1) % number)
 
