@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moesim.balance import figures, placement, policies, routing, sampling, structure, study, tables, trace
 from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
+from moesim.domains.curves import curves
 from moesim.hardware import step
 from moesim.output.provenance import signed
 from moesim.output.result import Result
@@ -65,13 +66,19 @@ def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Group -> what is chosen there, for the groups that hold for the whole Dataset."""
+    """What a result tells of itself: the names of its choices, and the law and the repetition of its domains."""
     varied = {group for changes in (config.get("policies") or {}).values() for group in changes or {}}
-    told = {}
-    for group in _KINDS.keys() - varied:
-        policy = (config.get(group) or {}).get("policy", CHOICES[group])
-        told[group] = (config.get("choices") or {}).get(group) or getattr(policy, "__name__", str(policy))
-    return told
+    given = {group: config.get(group, {}).get("policy", CHOICES[group]) for group in _KINDS}
+    told = {group: getattr(policy, "__name__", str(policy)) for group, policy in given.items()}
+    told |= {group: str(name) for group, name in (config.get("choices") or {}).items()}
+    told = {group: name for group, name in told.items() if group not in varied}
+    if trace.is_trace(config):
+        return told
+    keys = {**world.world.shared, **config["world"]}
+    repetition, curve = keys["repetition"], {"policy": "law"} | (dict(keys["curve"]) if keys["curve"] != "law" else {})
+    if curve["policy"] == "law":
+        told["law"] = str(curve.get("name", curves["law"].takes["name"]))
+    return told | {"repetition": str(repetition["name"] if isinstance(repetition, Mapping) else repetition)}
 
 
 def keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,7 +114,14 @@ def simulate(**config: Any) -> xr.Dataset:
     """
     own = _nested(config)
     whole = {group: _laid_over(group, own.get(group)) for group in CHOICES}
-    return run({**own, **whole, "figures": False}).dataset
+    names = {group: _name(config.get(group), default) for group, default in CHOICES.items()}
+    return run({**own, **whole, "choices": names, "figures": False}).dataset
+
+
+def _name(choice: Any, default: str) -> str:
+    if isinstance(choice, Mapping):
+        choice = choice.get("policy", default)
+    return default if choice is None else getattr(choice, "__name__", str(choice))
 
 
 def _nested(config: Mapping[str, Any]) -> dict[str, Any]:
