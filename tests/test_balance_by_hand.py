@@ -1,12 +1,13 @@
 """Every policy, control, curve and metric on numbers that fit on paper: the arithmetic stands beside each row."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from balance_tools import row, setting, state, world
 
-from moesim.balance import metrics, placement, routing, sampling, structure
+from moesim.balance import bounds, metrics, placement, routing, sampling, structure
 from moesim.balance.intervals import interval, verdicts
 from moesim.balance.placement import Placing, Problem, even
 from moesim.domains import learning, tree
@@ -20,8 +21,8 @@ OWN = [[1.0, 0.0], [0.0, 1.0]]  # each domain has an expert of its own
 # Sampling: options, natural, changes of the state, the mixture. Tokens 10 a step, 100 steps, decision every 10.
 SAMPLING = {
     "natural": ({}, (0.8, 0.2), {}, (0.8, 0.2)),
-    # sqrt(.8) : sqrt(.2) = 2 : 1
-    "temperature": ({"exponent": 0.5}, (0.8, 0.2), {}, (2 / 3, 1 / 3)),
+    # 0.8^2 : 0.2^2
+    "temperature": ({"exponent": 2.0}, (0.8, 0.2), {}, (16 / 17, 1 / 17)),
     # 4 epochs of 225 and 50 tokens are .9 and .2 of the run's 1000: half each, the second capped at .2
     "unimax": ({"epochs": 4.0}, (0.6, 0.4), {"unique": (225.0, 50.0)}, (0.8, 0.2)),
     # a = 1 (the curve's exponent), target (.9, .1): sqrt(.9) : sqrt(.1) = 3 : 1
@@ -227,6 +228,20 @@ def test_demand_overload_and_patience():
     assert (asked, at.hot.tolist()) == ([[], [0]], [[2, 0]])
 
 
+def test_the_hottest_is_asked_about_first():
+    # demand .3, .5, .2 over a mean of 1/3: .9, 1.5, .6; hot above .7 (a threshold of 1 or more is for runs)
+    asked = []
+
+    def ask(view):
+        asked.extend(view.hot.tolist())
+        return []
+
+    policy = replace(structure.build({"policy": ask}), threshold=0.7)
+    at = state([[0.3, 0.5, 0.2]], step=100)
+    structure.restructure(policy, at, setting(world((1.0,))))
+    assert asked == [1, 0]
+
+
 def test_split_halves_the_domains_along_the_tree():
     # natural (.25, .25, .25, .25): the best cut of three quarters leaves (0, 1) or one of them; share of (0, 1) is 2/3,
     # of a leaf 1/3: both 1/6 from a half, the first of the largest node wins. The child takes .98 of domains 0, 1.
@@ -390,6 +405,13 @@ def test_placement(name):
     np.testing.assert_allclose(held[given.copies > 0], 1.0)
 
 
+def test_replicas_in_proportion_by_largest_remainder():
+    # 7 slots for 5 : 3.2 : 1.8 are 3.5, 2.24 and 1.26: the one left over goes to the half
+    np.testing.assert_array_equal(placement.proportional_counts(np.array([[5.0, 3.2, 1.8]]), 7), [[4, 2, 1]])
+    # 4 slots for 100 : 1 : 1 are 3.92 and 0.04 twice, which keep one each: two are left for the first
+    np.testing.assert_array_equal(placement.proportional_counts(np.array([[100.0, 1.0, 1.0]]), 4), [[2, 1, 1]])
+
+
 def test_every_placement_has_a_row():
     assert {name.partition(",")[0] for name in PLACEMENT} == set(placement.placement)
 
@@ -435,6 +457,20 @@ METRICS = {
 @pytest.mark.parametrize("name", METRICS)
 def test_metrics(name):
     assert getattr(metrics, name)(np.array([5.0, 1.0, 2.0])) == pytest.approx(METRICS[name])
+
+
+def test_no_placement_beats_the_mean_nor_the_largest_copy():
+    loads = np.array([[6.0, 2.0, 1.0]])
+    assert bounds.makespan_bound(loads, np.array([[2, 1, 1]]), 2) == 4.5  # 9 on two devices, whose copies carry 3
+    assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), 2) == 6.0
+
+
+def test_the_least_loss_is_a_bound_however_well_it_is_solved():
+    # losses 1 + 1/n of .8 and .2: the best mixture is 2 : 1, with (.8^.5 + .2^.5)^2 / 10 = .18. From natural sampling,
+    # 1.2, slopes .125 and .5 are at most .5 - .2 more at one domain than along the mixture: 1.2 - .3
+    given = SimpleNamespace(world=world((0.8, 0.2)), capacity=1.0)
+    assert bounds.least_loss(given, np.array([10.0]), steps=200) == pytest.approx(1.18, rel=1e-6)
+    assert bounds.least_loss(given, np.array([10.0]), steps=1) == pytest.approx(0.9)
 
 
 def test_tail_and_first_reach():

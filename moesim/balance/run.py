@@ -10,6 +10,7 @@ from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
 from moesim.domains.curves import curves
 from moesim.hardware import step
+from moesim.output.kept import Keep, kept, nothing
 from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.settings import defaults
@@ -32,6 +33,20 @@ CHOICES = {
 }
 # Mappings whose keys are the user's own.
 OPEN = ("policies", "sweep", "world.curve", "world.repetition", "routing.control", "structure.way")
+_LEARNING = (
+    "steps",
+    "seeds",
+    "seed",
+    "experts",
+    "active_experts",
+    "max_experts",
+    "forgetting",
+    "selective",
+    "load_memory",
+    "learn_every",
+    "record_every",
+    "target_loss",
+)
 _KINDS = {
     "world": world.world,
     "routing": routing.routing,
@@ -47,13 +62,13 @@ def run(config: Mapping[str, Any]) -> Result:
     One run; with `policies` (name -> replaced groups) several on the same draws, along a dim; with `sweep` those over
     worlds (see `study`); with a trace as world the recorded loads are replayed. Raises InputError for bad input.
     """
+    with kept("balance", config) as keep:
+        data = _made(config, keep)
+    table = tables.table
     if config.get("sweep"):
-        data, table = study.study(config), tables.study_table
+        table = tables.study_table
     elif trace.is_trace(config):
-        data, table = policies.compared(config), tables.trace_table
-    else:
-        data, table = policies.compared(config), tables.table
-    data = signed(data, "balance", config, **_names(config))
+        table = tables.trace_table
     drawn = figures.draw(data) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
 
@@ -63,6 +78,11 @@ def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
     if {"policy", "axes"} & {*data.dims, *data.attrs} or "step" not in data.dims:
         return "dims: " + ", ".join(f"{name} {size}" for name, size in data.sizes.items()), {}
     return tables.compared(data), {"comparison": figures.compared(data)}
+
+
+def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
+    data = study.study(config, keep) if config.get("sweep") else policies.compared(config)
+    return signed(data, "balance", config, **_names(config))
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
@@ -96,7 +116,16 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
-    return {}
+    if trace.is_trace(config):
+        return dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+    idle = {}
+    if not config.get("policies"):
+        router, shape = config["routing"], config["structure"].get("policy")
+        if router.get("fidelity", "mean_field") != "tokens":
+            idle["routing.batch"] = "without routing.fidelity=tokens"
+        if shape in structure.structure and not structure.structure[shape].traits["grows"]:
+            idle |= dict.fromkeys(("structure.threshold", "structure.patience", "max_experts"), f"in structure={shape}")
+    return idle
 
 
 def simulate(**config: Any) -> xr.Dataset:
@@ -115,7 +144,7 @@ def simulate(**config: Any) -> xr.Dataset:
     own = _nested(config)
     whole = {group: _laid_over(group, own.get(group)) for group in CHOICES}
     names = {group: _name(config.get(group), default) for group, default in CHOICES.items()}
-    return run({**own, **whole, "choices": names, "figures": False}).dataset
+    return _made({**own, **whole, "choices": names})
 
 
 def _name(choice: Any, default: str) -> str:
