@@ -133,8 +133,8 @@ def _odd_before(keys: Keys, index: int) -> bool:
 
 
 def _without_rope(keys: Keys, index: int) -> bool:
-    rope = keys["no_rope_layers"]
-    return not (rope[index] if rope else (index + 1) % keys["no_rope_layer_interval"])
+    rope = keys.at("no_rope_layers", index)
+    return not ((index + 1) % keys["no_rope_layer_interval"] if rope is None else rope)
 
 
 def _chunked(keys: Keys) -> Fields:

@@ -66,7 +66,11 @@ def _text(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     if part is not None:
         outer = {key: content[key] for key in _OUTER if content.get(key) is not None}
         kind, content = part.get("model_type") or kind, {**part, **outer}
-    inner = {k: v for name in _INNER for k, v in (content.get(name) or {}).items() if k not in content}
+    parts = {name: content.get(name) or {} for name in _INNER}
+    for name, inner in parts.items():
+        if not isinstance(inner, Mapping):
+            raise InputError(f"config.json of {kind}: {name}={inner!r}; it takes a mapping of keys")
+    inner = {k: v for part in parts.values() for k, v in part.items() if k not in content}
     return kind, {**content, **inner}
 
 

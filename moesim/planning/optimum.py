@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 STATUS = np.array(["inside", "at lower bound", "at upper bound", "failed", "infeasible"])
 INSIDE, LOWER, UPPER, FAILED, INFEASIBLE = range(5)
 SPARSITY_BOUNDS = (0.0, 0.99)
+# Cells solved at once: half a MiB an array, in cache; half as many where each also keeps its grid of sparsities.
 _CELLS_AT_ONCE = 2**16
 _CELLS_AT_ONCE_BEST = 2**15
-_SPARSITIES = 33
+_SPARSITIES = 33  # in t, where the bound of 0.99 lies at 4.6: 15 % of the experts from one to the next
 _AT_BOUND = 1e-5  # distance from a bound within which a best sparsity is taken to be at it
 _EQUAL = 1e-13  # relative: losses that differ by less are equal
 _STEP = 1e-3  # in t: how far beside a best sparsity the loss must not be lower
 _FAR = 1.0  # in log size: farther apart, the best sizes of neighbouring sparsities are in two dips
-_MARGIN = 0.3
+_MARGIN = 0.3  # in log size, beyond the best sizes at the sparsities on both sides: between them it may lie outside
 _SHARP = 2e-3  # nat/token: a parabola that dips further below the grid is not trusted
 
 Cell = Mapping[str, Any]
