@@ -13,8 +13,9 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.models.description import KINDS
-from moesim.models.families import FAMILIES, Fields
+from moesim.models.families import FAMILIES
 from moesim.models.keys import Keys
+from moesim.models.readers import Fields
 
 _TEXT = ("text_config", "llm_config", "language_config")  # the text part of a model that also sees or hears
 _INNER = ("attn_config", "ffn_config")  # parts of a config that hold keys of their own (DBRX)
