@@ -507,7 +507,7 @@ def test_bad_files(tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(InputError, match="not a mapping"):
         Transformer.from_config(tmp_path)
-    with pytest.raises(InputError, match="no 'gpt5'; there are chinchilla_70b"):
+    with pytest.raises(InputError, match="no 'gpt5'; did you mean gpt3_175b"):
         Transformer.load("gpt5")
     with pytest.raises(InputError, match="unknown field 'width'"):
         Transformer.from_spec("mine", {"transformer": {"width": 3}})

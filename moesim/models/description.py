@@ -154,14 +154,17 @@ class Description:
         counts = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
         whole(self.name, 1, **{name: counts.pop(name) for name in ("layers", "d_model", "heads", "vocabulary")})
         whole(self.name, 0, **counts)
-        for name in (f.name for f in fields(self) if f.type == "bool"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{self.name}: {name}={getattr(self, name)!r}; it takes true or false")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if str(f.type).startswith("bool") and not isinstance(value, bool) and not (value is None is f.default):
+                raise InputError(f"{self.name}: {f.name}={value!r}; it takes true or false")
         choose(f"{self.name}: qk_norm", self.qk_norm, QK_NORMS)
         object.__setattr__(self, "variants", self._checked_variants())
 
     def _checked_variants(self) -> tuple[Mapping[str, Any], ...]:
         accepted = {f.name for f in fields(self)} - {"variants", "name", "vocabulary", "encoder_layers"}
+        if not isinstance(self.variants, list | tuple):
+            raise InputError(f"{self.name}: variants={self.variants!r}; it takes a list of mappings")
         for variant in self.variants:
             if not isinstance(variant, Mapping) or "layers" not in variant or not accepted >= set(variant):
                 raise InputError(

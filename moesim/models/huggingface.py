@@ -13,8 +13,9 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.models.description import KINDS
-from moesim.models.families import FAMILIES, Fields
+from moesim.models.families import FAMILIES
 from moesim.models.keys import Keys
+from moesim.models.readers import Fields
 
 _TEXT = ("text_config", "llm_config", "language_config")  # the text part of a model that also sees or hears
 _INNER = ("attn_config", "ffn_config")  # parts of a config that hold keys of their own (DBRX)
@@ -66,7 +67,11 @@ def _text(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     if part is not None:
         outer = {key: content[key] for key in _OUTER if content.get(key) is not None}
         kind, content = part.get("model_type") or kind, {**part, **outer}
-    inner = {k: v for name in _INNER for k, v in (content.get(name) or {}).items() if k not in content}
+    parts = {name: content.get(name) or {} for name in _INNER}
+    for name, inner in parts.items():
+        if not isinstance(inner, Mapping):
+            raise InputError(f"config.json of {kind}: {name}={inner!r}; it takes a mapping of keys")
+    inner = {k: v for part in parts.values() for k, v in part.items() if k not in content}
     return kind, {**content, **inner}
 
 
