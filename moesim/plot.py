@@ -12,6 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from moesim.balance.figures import balance, family, loss, sampling, serves, study, time, trace
 from moesim.counting.figures import expert_update, flops_by_layer, flops_by_sequence, ratio_by_batch, ratio_by_depth
 from moesim.errors import InputError
 from moesim.planning.figures import coefficient, comparison, isoflop, sparsity
@@ -21,19 +22,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "balance",
     "coefficient",
     "comparison",
     "draw",
     "expert_update",
+    "family",
     "flops_by_layer",
     "flops_by_sequence",
     "isoflop",
+    "loss",
     "ratio_by_batch",
     "ratio_by_depth",
+    "sampling",
+    "serves",
     "sparsity",
+    "study",
+    "time",
+    "trace",
 ]
 
-_DRAWN = {"sweep": "planning", "optimum": "planning", "flops": "counting"}
+_DRAWN = {"sweep": "planning", "optimum": "planning", "flops": "counting", "balance": "balance"}
 
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:

@@ -17,6 +17,7 @@ from moesim.settings import defaults
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
 # The files that are taken where a group is not chosen.
 CHOICES = {
@@ -32,6 +33,8 @@ CHOICES = {
 }
 # Mappings whose keys are the user's own.
 OPEN = ("policies", "sweep", "world.curve", "world.repetition", "routing.control", "structure.way")
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ()
 _LEARNING = (
     "steps",
     "seeds",
@@ -63,13 +66,20 @@ def run(config: Mapping[str, Any]) -> Result:
     """
     with kept("balance", config) as keep:
         data = _made(config, keep)
-    draw, table = figures.of_run, tables.table
+    table = tables.table
     if config.get("sweep"):
-        draw, table = figures.of_study, tables.study_table
+        table = tables.study_table
     elif trace.is_trace(config):
-        draw, table = figures.of_trace, tables.trace_table
-    drawn = dict(draw(data)) if config.get("figures", True) else {}
+        table = tables.trace_table
+    drawn = figures.draw(data) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
+
+
+def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
+    """The answer of a multirun: one table and one figure of what was varied, from its collected Dataset."""
+    if {"policy", "axes"} & {*data.dims, *data.attrs} or "step" not in data.dims:
+        return "dims: " + ", ".join(f"{name} {size}" for name, size in data.sizes.items()), {}
+    return tables.compared(data), {"comparison": figures.compared(data)}
 
 
 def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
@@ -79,7 +89,11 @@ def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
     """What a result tells of itself: the names of its choices, and the law and the repetition of its domains."""
-    told = {group: str(name) for group, name in (config.get("choices") or {}).items()}
+    varied = {group for changes in (config.get("policies") or {}).values() for group in changes or {}}
+    given = {group: config.get(group, {}).get("policy", CHOICES[group]) for group in _KINDS}
+    told = {group: getattr(policy, "__name__", str(policy)) for group, policy in given.items()}
+    told |= {group: str(name) for group, name in (config.get("choices") or {}).items()}
+    told = {group: name for group, name in told.items() if group not in varied}
     if trace.is_trace(config):
         return told
     keys = {**world.world.shared, **config["world"]}
