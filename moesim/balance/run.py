@@ -33,6 +33,8 @@ CHOICES = {
 }
 # Mappings whose keys are the user's own.
 OPEN = ("policies", "sweep", "world.curve", "world.repetition", "routing.control", "structure.way")
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ()
 _LEARNING = (
     "steps",
     "seeds",

@@ -88,7 +88,7 @@ def trace(
     model: str = "OLMoE-1B-7B-0924",
     count_kind: str = "topk",
     windows: list | None = None,
-):
+) -> Trace:
     """Recorded loads: the shipped tables (OLMoE, Mixtral), or a CSV with columns window, layer, expert, count.
 
     In the shipped tables a window is a data domain; windows come in the order given.
@@ -122,7 +122,7 @@ def lognormal_trace(
     windows: int = 8,
     active: int = 8,
     seed: int = 0,
-):
+) -> Trace:
     """Synthetic loads exp(x): x is normal over experts with standard deviation `spread` in every window.
 
     From one window to the next x changes by `drift` (root mean square). The defaults reproduce DeepSeek-R1's published

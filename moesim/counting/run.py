@@ -56,6 +56,8 @@ class Subject:
 
 # Mappings whose keys are the user's own.
 OPEN = ("updating", "model.transformer")
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ("batch", "optimizer", "depth", "tokens", "sequence")
 
 
 def run(config: Mapping[str, Any]) -> Result:

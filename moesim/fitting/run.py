@@ -32,6 +32,8 @@ OPEN = (
     "runs.where",
     "runs.columns",
 )
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ()
 
 
 def run(config: Mapping[str, Any]) -> Result:

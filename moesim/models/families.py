@@ -2,6 +2,11 @@
 
 A row of FAMILIES names readers, each from the keys to some fields of a Transformer, then fields that no key says, and
 the defaults of keys that published configs of the family leave out (those of its `transformers` class).
+
+Parameters and forward FLOPs of each are those of the modules of transformers 5.24.0, on random configs
+(`tests/modules.py`). That version lacks `deepseek` and `kimi_k2` (remote code: the first is counted by its published
+sizes, the second is a `deepseek_v3`), and gives 256 experts of `longcat_flash` that do nothing weights that nothing
+reads; here they have none, as in the published 560B.
 """
 
 from __future__ import annotations
@@ -145,6 +150,16 @@ FAMILIES: dict[str, Family] = {
         always={"mlp_bias": False, "qk_norm": "head", "block_norms": 4},
         **_GEMMA3,
     ),
+    "gemma3n_text": _family(
+        read.grouped,
+        read.gemma3n,
+        always={"qk_norm": "head"},
+        tie_word_embeddings=True,
+        head_dim=256,
+        sliding_window=512,
+        num_kv_shared_layers=15,
+        hidden_size_per_layer_input=256,
+    ),
     "gemma4_text": _family(
         read.grouped,
         read.gemma4,
@@ -276,6 +291,7 @@ _SAME_AS = {
     "sarvam_mla": "deepseek_v3",
     "sarvam_moe": "glm4_moe",
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
     "mistral3": "mistral",
     "qwen2_vl": "qwen2",

@@ -367,18 +367,39 @@ def head_bias(keys: Keys) -> Fields:
     return {"head_bias": keys["lm_head_bias"]}
 
 
+def gemma3n(keys: Keys) -> Fields:
+    """Gemma 3n: several streams, keys and values of earlier layers in the last ones, an MLP width for each layer."""
+    local = _of_kind(keys, "sliding_attention", but_every(5))
+    shared = keys.layers - keys["num_kv_shared_layers"]
+    rows = zip(local, keys.each("intermediate_size"), strict=True)
+    return {
+        **_layer_embedding(keys),
+        "altup_inputs": keys["altup_num_inputs"],
+        "laurel_rank": keys["laurel_rank"],
+        "each": [
+            {"local_layers": int(near), "kv_projections": 0 if i >= shared else 2, "d_ff": width}
+            for i, (near, width) in enumerate(rows)
+        ],
+    }
+
+
+def _layer_embedding(keys: Keys) -> Fields:
+    width = keys["hidden_size_per_layer_input"]
+    return {
+        "window": keys["sliding_window"],
+        "layer_embedding": width,
+        "layer_vocabulary": keys["vocab_size_per_layer_input"],
+        "block_norms": 4 + bool(width),
+    }
+
+
 def gemma4(keys: Keys) -> Fields:
     """Gemma 4: wider heads in the layers that see everything, keys and values of earlier layers in the last ones."""
     local = _of_kind(keys, "sliding_attention", but_every(6))
     local[-1] = False
     shared = keys.layers - keys["num_kv_shared_layers"]
-    fields = {
-        "window": keys["sliding_window"],
-        "layer_embedding": keys["hidden_size_per_layer_input"],
-        "layer_vocabulary": keys["vocab_size_per_layer_input"],
-        "block_norms": 4 + bool(keys["hidden_size_per_layer_input"]),
-        "each": [_gemma4_layer(keys, near, i >= shared) for i, near in enumerate(local)],
-    }
+    each = [_gemma4_layer(keys, near, i >= shared) for i, near in enumerate(local)]
+    fields = {**_layer_embedding(keys), "each": each}
     return fields | (_gemma4_experts(keys) if keys["enable_moe_block"] else {})
 
 
