@@ -140,6 +140,24 @@ class Model:
         params, log_size = self.wrapped.taught_params(self._path, context, law, grid, near)
         return {**cell, "taught_log_size": value_of(log_size), "taught_params": params}
 
+    def kinks(self, cell: Mapping[str, Any]) -> list[np.ndarray]:
+        """Log sizes at which the loss may have a kink: where the tokens are the unique ones, and where the counted
+        parameters are what those can teach. Not finite where there is none; shapes broadcast to the cells.
+        """
+        if not self.repetition.form.coefficients or not np.isfinite(cell["unique_tokens"]).any():
+            return []
+        given = {n: v for n, v in cell.items() if n.startswith(("sparsity", "architecture."))}
+        with np.errstate(divide="ignore"):
+            passes_once = {**given, "flops_per_token": cell["compute"] / cell["unique_tokens"]}
+        once = self.architecture.size_of("flops_per_token", passes_once, self.fields)
+        found = [once + 1e-13]  # not a repeat too many by rounding: a penalty may start with an infinite slope there
+        if "taught_params" not in cell:
+            return found
+        if self.repetition.taught == "own":
+            return [*found, np.asarray(cell["taught_log_size"])]
+        counted = f"{self.repetition.excess}_params"
+        return [*found, self.architecture.size_of(counted, {**given, counted: cell["taught_params"]}, self.fields)]
+
     def _path(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
         return self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))
 
