@@ -16,7 +16,8 @@ from statistics import median
 
 import numpy as np
 
-from moesim.balance import eplb, simulate
+from moesim.balance import eplb, records, simulate
+from moesim.balance.setting import setting
 
 H100 = {"flops": 989e12, "memory_bandwidth": 3.35e12, "scale_up": 450e9, "scale_out": 50e9}
 
@@ -30,7 +31,8 @@ def config(experts: int, domains: int, devices: int, seeds: int, steps: int, act
         "structure": {"policy": "split_or_replicate"},
         "sampling": {"policy": "feed_idle"},
         "placement": {"policy": "eplb", "every": 100},
-        "cluster": {**H100, "devices": devices, "slots_per_device": slots},
+        "chip": H100,
+        "cluster": {"devices": devices, "slots_per_device": slots},
         "experts": experts,
         "active_experts": active,
         "seeds": seeds,
@@ -51,13 +53,13 @@ def timed(run) -> float:
 def full() -> None:
     """The run of the requirement, in seconds."""
     for active in (1, 8):
-        seconds = timed(lambda active=active: simulate.outcomes(config(256, 1024, 64, 8, 2000, active)))
+        seconds = timed(lambda active=active: records.outcomes(config(256, 1024, 64, 8, 2000, active)))
         print(f"256 experts x 1024 domains, 64 devices, 8 seeds, 2000 steps, top-{active}: {seconds:.1f} s")
 
 
 def per_step(made: dict) -> float:
     """Median seconds of ten steps (one update of router and losses among them) of one seed, without the start."""
-    given = simulate.setting(made, (0,))
+    given = setting(made, (0,))
     seconds, begin = [], time.perf_counter()
     for i, _ in enumerate(simulate.trajectory(given), 1):
         if i % 10 == 0:

@@ -37,6 +37,8 @@ _PUBLIC = {
     "load_fit": "moesim.fitting.saved",
     "load_runs": "moesim.fitting.runs",
     "compare": "moesim.fitting.judge",
+    "flops": "moesim.counting.run",
+    "simulate": "moesim.balance.run",
     "open_result": "moesim.output.store",
 }
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -6,9 +6,12 @@ import os
 import sys
 
 from moesim import __version__
-from moesim.errors import InputError
-from moesim.hydra_door import LOOKING, call_hydra, fail, prepared, refuse_code
-from moesim.jobs import VERBS, collected, multirun, rerun, run_job, single
+from moesim.errors import InputError, nearest
+from moesim.hydra_door import call_hydra, fail, fault, files_of_code, prepared
+from moesim.jobs import collected, multirun, rerun, run_job, single
+from moesim.terminal import encodable
+from moesim.usage import page
+from moesim.verbs import VERBS
 
 _USAGE = """moesim: how sparse, how large and how long to train a Mixture of Experts when unique data is finite
 
@@ -25,35 +28,56 @@ moesim --version prints the version; eval "$(moesim -sc install=bash)" turns on 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line; exits with 2 and one readable line on bad input."""
+    """The command line: exit 0 done, 1 some job failed or a fault, 2 bad input with one line, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     verb, *rest = arguments or ["--help"]
-    tools = {"laws": _laws, "collect": collected, "rerun": rerun}
+    tools = {"laws": _laws, "collect": collected, "rerun": _rerun}
     commands = tools | {"-sc": _complete, "--version": _version, "-h": _usage, "--help": _usage}
+    encodable()
     if verb not in VERBS and verb not in commands:
-        fail("moesim", f"no verb {verb!r}; there are {', '.join([*VERBS, *tools])}; moesim --help explains them")
+        there = [*VERBS, *tools]
+        fail(
+            "moesim",
+            f"no verb {verb!r}{nearest(verb, there)}; there are {', '.join(there)}; moesim --help explains them",
+        )
     if verb in tools and {"-h", "--help"} & set(rest):
         verb = "--help"
+    who = f"moesim {verb}"
     try:
-        commands[verb](rest) if verb in commands else _hydra(verb, rest)
+        commands[verb](rest) if verb in commands else _verb(verb, rest)
+        if sys.stdout:
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough
         sys.stdout = None
-        raise SystemExit(0) from None
+    except KeyboardInterrupt:
+        fail(who, "interrupted", 130)
     except (InputError, OSError) as error:
-        fail(f"moesim {verb}", error)
+        fail(who, error)
+    except Exception as error:
+        fault(who, error)
 
 
-def _hydra(verb: str, arguments: list[str]) -> None:
-    """Hand the arguments to Hydra, in a directory of their own; its own complaints become one line as well."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to here
-    refuse_code(arguments)
-    words = list(prepared(arguments))
-    if LOOKING & {argument.partition("=")[0] for argument in arguments}:
+def _verb(verb: str, arguments: list[str]) -> None:
+    """Run a verb in a directory of its own; with --help say what it takes, with --cfg what it would run."""
+    if {"-h", "--help"} & set(arguments):
+        print(page(verb, whole="all" in arguments))
+        return
+    words = prepared(verb, arguments)
+    flags = {word.partition("=")[0] for word in words}
+    if flags & {"-c", "--cfg"}:
         call_hydra(verb, words, run_job)
-    elif {"-m", "--multirun"} & set(arguments):
+    elif flags & {"-m", "--multirun"}:
         multirun(verb, words)
     else:
         single(verb, words)
+
+
+def _rerun(words: list[str]) -> None:
+    """`moesim rerun FILE ... [plugins=FILE.py]`: code that a result needs runs only if it is named here."""
+    for word in words:
+        if word.startswith("plugins="):
+            files_of_code(word)
+    rerun([word for word in words if not word.startswith("plugins=")])
 
 
 def _laws(names: list[str]) -> None:
@@ -71,7 +95,7 @@ def _complete(arguments: list[str]) -> None:
         return
     line = os.environ["COMP_LINE"].replace(f" {verb}", "", 1)
     os.environ["COMP_LINE"], os.environ["COMP_POINT"] = line, str(len(line))
-    _hydra(verb, ["-sc", *arguments])
+    call_hydra(verb, ["-sc", *arguments], run_job)
 
 
 def _verbs_or_install(arguments: list[str], words: list[str]) -> None:
@@ -79,7 +103,7 @@ def _verbs_or_install(arguments: list[str], words: list[str]) -> None:
         begun = words[1] if len(words) > 1 else ""
         print(" ".join(verb for verb in (*VERBS, "laws", "collect", "rerun") if verb.startswith(begun)))
     else:
-        _hydra("sweep", ["-sc", *arguments])
+        call_hydra("sweep", ["-sc", *arguments], run_job)
 
 
 def _version(_: list[str]) -> None:

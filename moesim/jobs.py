@@ -8,16 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from moesim import plugins
 from moesim.errors import InputError
-from moesim.hydra_door import call_hydra, directory_in, directory_of, fail
+from moesim.hydra_door import call_hydra, directory_in, directory_of
+from moesim.overrides import check
+from moesim.verbs import driver
 
-# Verb -> (module whose run(config) does the work, what it does).
-VERBS = {
-    "sweep": ("moesim.planning.run", "isoFLOP curves, compute-optimal runs and the best sparsity under finite data"),
-    "fit": ("moesim.fitting.run", "a law fitted to training runs, with intervals and what the runs cannot tell"),
-    "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
-    "flops": ("moesim.counting.run", "what a network or a model holds and costs, per layer, forward and backward"),
-}
 # Verb -> module whose collected(dataset) is the table of a multirun.
 _COLLECTED = {"fit": "moesim.fitting.tables"}
 
@@ -34,10 +30,7 @@ def run_job(config: Any) -> None:
     if hydra.mode is RunMode.MULTIRUN:
         _job_of_many(*job, Path(hydra.sweep.dir))
         return
-    try:
-        produce(*job)
-    except (InputError, OSError) as error:
-        fail(f"moesim {hydra.job.name}", error)
+    produce(*job)
 
 
 def _job_of_many(verb: str, config: dict[str, Any], directory: Path, overrides: tuple[str, ...], whole: Path) -> None:
@@ -49,6 +42,8 @@ def _job_of_many(verb: str, config: dict[str, Any], directory: Path, overrides: 
 
     log = logging.getLogger("moesim")
     try:
+        plugins.arrive()
+        check(verb, overrides)
         if is_done(whole, overrides, as_yaml(config)):
             log.info("done before: %s", " ".join(overrides))
         else:
@@ -67,7 +62,7 @@ def produce(verb: str, config: dict[str, Any], directory: Path, overrides: tuple
     from moesim.output.plots import write_figures
     from moesim.output.store import write_result, write_text
 
-    result = _driver(verb)(config)
+    result = driver(verb).run(config)
     for warning in result.warnings:
         logging.getLogger("moesim").warning(warning)
     text = as_yaml(config)
@@ -82,10 +77,6 @@ def produce(verb: str, config: dict[str, Any], directory: Path, overrides: tuple
     return path
 
 
-def _driver(verb: str) -> Any:
-    return import_module(VERBS[verb][0]).run
-
-
 def single(verb: str, arguments: list[str]) -> None:
     """Run one job, in a directory of its own unless the arguments name one."""
     call_hydra(verb, [*arguments, *directory_of(verb, arguments, "run")], run_job)
@@ -94,7 +85,7 @@ def single(verb: str, arguments: list[str]) -> None:
 def multirun(verb: str, arguments: list[str]) -> None:
     """Run the jobs and collect what they left; `resume=DIR` runs only what DIR lacks. Exits with 1 if any failed."""
     from moesim.output.collect import collect
-    from moesim.output.multirun import progress, resumed
+    from moesim.output.multirun import resumed, watched
     from moesim.output.store import open_result
 
     resume = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
@@ -103,7 +94,7 @@ def multirun(verb: str, arguments: list[str]) -> None:
     directory = directory_in([*arguments, *where], "hydra.sweep.dir")
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # jobs side by side must not fight over the cores
-    with progress(directory):
+    with watched(directory, 1):
         call_hydra(verb, [*arguments, *where], run_job)
     report = collect([directory])
     if verb in _COLLECTED:
@@ -123,7 +114,8 @@ def collected(directories: list[str]) -> None:
 
 
 def _again(verb: str, config: dict[str, Any]) -> Any:
-    result = _driver(verb)(config | {"figures": False})
+    plugins.require(config.get("plugins") or [])
+    result = driver(verb).run(config | {"figures": False})
     if result.streams:
         raise InputError("the result is larger than its memory budget; give the run a larger one to compare it")
     return result.dataset

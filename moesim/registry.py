@@ -8,10 +8,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar
 
 from moesim.errors import InputError
+from moesim.settings import by_annotation, known
 
 _REQUIRED = inspect.Parameter.empty
 
@@ -26,13 +26,6 @@ class Member(Protocol):
 
 
 M = TypeVar("M", bound=Member)
-
-
-def known(names: Any, name: Any) -> str:
-    """What an error says of the names it takes, the nearest first: "it takes a, b, c; did you mean a?"."""
-    listed = sorted(map(str, names))
-    near = get_close_matches(str(name), listed, n=1)
-    return f"it takes {', '.join(listed) or 'none'}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 class Registry(dict[str, M]):
@@ -92,7 +85,8 @@ class Policy:
         missing = [key for key, default in takes.items() if default is _REQUIRED and key not in options]
         if missing:
             raise InputError(f"{owner}: no value for option {missing[0]!r}; give {missing[0]}=VALUE")
-        return replace(self, options=dict(options))
+        annotations = {p.name: p.annotation for p in inspect.signature(self.function).parameters.values()}
+        return replace(self, options=by_annotation(owner, annotations, options))
 
 
 class Policies(Registry[Policy]):

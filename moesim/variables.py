@@ -84,12 +84,70 @@ VARIABLES = {
     "sequence": Variable("token", "tokens per sequence", "T", NON_NEGATIVE),
     "leverage": Variable("1", "efficiency leverage: dense FLOPs / MoE FLOPs at equal loss", "EL"),
     "draw": Variable("1", "draw of the uncertain coefficients", "", NON_NEGATIVE),
+    "loads": Variable("token", "token assignments per step", "", NON_NEGATIVE),
+    "device_loads": Variable("token", "token assignments per step and device", "", NON_NEGATIVE),
+    "device_busy": Variable("s", "time a device works on experts", "", NON_NEGATIVE),
+    "max_over_mean": Variable("1", "busiest device / mean device", "", NON_NEGATIVE),
+    "max_vio": Variable("1", "MaxVio of the step: (max - mean)/mean over experts", "", NON_NEGATIVE),
+    "max_vio_global": Variable("1", "MaxVio of all loads so far", "", NON_NEGATIVE),
+    "balancedness": Variable("1", "mean device / busiest device", "", NON_NEGATIVE),
+    "gini": Variable("1", "Gini coefficient of expert loads", "", NON_NEGATIVE),
+    "drop_share": Variable("1", "share of assignments dropped", "", NON_NEGATIVE),
+    "utilisation": Variable("1", "share of the step that a mean device computes", "", NON_NEGATIVE),
+    "idle_share": Variable("1", "share of the expert time that a mean device waits", "", NON_NEGATIVE),
+    "step_time": Variable("s", "time of a step, mean since the last record", "", NON_NEGATIVE),
+    "wall_clock": Variable("s", "wall-clock", "", NON_NEGATIVE),
+    "micro_loss": Variable("nat/token", "loss by natural frequency", "", NON_NEGATIVE),
+    "macro_loss": Variable("nat/token", "mean loss over domains", "", NON_NEGATIVE),
+    "target_loss": Variable("nat/token", "loss that the sampler aims at", "", NON_NEGATIVE),
+    "tail_loss": Variable("nat/token", "mean loss of the rarest tenth of the domains", "", NON_NEGATIVE),
+    "domain_loss": Variable("nat/token", "loss of a domain", "", NON_NEGATIVE),
+    "sampling_weight": Variable("1", "share of the tokens drawn from a domain", "", NON_NEGATIVE),
+    "experts_alive": Variable("1", "experts", "", NON_NEGATIVE),
+    "splits": Variable("1", "splits so far", "", NON_NEGATIVE),
+    "alive": Variable("1", "whether an expert is there", "", NON_NEGATIVE),
+    "frozen_share": Variable("1", "share of experts without weight updates", "", NON_NEGATIVE),
+    "copies": Variable("1", "slots that hold an expert", "", NON_NEGATIVE),
+    "regret_balance": Variable("1", "busiest device above its lower bound", "", REAL),
+    "regret_time": Variable("1", "step time above its lower bound", "", REAL),
+    "regret_loss": Variable("nat/token", "target loss above its lower bound at these tokens", "", REAL),
+    "parent": Variable("1", "expert that this one was split from, -1 if none", "", REAL),
+    "born": Variable("step", "step at which an expert was split off", "", NON_NEGATIVE),
+    "separation_steps": Variable("step", "steps until a split expert stood apart", "", NON_NEGATIVE),
+    "regret_schedule": Variable("1", "busiest device above the best sharing among replicas, last step", "", REAL),
+    "regret_lpt": Variable("1", "busiest device above LPT of the same copies, last step", "", REAL),
+    "regret_floor": Variable("1", "MaxVio above the noise floor of random routing, last step", "", REAL),
+    "natural_weight": Variable("1", "natural frequency of a domain", "", NON_NEGATIVE),
+    "domain_tokens": Variable("token", "tokens drawn from a domain", "", NON_NEGATIVE),
+    "domain_epochs": Variable("1", "passes over a domain", "", NON_NEGATIVE),
+    "expert_tokens": Variable("token", "assignments of the last step", "", NON_NEGATIVE),
+    "tokens_to_target": Variable("token", "tokens until the target loss", "", NON_NEGATIVE),
+    "time_to_target": Variable("s", "time until the target loss", "", NON_NEGATIVE),
+    "shared_devices": Variable("1", "copies that share a device with another of their expert", "", NON_NEGATIVE),
+    "layer_max_over_mean": Variable("1", "busiest device / mean device of a layer", "", NON_NEGATIVE),
+    "max_over_mean_hindsight": Variable("1", "busiest / mean device, EPLB on the loads themselves", "", NON_NEGATIVE),
+    "moved_copies": Variable("1", "copies fetched by devices", "", NON_NEGATIVE),
+}
+
+# What the time of a training step is made of.
+TIME_PARTS = {
+    "compute": "experts, mean device",
+    "wait": "waiting for the slowest device",
+    "all_to_all": "all-to-all",
+    "dense": "everything but experts",
+    "sync": "gradients of replicas",
+    "update": "weight update",
+    "migration": "moving experts",
+}
+VARIABLES |= {
+    f"time_{part}": Variable("s", f"time of a step: {t}", "t", NON_NEGATIVE) for part, t in TIME_PARTS.items()
 }
 
 # The ways to count the parameters of a model.
 SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
 
-_PREFIXES = {"optimal_": "compute-optimal ", "best_": "at the best sparsity: "}
+_PREFIXES = {"optimal_": "compute-optimal ", "best_": "at the best sparsity: ", "gap_": "split_feed minus policy: "}
+_SUFFIXES = {"_at_equal_tokens": " at equal tokens", "_at_equal_time": " at equal wall-clock"}
 
 
 def check(owner: str, name: str, value: Any, domain: Domain) -> Any:
@@ -115,7 +173,9 @@ def stamp(dataset: xr.Dataset) -> xr.Dataset:
     """Write unit and long name of the table on every variable and coordinate that the table knows; in place."""
     for name, array in dataset.variables.items():
         prefix = next((p for p in _PREFIXES if str(name).startswith(p)), "")
-        row = VARIABLES.get(str(name).removeprefix(prefix))
+        suffix = next((s for s in _SUFFIXES if str(name).endswith(s)), "")
+        row = VARIABLES.get(str(name).removeprefix(prefix).removesuffix(suffix))
         if row is not None:
-            array.attrs = {"units": row.unit, "long_name": _PREFIXES.get(prefix, "") + row.long_name}
+            said = _PREFIXES.get(prefix, "") + row.long_name + _SUFFIXES.get(suffix, "")
+            array.attrs = {"units": row.unit, "long_name": said}
     return dataset

@@ -8,6 +8,7 @@ import random
 import sys
 import warnings
 
+TOKENS = 24
 SHAPE = {
     "vocab_size": [1000, 512],
     "hidden_size": [64, 96],
@@ -178,7 +179,7 @@ FAMILIES = {
         "moe_topk": [2, 3],
     },
     "minimax_m2": {**SHAPE, "num_experts_per_tok": [1, 2], "num_local_experts": [4, 8]},
-    "ministral": {**SHAPE, **WINDOW},
+    "ministral": {**SHAPE, **LOCAL},
     "ministral3": {**SHAPE, **WINDOW},
     "mistral": {**SHAPE, **WINDOW},
     "mixtral": {**SHAPE, **WINDOW, "num_experts_per_tok": [1, 2], "num_local_experts": [4, 8]},
@@ -228,7 +229,7 @@ FAMILIES = {
     "smollm3": {**HEADLESS, **BIASES, "use_sliding_window": [False, True], **LOCAL},
     "solar_open": {**SHAPE, **_without(ROUTED, "first_k_dense_replace")},
     "starcoder2": {**HEADLESS, "use_bias": [False, True], **WINDOW},
-    "gpt_oss": {**SHAPE, **WINDOW, "num_experts_per_tok": [1, 2], "num_local_experts": [4, 8]},
+    "gpt_oss": {**SHAPE, **LOCAL, "num_experts_per_tok": [1, 2], "num_local_experts": [4, 8]},
     "dbrx": {
         "vocab_size": [1000],
         "d_model": [64, 96],
@@ -250,28 +251,77 @@ def drawn(family, seed):
     if "layer_types" in config:
         kinds, layers = config["layer_types"], config["num_hidden_layers"]
         config["layer_types"] = [kinds[i % len(kinds)] for i in range(layers)]
+    if config.get("hidden_size_per_layer_input") == 0:  # with which its module cannot share keys and values
+        config["num_kv_shared_layers"] = 0
+    if "head_dim" in config and "qk_rope_head_dim" in config:
+        config["head_dim"] = config["qk_rope_head_dim"]
     return config
 
 
-def held(config):
-    """(parameters that are trained, selection biases that are not) of the module of `transformers`."""
+def module(config, device="cpu"):
+    """The module of `transformers` for a config, with what it cannot do without and no key of it says."""
     import torch
     import transformers
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     transformers.logging.set_verbosity_error()
+    family = config["model_type"]
     settings = {"pad_token_id": 0, **{name: value for name, value in config.items() if name != "model_type"}}
-    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
-    settings |= rope if config["model_type"] in ("ministral", "hunyuan_v1_dense", "hunyuan_v1_moe", "nemotron") else {}
-    if config["model_type"] == "dbrx":
-        settings["attn_config"] = {**settings["attn_config"], "rope_theta": 10000.0}
-    with torch.device("meta"), warnings.catch_warnings():
+    if family in ("ministral", "hunyuan_v1_dense", "hunyuan_v1_moe", "nemotron"):
+        settings["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
+    if family in ("deepseek_v3", "deepseek_v32", "sarvam_mla"):
+        settings |= {"n_group": 1, "topk_group": 1}
+    if family == "longcat_flash":
+        settings["head_dim"] = config["qk_rope_head_dim"]
+    if family == "dbrx":
+        settings["attn_config"] = {**settings["attn_config"], "rope_theta": 10000.0, "clip_qkv": 8.0}
+    with torch.device(device), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = AutoModelForCausalLM.from_config(CONFIG_MAPPING[config["model_type"]](**settings))
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    fixed = [p for p in module.parameters() if not p.requires_grad]
-    fixed += [b for name, b in module.named_buffers() if "correction_bias" in name]
+        made = CONFIG_MAPPING[family](**settings)
+        try:
+            ways = {"attn_implementation": "eager", "experts_implementation": "eager"}
+            return AutoModelForCausalLM.from_config(made, **ways).eval()
+        except ValueError:  # a module without experts
+            return AutoModelForCausalLM.from_config(made, attn_implementation="eager").eval()
+
+
+def held(config):
+    """(parameters that are trained, selection biases that are not) of the module of `transformers`."""
+    made = module(config, "meta")
+    trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
+    fixed = [p for p in made.parameters() if not p.requires_grad]
+    fixed += [b for name, b in made.named_buffers() if "correction_bias" in name]
     return trained, sum(b.numel() for b in fixed)
+
+
+def computed(config, tokens=TOKENS):
+    """Forward FLOP of the module of `transformers` on one sequence, by torch's counter."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    made = module(config)
+    with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
+        warnings.simplefilter("ignore")
+        made(input_ids=torch.randint(1, 100, (1, tokens)), use_cache=False)
+    return counter.get_total_flops()
+
+
+def uncounted(model, tokens=TOKENS):
+    """What torch's counter sees otherwise: it adds the padding of convolutions, and leaves out triangular solves and
+    the outer products that Mamba's module writes as elementwise work."""
+    from moesim.models.recurrent import DeltaNet, Mamba, Mamba2, padded
+
+    more = 0
+    for entry, layer in model.network(tokens, form="executed").rows().values():
+        if isinstance(layer, DeltaNet | Mamba | Mamba2):
+            (convolved,) = (tensor.rows for tensor in layer.tensors if tensor.columns == layer.kernel)
+            more += entry.copies * 2 * layer.kernel * (layer.kernel - 1) * convolved
+        if isinstance(layer, DeltaNet):
+            columns = layer.value_heads * (layer.key_dim + layer.value_dim)
+            more -= entry.copies * tokens * padded(tokens, layer.chunk) * (layer.chunk - 1) * columns
+        if isinstance(layer, Mamba):
+            more -= entry.copies * 2 * tokens * layer.inner * layer.state
+    return more
 
 
 def main(families):
@@ -279,7 +329,8 @@ def main(families):
         for seed in range(3):
             config = drawn(family, seed)
             parameters, buffers = held(config)
-            print(json.dumps({**config, "parameters": parameters, "buffers": buffers}), flush=True)
+            counts = {"parameters": parameters, "buffers": buffers, "flops": computed(config)}
+            print(json.dumps({**config, **counts}), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ import pytest
 import token_router
 from test_balance_run import config
 
+from moesim import config as files
 from moesim.balance import eplb, metrics, trace
 from moesim.balance.bounds import sampling_floor
 from moesim.balance.run import run
 from moesim.domains.world import shipped
 from moesim.errors import InputError
+from moesim.hardware import chip
 from moesim.hardware import step as clock
 
 ALL_TO_ALL = {int(row["ranks"]): row for row in shipped("all_to_all_deepep.csv")}
@@ -22,10 +24,10 @@ DISPATCH = {16: 0.68, 32: 1.52, 64: 2.02}
 def test_deepep_all_to_all_times(ranks):
     row = ALL_TO_ALL[ranks]
     nodes = int(row["nodes"])
-    copies = clock.destinations(nodes, 8, 4)
+    copies = chip.destinations(nodes, 8, 4)
 
     def ms(size, column):
-        return 1e3 * clock.all_to_all_seconds(4096, 7168, size, nodes, float(row[column]) * 1e9, copies)
+        return 1e3 * chip.all_to_all_seconds(4096, 7168, size, nodes, float(row[column]) * 1e9, copies)
 
     assert ms(1, "dispatch_gb_per_s") == pytest.approx(DISPATCH[ranks], rel=0.01)
     assert ms(2, "combine_gb_per_s") == pytest.approx(2 * DISPATCH[ranks], rel=0.025)
@@ -33,32 +35,32 @@ def test_deepep_all_to_all_times(ranks):
 
 def test_distinct_devices_of_top_8_of_256_over_8():
     # Drawn without replacement the published figure is 5.29; with replacement 5.25.
-    assert clock.destinations(8, 8) == pytest.approx(5.29, rel=0.01)
-    assert clock.destinations(64, 8) == pytest.approx(7.58, abs=0.01)
+    assert chip.destinations(8, 8) == pytest.approx(5.29, rel=0.01)
+    assert chip.destinations(64, 8) == pytest.approx(7.58, abs=0.01)
 
 
 def test_gemm_efficiency_follows_deepgemm():
-    shape = {"matrices": 1, "d_model": 7168, "d_ff": 4096, "value_bytes": 1.0}
-    made = clock.build({"flops": 1979e12, "memory_bandwidth": 3.35e12, "scale_up": 1e11, "scale_out": 1e11, **shape})
+    expert = {"matrices": 1, "d_model": 7168, "d_expert": 4096}
+    made = clock.build({"chip": files.read("chip", "h800"), "expert": expert, "schedule": {"value_bytes": 1.0}})
     published = {16: 0.07, 32: 0.13, 64: 0.25, 128: 0.43, 256: 0.66, 512: 0.83, 1024: 0.92, 4096: 0.97}
 
     def rate(rows):
-        flops = clock.forward_flops(made.expert_weights, rows)
-        return flops / clock.gemm_seconds(made, rows, flops)
+        return rows / clock.forward_seconds(made, rows)
 
     for rows, share in published.items():
         assert rate(rows) / rate(1e12) == pytest.approx(share, abs=0.035)
     # DeepGEMM's first release on H800: TFLOPS at m tokens, K = 7168, N = 4096.
     for rows, tflops in {64: 287, 128: 533, 1024: 1233, 4096: 1288}.items():
         flops = 2.0 * rows * 7168 * 4096
-        assert flops / clock.gemm_seconds(made, rows, flops) / 1e12 == pytest.approx(tflops, rel=0.15)
+        assert flops / clock.forward_seconds(made, rows) / 1e12 == pytest.approx(tflops, rel=0.15)
 
 
 def test_deepseek_v3_step_from_the_parts_of_the_clock():
     # Nothing fitted to the step: experts by GEMM time, exchanges by link speed, the rest at the published utilisation.
     over = {"experts": 256, "active_experts": 8, "tokens_per_step": 62_914_560 / 32, "steps": 1}
-    made = clock.build(config(cluster="deepseek_v3")["cluster"] | {"devices": 64})
-    assert over["tokens_per_step"] / made.devices / made.microbatches == 4096
+    ours = dict.fromkeys(("cluster", "expert", "schedule"), "deepseek_v3")
+    made = clock.build({group: files.read(group, name) for group, name in {"chip": "h800", **ours}.items()})
+    assert over["tokens_per_step"] / made.cluster.devices / made.schedule.microbatches == 4096
     even = np.full((1, 256), over["tokens_per_step"] * 8 / 256)
     placed = eplb(even, 320, devices=64)
     from moesim.balance.placement import even as evenly
@@ -83,7 +85,7 @@ def test_utilisation_identity():
 
 
 def test_replicas_cost_synchronisation_and_uneven_loads_slow_the_exchange():
-    made = clock.build(config()["cluster"])
+    made = clock.build(config())
     assert clock.exchange_seconds(made, 1e6, 2, 2.0) == pytest.approx(2 * clock.exchange_seconds(made, 1e6, 2, 1.0))
     assert clock.expert_flops(10.0, 5.0) == 300.0
     assert clock.expert_flops(10.0, 5.0, 0.0) == 200.0

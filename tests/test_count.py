@@ -90,8 +90,8 @@ def test_deep_nets_are_grouped_in_the_table():
 def test_figures_of_a_model():
     model = Transformer.load("deepseek_v3")
     drawn = figures.draw(count(model, np.geomspace(1, 1e8, 9), ["sgd", "muon"]))
-    assert set(drawn) == {"ratio_by_batch", "flops_by_layer", "excess"}
-    (panel,) = drawn["excess"].axes
+    assert set(drawn) == {"ratio_by_batch", "flops_by_layer", "expert_update"}
+    (panel,) = drawn["expert_update"].axes
     tokens, above = panel.get_lines()[0].get_data()
     assert above == pytest.approx(2 / (2 * tokens))
     (bars,) = drawn["flops_by_layer"].axes
@@ -161,7 +161,7 @@ def test_everything_counts(name):
         (["optimizer=adamm"], "optimizer: no 'adamm'; there are sgd"),
         (["counting=macs"], "counting: no 'macs'; there are matmul"),
         (["recompute=some"], "recompute: no 'some'"),
-        (["depth=3"], "onenet: parameters: unknown key 'depth'"),
+        (["depth=3"], "depth has no effect on a network of fixed depth"),
         (["network=deeperconvnet", "depth=[0.5]"], "depth: [0.5]; it takes whole numbers"),
         (["compare=[onenet,twonet]"], "compare: no network or model 'twonet'"),
         (["updating={fc9: {update: 0}}"], "no layer fits 'fc9'"),

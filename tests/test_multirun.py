@@ -108,24 +108,6 @@ def test_launchers_give_the_same_bit_for_bit(command, launcher, tmp_path):
     xr.testing.assert_identical(xr.load_dataset(other / "collected.nc"), xr.load_dataset(directory / "collected.nc"))
 
 
-def test_a_config_cannot_make_moesim_execute_code(command, tmp_path):
-    harm = tmp_path / "harm"
-    call = f"{{_target_: pathlib.Path.touch, self: {harm}}}"
-    for override in (f"+hydra.callbacks.x={call}", f"hydra.launcher={call}", f"+law.coefficients.x={call}"):
-        code, _, err = command("sweep", override, *SMALL)
-        assert code == 2
-        assert "Traceback" not in err
-    extra = tmp_path / "extra"
-    (extra / "experiment").mkdir(parents=True)
-    text = f"# @package _global_\nhydra:\n  callbacks:\n    x: {{_target_: os.mkdir, path: {harm}}}\n"
-    (extra / "experiment" / "bad.yaml").write_text(text)
-    for flag in ("--config-dir", "-cd", "--config-path"):
-        code, _, err = command("sweep", flag, str(extra), "experiment=bad", *SMALL)
-        assert (code, "_target_" in err) == (2, True)
-    assert command("sweep", "--experimental-rerun", "some.pickle")[0] == 2
-    assert not harm.exists()
-
-
 VALUES = st.one_of(
     st.floats(allow_nan=True).map(str),
     st.integers(-(10**30), 10**30).map(str),

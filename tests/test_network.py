@@ -12,7 +12,7 @@ from moesim.models.feedforward import MLP, Experts, MoE
 from moesim.models.layers import Embedding, Linear, Norm, ReLU
 from moesim.models.network import RECOMPUTE, Entry, Network
 from moesim.models.optimizers import OPTIMIZERS
-from moesim.models.ratio import FROZEN, Updating
+from moesim.models.ratio import Updating
 
 # Hobbhahn & Sevilla 2021: forward, backward, SGD update at batch 1; backward and update over forward at batch 1, inf.
 NETS = {
@@ -211,7 +211,7 @@ def test_recompute():
 
 def test_nothing_trained_upstream_saves_the_qkv_gradient():
     """backward/forward = 2 - qkv/forward if the embedding and norm before a block are frozen."""
-    network = block().with_updating({"in": FROZEN})
+    network = block().with_updating({"in": Updating(0, 0)})
     passes = network.total(1)
     qkv = 2 * 3 * 32 * 32
     assert (passes.input_gradient + passes.weight_gradient) / passes.forward == pytest.approx(2 - qkv / passes.forward)
@@ -229,7 +229,7 @@ def test_selective_updating_spans_one_to_beyond_three():
     assert half.ratio(1) == ratio.total_to_forward(1, update=2, first=0.5, updating=Updating(0.5, 0.5, 0.5))
     assert 1 < half.ratio(1) < everything
     assert network.ratio(1, optimizer="adam_post", recompute="full") > 5
-    last = network.with_updating({"linear1": FROZEN}).total(3)
+    last = network.with_updating({"linear1": Updating(0, 0)}).total(3)
     assert (last.input_gradient, last.weight_gradient) == (0, last.forward / 2)
 
 
@@ -286,7 +286,7 @@ def test_bad_descriptions(spec, message):
 def test_bad_settings():
     network = Network.load("onenet")
     with pytest.raises(InputError, match="no layer fits 'moe'; there are fc1"):
-        network.with_updating({"moe": FROZEN})
+        network.with_updating({"moe": Updating(0, 0)})
     with pytest.raises(InputError, match="recompute: no 'all'; there are none, full"):
         network.total(1, recompute="all")
     with pytest.raises(InputError, match="unknown key 'depth'"):

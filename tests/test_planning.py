@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from moesim import InputError, Model, config, load_architecture, load_law, load_repetition, optimum, sweep
+from moesim.laws import law_from
 from moesim.planning.space import Space
 
 LAWS = tuple(config.choices("law"))
@@ -607,3 +608,13 @@ def test_a_sweep_needs_compute_and_a_size(axes, message):
 def test_a_model_takes_names_or_parts():
     with pytest.raises(InputError, match="Model: repetition=3; it takes a name or a moesim Repetition"):
         Model("abnar2025", 3)  # pyright: ignore
+
+
+def test_a_penalty_is_added_to_the_loss():
+    """1 + 8/16^0.5 + 24/8 of 16 parameters and 8 tokens, and 2 x 3^2 x (16/2)^1 for 3 repeats of 2 unique tokens."""
+    law = law_from("mine", {"form": "hoffmann2022", "coefficients": {"E": 1, "A": 8, "alpha": 0.5, "B": 24, "beta": 1}})
+    repetition = load_repetition("lovelace2026", P=2, delta=2, kappa=1)
+    cell = {"compute": 6.0 * 16 * 8, "sparsity": 0.0, "unique_tokens": 2.0}
+    assert Model(law, repetition).loss(np.log(16.0), cell) == pytest.approx(1 + 2 + 3 + 2 * 9 * 8, rel=1e-12)
+    at = Model(law).at(np.log(16.0), {**cell, "sparsity": 0.75})
+    assert (at["tokens"], at["total_params"], at["experts"]) == pytest.approx((8, 64, 4))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from moesim import InputError, Model, load_law
+from moesim import InputError, Model, load_law, optimum
 from moesim.numerics.axes import axis
 from moesim.planning.space import Space
 
@@ -95,3 +95,10 @@ def test_dims_of_different_lengths():
     )
     with pytest.raises(InputError, match=r"axis law\.(e|a): dim 'draw' has length \d here and \d elsewhere"):
         Space.of(Model(law), {"compute": 1e20})
+
+
+def test_an_axis_without_labels_is_labelled_by_its_values():
+    budgets = xr.DataArray([1e20, 1e21], dims="compute")
+    found = optimum(MODEL, compute=budgets, sparsity=0.5)
+    assert list(found["compute"].values) == [1e20, 1e21]
+    assert found.optimal_loss.sel(compute=1e21).item() < found.optimal_loss.sel(compute=1e20).item()

@@ -9,7 +9,7 @@ from moesim.models.feedforward import MLP, MoE
 from moesim.models.layers import Conv2d, Linear, Norm
 from moesim.models.network import Entry, Network
 from moesim.models.optimizers import OPTIMIZERS, newton_schulz
-from moesim.models.ratio import FROZEN
+from moesim.models.ratio import Updating
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; its FLOP counter is the reference here")
 nn = torch.nn
@@ -214,7 +214,7 @@ def test_blocks(attention, feedforward):
     assert measured(module, torch.randn(2, T, D)) == counted(network, 2 * T)
     assert network.total(1).input_gradient + network.total(1).weight_gradient == 2 * network.total(1).forward
     module.n1.requires_grad_(False)
-    frozen = network.with_updating({"n1": FROZEN})
+    frozen = network.with_updating({"n1": Updating(0, 0)})
     assert measured(module, torch.randn(2, T, D)) == counted(frozen, 2 * T)
 
 
@@ -222,7 +222,7 @@ def test_a_frozen_start():
     module = nn.Sequential(nn.Linear(7, 9), nn.Linear(9, 5), nn.Linear(5, 3))
     network = Network.of("stack", Linear(7, 9), Linear(9, 5), Linear(5, 3))
     module[0].requires_grad_(False)
-    assert measured(module, torch.randn(4, 7)) == counted(network.with_updating({"linear1": FROZEN}), 4)
+    assert measured(module, torch.randn(4, 7)) == counted(network.with_updating({"linear1": Updating(0, 0)}), 4)
 
 
 def test_muon_costs_what_torch_does():

@@ -69,10 +69,36 @@ def test_published_figures_in_the_named_convention(name):
 @pytest.mark.parametrize("config", MODULES, ids=lambda c: f"{c['model_type']}-{c['parameters']}")
 def test_config_json_to_the_last_parameter(config):
     config = dict(config)
-    parameters, buffers = config.pop("parameters"), config.pop("buffers")
+    parameters, buffers, _ = (config.pop(name, 0) for name in ("parameters", "buffers", "flops"))
     model = Transformer.from_config(config)
     assert model.total_params_as("trained") == parameters
     assert model.total_params == parameters + buffers
+
+
+def of(family, **also):
+    return {**next(config for config in MODULES if config["model_type"] == family), **also}
+
+
+PUBLISHED = json.loads((DATA / "published.json").read_text())
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: row["name"])
+def test_published_models_from_their_config_json(row):
+    """As closely as printed; 256 experts of LongCat do nothing, though in transformers they hold weights."""
+    model = Transformer.from_config(row["config"])
+    assert model.total_params == pytest.approx(row["total"], rel=0.04)
+    assert model.active_params_as(row["active_as"]) == pytest.approx(row["active"], rel=0.09)
+
+
+def test_parts_that_a_model_does_not_have():
+    """Keys that published configs of other families hold as 0, null or lists say nothing where they are not read."""
+    plain = of("qwen3_moe")
+    more = {"shared_expert_intermediate_size": 0, "num_shared_expert": [1], "kv_lora_rank": 0, "moe_topk": None}
+    assert Transformer.from_config({**plain, **more}) == Transformer.from_config(plain)
+    with pytest.raises(InputError, match="shared_expert_intermediate_size=0; it takes a whole number, 1 or more"):
+        Transformer.from_config(of("qwen2_moe", shared_expert_intermediate_size=0))
+    with pytest.raises(InputError, match="num_experts_per_tok=0; it takes a whole number, 1 or more"):
+        Transformer.from_config(of("qwen3_moe", num_experts_per_tok=0))
 
 
 def test_every_family_is_checked():
@@ -91,6 +117,16 @@ def test_random_configs_to_the_last_parameter(family):
         parameters, buffers = modules.held(config)
         model = Transformer.from_config(config)
         assert (model.total_params_as("trained"), model.total_params) == (parameters, parameters + buffers), config
+    flops = model.forward_flops(modules.TOKENS, "full", form="executed") * modules.TOKENS
+    assert flops + modules.uncounted(model) == pytest.approx(modules.computed(config), rel=1e-12), config
+
+
+@pytest.mark.parametrize("config", [row for row in MODULES if "flops" in row], ids=lambda c: c["model_type"])
+def test_forward_flops_to_the_last_one(config):
+    """What torch's counter says of the modules of transformers, run on 24 tokens with a mask that saves nothing."""
+    model = Transformer.from_config(config)
+    flops = model.forward_flops(modules.TOKENS, "full", form="executed") * modules.TOKENS
+    assert flops + modules.uncounted(model) == pytest.approx(config["flops"], rel=1e-12)
 
 
 def test_from_path_directory_and_wrapped_text_part(tmp_path):
@@ -307,7 +343,7 @@ def _refusal(config):
 def test_missing_keys_are_named(family):
     """A config without one of its sizes is refused by the name of the key; switches have defaults."""
     config = next(config for config in MODULES if config["model_type"] == family)
-    for key in set(config) - {"model_type", "parameters", "buffers"}:
+    for key in set(config) - {"model_type", "parameters", "buffers", "flops"}:
         told = _refusal({k: v for k, v in config.items() if k != key})
         assert not told or key in told or "give head_dim" in told or "Mamba2: groups=8 does not divide" in told
     width = {"switch_transformers": "d_model", "gpt2": "n_embd", "dbrx": "d_model"}.get(family, "hidden_size")
@@ -330,10 +366,6 @@ def test_missing_keys_are_named(family):
 def test_bad_configs(change, message):
     with pytest.raises(InputError, match=message):
         Transformer.from_config({**LLAMA, **change})
-
-
-def of(family, **also):
-    return {**next(config for config in MODULES if config["model_type"] == family), **also}
 
 
 V3_TOY = of("deepseek_v3", num_hidden_layers=4, first_k_dense_replace=1)
@@ -363,7 +395,7 @@ QWEN_TOY = of("qwen3_moe", num_hidden_layers=4)
         ({"head_dim": 16.0}, "head_dim=16.0"),
         ({"sliding_window": "big"}, "sliding_window='big'"),
         ({"layer_types": "full_attention"}, "layer_types='full_attention'; it takes a list"),
-        ({"num_experts_per_tok": [1, 0]}, "num_experts_per_tok=.1, 0."),
+        ({"num_experts_per_tok": [1, -1]}, "num_experts_per_tok=.1, -1."),
         ({"num_experts": -1}, "num_experts=-1"),
         ({"n_shared_experts": 1.5}, "n_shared_experts=1.5"),
         ({"full_attention_interval": 0}, "full_attention_interval=0"),

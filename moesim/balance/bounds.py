@@ -99,7 +99,8 @@ def least_loss(setting: Any, tokens: np.ndarray, steps: int = 30) -> np.ndarray:
     q, best = natural.copy(), np.full(len(natural), -np.inf)
     params = np.full((1, 1, 1), setting.capacity)
     total = tokens[:, None]
-    a = world.curve.values.get("data_exponent", 0.4)
+    a = world.curve.exponent()
+    a = np.where(a > 0, a, 0.4)  # only how far a step of the search goes
     power = 1.0 / (1.0 + (a[..., 0] if np.ndim(a) == 3 else a))
     for _ in range(steps):
         v = world.mix(total * q)[:, :, None]

@@ -9,6 +9,7 @@ import numpy as np
 
 from moesim.balance.intervals import interval
 from moesim.errors import InputError
+from moesim.variables import TIME_PARTS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,15 +21,6 @@ Named = tuple[str, "Figure"]
 # Colours that stay apart in grey and for most colour-blind readers (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1)), (0, (6, 1, 1, 1)), "-", (0, (3, 3)))
-_PARTS = {
-    "compute": "experts",
-    "wait": "waiting",
-    "all_to_all": "all-to-all",
-    "dense": "dense part",
-    "sync": "replica sync",
-    "update": "update",
-    "migration": "migration",
-}
 
 
 def _figure(rows: int, columns: int, width: float = 4.6, height: float = 3.4) -> tuple[Figure, np.ndarray]:
@@ -129,7 +121,7 @@ def time_parts(data: xr.Dataset) -> Figure:
     figure, axes = _figure(1, 1, width=6.0)
     axis, names = axes[0, 0], [name or "run" for name, _ in _policies(data)]
     left = np.zeros(len(names))
-    for (part, label), colour in zip(_PARTS.items(), COLOURS, strict=False):
+    for (part, label), colour in zip(TIME_PARTS.items(), COLOURS, strict=False):
         width = np.array([float(own[f"time_{part}"].mean()) for _, own in _policies(data)])
         axis.barh(names, width, left=left, label=label, color=colour, height=0.7)
         left += width

@@ -7,6 +7,7 @@ equal the first of them wins: the sort is stable, the most loaded expert and the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,12 @@ class Balanced:
         slots = self.slot_loads(loads)
         return slots.reshape(len(slots), self.devices, -1).sum(axis=-1)
 
+    def together(self) -> np.ndarray:
+        """How many copies share a device with an earlier copy of their expert (layer,)."""
+        slots = self.slots.reshape(len(self.slots), self.devices, -1)
+        distinct = [[len(np.unique(device)) for device in layer] for layer in slots]
+        return slots[0].size - np.sum(distinct, axis=1)
+
     def max_over_mean(self, loads: np.ndarray) -> np.ndarray:
         """Load of the busiest device over the mean, for each layer."""
         per_device = self.device_loads(loads)
@@ -73,11 +80,59 @@ def pack(weights: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:
     return pack_of, place
 
 
-def replicate(weights: np.ndarray, slots: int) -> tuple[np.ndarray, np.ndarray]:
+def pack_apart(weights: np.ndarray, expert_of: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `pack`, but no two copies of an expert in one pack; every expert has at most `packs` copies.
+
+    `weights`, `expert_of` (layer, item). Heaviest first, the copies of one expert into the emptiest packs, of equally
+    empty ones the lightest; then copies are exchanged between the heaviest pack and another while that lowers it.
+    """
+    pack_of, place = np.empty_like(expert_of), np.empty_like(expert_of)
+    for row, (own, experts) in enumerate(zip(weights, expert_of, strict=True)):
+        of = _exchanged_apart(own, experts, _spread_apart(own, experts, packs), packs)
+        pack_of[row] = of
+        place[row, np.argsort(of, kind="stable")] = np.tile(np.arange(len(of) // packs), packs)
+    return pack_of, place
+
+
+def _spread_apart(weights: np.ndarray, experts: np.ndarray, packs: int) -> np.ndarray:
+    # The emptiest packs first: no pack fills up before the others, so every later expert finds packs enough.
+    burden, filled, out = np.zeros(packs), np.zeros(packs, dtype=int), np.empty_like(experts)
+    heaviest = dict.fromkeys(experts[np.argsort(-weights, kind="stable")].tolist())
+    for expert in heaviest:
+        items = np.flatnonzero(experts == expert)
+        chosen = np.lexsort((burden, filled))[: len(items)]
+        out[items] = chosen
+        burden[chosen] += weights[items]
+        filled[chosen] += 1
+    return out
+
+
+def _exchanged_apart(weights: np.ndarray, experts: np.ndarray, pack_of: np.ndarray, packs: int) -> np.ndarray:
+    out = pack_of.copy()
+    holds = np.zeros((int(experts.max()) + 1, packs), dtype=bool)
+    holds[experts, out] = True
+    for _ in range(len(out) * packs):
+        burden = np.bincount(out, weights, packs)
+        high = int(burden.argmax())
+        mine, others = np.flatnonzero(out == high), np.flatnonzero(out != high)
+        shift = weights[mine][:, None] - weights[others][None, :]
+        after = np.maximum(burden[high] - shift, burden[out[others]] + shift)
+        after[holds[experts[mine]][:, out[others]] | holds[experts[others], high][None, :]] = np.inf
+        if after.size == 0 or after.min() >= burden[high] * (1.0 - 1e-12):
+            break
+        i, j = np.unravel_index(int(after.argmin()), after.shape)
+        a, b = mine[i], others[j]
+        holds[experts[[a, b]], out[[a, b]]] = False
+        out[[a, b]] = out[[b, a]]
+        holds[experts[[a, b]], out[[a, b]]] = True
+    return out
+
+
+def replicate(weights: np.ndarray, slots: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Give each expert a slot and every further slot to the expert with the most load per replica.
 
     `weights` (layer, expert). Returns the expert of each slot (layer, slot) and the counts (layer, expert). The
-    highest load per replica is the lowest that any counts with this sum can have.
+    highest load per replica is the lowest that any counts with this sum can have. `most`: copies of one expert.
     """
     layers, experts = weights.shape
     rows = np.arange(layers)
@@ -85,6 +140,8 @@ def replicate(weights: np.ndarray, slots: int) -> tuple[np.ndarray, np.ndarray]:
     expert_of[:, :experts] = np.arange(experts)
     counts, per_replica = np.ones((layers, experts), dtype=np.int64), weights.astype(float)
     for slot in range(experts, slots):
+        if most is not None:
+            per_replica = np.where(counts < most, per_replica, -1.0)
         hottest = per_replica.argmax(axis=-1)
         expert_of[:, slot] = hottest
         counts[rows, hottest] += 1
@@ -98,7 +155,7 @@ def _inverse(permutation: np.ndarray) -> np.ndarray:
     return out
 
 
-def _hierarchical(weights: np.ndarray, slots: int, groups: int, nodes: int, devices: int):
+def _hierarchical(weights: np.ndarray, slots: int, groups: int, nodes: int, devices: int, distinct: bool):
     layers, experts = weights.shape
     size, per_node, per_device = experts // groups, experts // nodes, slots // devices
     node, place = pack(weights.reshape(layers, groups, size).sum(axis=-1), nodes)
@@ -106,8 +163,9 @@ def _hierarchical(weights: np.ndarray, slots: int, groups: int, nodes: int, devi
     to_local = (start[:, :, None] + np.arange(size)).reshape(layers, experts)
     to_global = _inverse(to_local)
     local = np.take_along_axis(weights, to_global, axis=-1).reshape(layers * nodes, per_node)
-    expert_of, counts = replicate(local, slots // nodes)
-    device, rank = pack(np.take_along_axis(local / counts, expert_of, axis=-1), devices // nodes)
+    expert_of, counts = replicate(local, slots // nodes, devices // nodes if distinct else None)
+    each = np.take_along_axis(local / counts, expert_of, axis=-1)
+    device, rank = pack_apart(each, expert_of, devices // nodes) if distinct else pack(each, devices // nodes)
     order = _inverse(device * per_device + rank)
     placed = np.take_along_axis(expert_of, order, axis=-1).reshape(layers, nodes, -1)
     placed = (placed + np.arange(nodes)[:, None] * per_node).reshape(layers, slots)
@@ -138,17 +196,26 @@ def _check(weights: np.ndarray, replicas: int, groups: int, nodes: int, devices:
             raise InputError(f"eplb: devices={devices} do not divide among nodes={nodes}; use a multiple of nodes")
 
 
-def eplb(loads, replicas: int, groups: int = 1, nodes: int = 1, devices: int = 1) -> Balanced:
+def eplb(
+    loads: Any, replicas: int, groups: int = 1, nodes: int = 1, devices: int = 1, distinct: bool = False
+) -> Balanced:
     """Balance experts over devices by replicating the hot ones and packing the replicas.
 
     `loads` (layer, expert): tokens per expert, any unit; one layer may be given flat. `replicas`: slots in all, a
     multiple of `devices`. If `groups` is a multiple of `nodes` the groups of experts are packed onto nodes first
-    (hierarchical); otherwise, or with nodes=1, slots are shared out globally. Returns `Balanced`. Raises InputError
-    for loads that are negative or not finite and for sizes that do not divide.
+    (hierarchical); otherwise, or with nodes=1, slots are shared out globally. The published algorithm may put two
+    copies of an expert on one device, where they balance nothing (`Balanced.together` counts them); `distinct` forbids
+    it. Returns `Balanced`. Raises InputError for loads that are negative or not finite and for sizes that do not
+    divide.
     """
     weights = np.atleast_2d(np.asarray(loads, dtype=float))
     _check(weights, replicas, groups, nodes, devices)
     if groups % nodes:
         groups = nodes = 1
-    slots, counts = _hierarchical(weights, replicas, groups, nodes, devices)
+    if distinct and replicas > weights.shape[1] * devices // nodes:
+        raise InputError(
+            f"eplb: replicas={replicas} are more than {weights.shape[1]} experts can have on distinct devices; give "
+            f"{weights.shape[1] * devices // nodes} or fewer, or distinct=False"
+        )
+    slots, counts = _hierarchical(weights, replicas, groups, nodes, devices, distinct)
     return Balanced(slots, counts, devices)

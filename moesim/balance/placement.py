@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from moesim.balance.packing import eplb as balance_replicas
 from moesim.balance.packing import pack
-from moesim.balance.state import Placement, State
+from moesim.balance.state import State
 from moesim.errors import InputError
+from moesim.hardware.placed import Placement, arrivals
 from moesim.registry import Policies, Policy
+from moesim.settings import defaults, read, setting, whole
 from moesim.variables import AT_LEAST_ONE, check
-
-placement = Policies("placement", {"every": 100, "first": 10})
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,11 @@ class Placing:
     """
 
     policy: Policy
-    every: int
-    first: int
+    every: int = setting(100, whole())
+    first: int = setting(10, whole())
+
+
+placement = Policies("placement", defaults(Placing))
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,10 @@ class Problem:
     step: int = 0
 
 
-def build(config: Mapping[str, Any]) -> Placing:
-    """The Placing of a config mapping."""
+def build(config: Any) -> Placing:
+    """The Placing of a config: a name, a function or a mapping."""
     policy, shared = placement.build(config)
-    for name, value in shared.items():
-        check("placement", name, value, AT_LEAST_ONE)
-    return Placing(policy, int(shared["every"]), int(shared["first"]))
+    return read(Placing, "placement", {**shared, "policy": policy})
 
 
 def place(policy: Placing, state: State, setting: Any, changed: np.ndarray, start: bool = False) -> State:
@@ -76,16 +77,7 @@ def place(policy: Placing, state: State, setting: Any, changed: np.ndarray, star
         state.step,
     )
     new = policy.policy(problem)
-    return replace(state, placement=new, migrated=_moved(before, new, setting, state.bias.shape[1]))
-
-
-def _moved(before: Placement | None, new: Placement, setting: Any, experts: int) -> np.ndarray:
-    """Copies that each device has to fetch (seed, device)."""
-    shape = (len(new.slots), setting.devices)
-    if before is None or np.array_equal(before.slots, new.slots):
-        return np.zeros(shape)
-    fresh = new.held(experts, setting.devices) & ~before.held(experts, setting.devices)
-    return fresh.sum(axis=1).astype(float)
+    return replace(state, placement=new, migrated=arrivals(before, new, state.bias.shape[1], setting.devices))
 
 
 def even(slots: np.ndarray, experts: int) -> Placement:
@@ -163,10 +155,11 @@ def packed(problem: Problem):
 
 
 @placement
-def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None):
+def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None, distinct: bool = False):
     """EPLB: every slot is used, hot experts are replicated (deepseek-ai/EPLB); hierarchical if `groups` fit the nodes.
 
-    `slots`: how many of the machine's slots it may use (all by default).
+    `slots`: how many of the machine's slots it may use (all by default). `distinct`: no two copies of an expert on one
+    device, which the published algorithm allows.
     """
     use = problem.slots if slots is None else slots
     if use > problem.slots or use % problem.devices:
@@ -176,7 +169,8 @@ def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None):
 
     def solve(rows, experts):
         loads = np.take_along_axis(problem.loads[rows], experts, axis=1)
-        balanced = balance_replicas(loads, use, *_fitting(groups, problem.nodes, experts.shape[1]), problem.devices)
+        groups_nodes = _fitting(groups, problem.nodes, experts.shape[1])
+        balanced = balance_replicas(loads, use, *groups_nodes, problem.devices, distinct)
         return _spread(balanced.slots, problem)
 
     return _by_count(problem, solve)

@@ -8,28 +8,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim import config as files
-from moesim.balance import simulate, trace
+from moesim.balance import trace
+from moesim.balance.output import dataset
+from moesim.balance.records import outcomes
+from moesim.balance.setting import GROUPS
 from moesim.errors import InputError
+from moesim.output.progress import Advance
+from moesim.settings import known
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
+def named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the names of files (`chip="h100"`) replaced by what stands in conf/GROUP/NAME.yaml."""
+    return {
+        group: files.read(group, choice) if group in GROUPS and isinstance(choice, str) else choice
+        for group, choice in config.items()
+    }
+
+
 def with_policy(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The config with some groups replaced: a name reads conf/GROUP/NAME.yaml, a mapping replaces single keys."""
     out = {key: value for key, value in config.items() if key not in ("policies", "sweep")}
-    for group, choice in changes.items():
-        if group not in simulate.GROUPS:
-            raise InputError(f"balance: policies: no group {group!r}; it takes {', '.join(simulate.GROUPS)}")
-        own = out.get(group, {})
-        out[group] = files.read(group, choice) if isinstance(choice, str) else {**own, **choice}
+    for group, choice in named(changes).items():
+        if group not in GROUPS:
+            raise InputError(f"balance: policies: no group {group!r}; {known(GROUPS, group)}")
+        whole = isinstance(changes[group], str) or not isinstance(choice, Mapping)
+        out[group] = choice if whole else {**out.get(group, {}), **choice}
     return out
+
+
+def simulated(config: Mapping[str, Any], advance: Advance | None = None) -> xr.Dataset:
+    """Run a config and return what happened: dims seed, step, expert, device, domain (see `output`)."""
+    return dataset(outcomes(config, advance))
 
 
 def compared(config: Mapping[str, Any]) -> xr.Dataset:
     """The run of a config; with `policies`, one run each on common random numbers, along a dim `policy`."""
     policies = config.get("policies")
-    one = _replayed if trace.is_trace(config) else _simulated
+    one = trace.replay if trace.is_trace(config) else simulated
     if not policies:
         return one({key: value for key, value in config.items() if key not in ("policies", "sweep")})
     import xarray as xr
@@ -47,11 +65,3 @@ def _widened(run: xr.Dataset, width: int) -> xr.Dataset:
         return run
     fill = {"parent": -1, "separation_steps": np.nan, "alive": False}
     return run.reindex(expert=np.arange(width), fill_value={name: fill.get(str(name), 0) for name in run.data_vars})
-
-
-def _simulated(config: Mapping[str, Any]) -> xr.Dataset:
-    return simulate.simulate(config)
-
-
-def _replayed(config: Mapping[str, Any]) -> xr.Dataset:
-    return trace.replay(config)

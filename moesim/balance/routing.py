@@ -6,7 +6,6 @@ drawn token by token with the same probabilities. Controllers change biases or r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,28 +13,17 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
-from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, check
+from moesim.settings import Takes, defaults, number, one_of, read, setting, whole
+from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF
 
-# Logits further than this below the best are treated as this far below, so that K experts can always be found.
-_LOWEST_LOGIT = -60.0
-_FIDELITIES = ("mean_field", "tokens")
-SHARED = {
-    "control": {"policy": "none"},
-    "temperature": 1.0,
-    "affinity": 4.0,
-    "noise": 0.1,
-    "reinforcement": 1.0,
-    "decay": 1e-3,
-    "reward": "advantage",
-    "capacity_factor": np.inf,
-    "fidelity": "mean_field",
-    "batch": 8192,
-}
-# `drawn`: single tokens can be drawn by the probabilities that the policy gives (each row sums to K). `sees_tokens`:
-# they depend on the tokens of the step, so they are worked out anew in each.
-routing = Policies("routing", SHARED, drawn=False, sees_tokens=True)
 controls = Policies("control")
 rewards = Policies("reward")
+# Logits further than this below the best are treated as this far below, so that K experts can always be found.
+_LOWEST_LOGIT = -60.0
+
+
+def _one(kind: Policies) -> Takes:
+    return lambda owner, name, value: kind.only(value)
 
 
 @dataclass(frozen=True)
@@ -43,45 +31,46 @@ class Routing:
     """The router of a run: how tokens are assigned, how the router learns, what balances it.
 
     `assign` (logits, tokens, alive, active) -> probability of being chosen (seed, domain, expert); `control` changes
-    (scores, bias); `reward` feeds the reinforcement.
+    (scores, bias); `reward` feeds the reinforcement: logit += reinforcement x P x reward - decay x logit.
+    `temperature`: noise of a batch on the logits. `affinity`: how much an expert prefers its own part of the tree at
+    the start; `noise`: spread of the initial logits. Tokens above `capacity_factor` x the fair share are dropped.
+    `fidelity`: mean_field (expected tokens) or tokens (a drawn `batch`).
     """
 
     assign: Policy
-    control: Policy
-    reward: Policy
-    temperature: float
-    affinity: float
-    noise: float
-    reinforcement: float
-    decay: float
-    capacity_factor: float
-    tokens: bool
-    batch: int
+    control: Policy = setting("none", _one(controls))  # noqa: RUF009
+    temperature: float = setting(1.0, number(POSITIVE))
+    affinity: float = setting(4.0, number(NON_NEGATIVE))
+    noise: float = setting(0.1, number(NON_NEGATIVE))
+    reinforcement: float = setting(1.0, number(NON_NEGATIVE))
+    decay: float = setting(1e-3, number(NON_NEGATIVE))
+    reward: Policy = setting("advantage", _one(rewards))  # noqa: RUF009
+    capacity_factor: float = setting(np.inf, number(POSITIVE_OR_INF))
+    fidelity: str = setting("mean_field", one_of("mean_field", "tokens"))
+    batch: int = setting(8192, whole())
+
+    def __post_init__(self):
+        if self.tokens and not self.assign.traits["drawn"]:
+            raise InputError(
+                f"routing {self.assign.name}: fidelity=tokens draws tokens one by one, which its assignments do not "
+                "allow; use fidelity=mean_field, or declare drawn=True if each domain's sum to active_experts"
+            )
+
+    @property
+    def tokens(self) -> bool:
+        """Whether single tokens are drawn."""
+        return self.fidelity == "tokens"
 
 
-def build(config: Mapping[str, Any]) -> Routing:
-    """The Routing of a config mapping; InputError for unknown policies and values outside their domain."""
+# `drawn`: single tokens can be drawn by the probabilities that the policy gives (each row sums to K). `sees_tokens`:
+# they depend on the tokens of the step, so they are worked out anew in each.
+routing = Policies("routing", defaults(Routing), drawn=False, sees_tokens=True)
+
+
+def build(config: Any) -> Routing:
+    """The Routing of a config: a name, a function or a mapping; InputError for what it does not take."""
     policy, shared = routing.build(config)
-    for name, domain in {"temperature": POSITIVE, "capacity_factor": POSITIVE_OR_INF, "batch": POSITIVE}.items():
-        check("routing", name, shared[name], domain)
-    for name in ("affinity", "noise", "reinforcement", "decay"):
-        check("routing", name, shared[name], NON_NEGATIVE)
-    if shared["fidelity"] not in _FIDELITIES:
-        raise InputError(f"routing: fidelity={shared['fidelity']!r}; it takes {' or '.join(_FIDELITIES)}")
-    if shared["fidelity"] == "tokens" and not policy.traits["drawn"]:
-        raise InputError(
-            f"routing {policy.name}: fidelity=tokens draws tokens one by one, which its assignments do not allow; "
-            "use fidelity=mean_field, or declare drawn=True if each domain's probabilities sum to active_experts"
-        )
-    numbers = ("temperature", "affinity", "noise", "reinforcement", "decay", "capacity_factor")
-    return Routing(
-        policy,
-        controls.only(shared["control"]),
-        rewards.only(shared["reward"]),
-        **{name: float(shared[name]) for name in numbers},
-        tokens=shared["fidelity"] == "tokens",
-        batch=int(shared["batch"]),
-    )
+    return read(Routing, "routing", {**shared, "assign": policy})
 
 
 def logits(scores: np.ndarray, bias: np.ndarray, temperature: float) -> np.ndarray:
@@ -222,7 +211,7 @@ def quantile(scores, bias, probability, load, tokens, alive, *, iterations: int 
 
 @controls
 def auxiliary(
-    scores, bias, probability, load, tokens, alive, *, weight: float = 1e-3, rate: float = 1.0, scope="global"
+    scores, bias, probability, load, tokens, alive, *, weight: float = 1e-2, rate: float = 1.0, scope="global"
 ):
     """Gradient step on the auxiliary loss weight x sum_i f_i P_i, f_i = experts x share of the assignments.
 

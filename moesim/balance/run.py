@@ -1,12 +1,41 @@
-"""The driver of `moesim balance`: a resolved config to a Dataset, its figures and its table."""
+"""`moesim balance`, and `moesim.simulate` for Python: a config to a Dataset, its figures and its table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moesim.balance import figures, policies, study, tables, trace
+from moesim.balance import figures, placement, policies, routing, sampling, structure, study, tables, trace
+from moesim.balance.setting import GROUPS, Run
+from moesim.domains import world
+from moesim.hardware import step
 from moesim.output.result import Result
+from moesim.settings import defaults
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# The files that are taken where a group is not chosen.
+CHOICES = {
+    "world": "zipf",
+    "routing": "topk",
+    "structure": "fixed",
+    "sampling": "natural",
+    "placement": "static",
+    "chip": "h100",
+    "cluster": "node",
+    "expert": "fine_grained",
+    "schedule": "bf16",
+}
+# Mappings whose keys are the user's own.
+OPEN = ("policies", "sweep", "world.curve", "world.repetition", "routing.control", "structure.way")
+_KINDS = {
+    "world": world.world,
+    "routing": routing.routing,
+    "structure": structure.structure,
+    "sampling": sampling.sampling,
+    "placement": placement.placement,
+}
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -23,3 +52,64 @@ def run(config: Mapping[str, Any]) -> Result:
         data, draw, table = policies.compared(config), figures.of_run, tables.table
     drawn = dict(draw(data)) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
+
+
+def keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key that these choices take, with its default in the code."""
+    known: dict[str, Any] = defaults(Run)
+    for group, cls in step.GROUPS.items():
+        known[group] = dict.fromkeys(cls.__dataclass_fields__) | defaults(cls)
+    for group, kind in _KINDS.items():
+        chosen = str((config.get(group) or {}).get("policy"))
+        kind = trace.traces if group == "world" and chosen in trace.traces else kind
+        takes = kind[chosen].takes if chosen in kind else {}
+        known[group] = {"policy": chosen, **kind.shared, **takes}
+    return known
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    return {}
+
+
+def simulate(**config: Any) -> xr.Dataset:
+    """Simulate the experts of a run; the Dataset of `moesim balance`, with the same defaults.
+
+    Groups (world, routing, structure, sampling, placement, chip, cluster, expert, schedule) take the name of a file in
+    conf/GROUP or the path of one, a mapping of keys laid over the default file, or, for the first five, a function of
+    your own. Other keys are those of `moesim balance` (`experts`, `steps`, `seeds`, ...; see `setting.Run`), and
+    single keys of groups by their dotted names:
+
+        moesim.simulate(structure="split", sampling=mine, chip="h200", steps=400, **{"world.rho": 0.1})
+
+    Dims seed, step, expert, device, domain; `policies` adds policy, `sweep` its axes. Raises InputError for what is
+    unknown or outside its domain, before the first step.
+    """
+    own = _nested(config)
+    whole = {group: _laid_over(group, own.get(group)) for group in CHOICES}
+    return run({**own, **whole, "figures": False}).dataset
+
+
+def _nested(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names as mappings within mappings, laid over what is chosen for their group."""
+    out = {name: value for name, value in config.items() if "." not in name}
+    for name, value in config.items():
+        group, *path = name.split(".")
+        if path:
+            out[group] = _put(_laid_over(group, out.get(group)), path, value)
+    return out
+
+
+def _put(config: Any, path: list[str], value: Any) -> dict[str, Any]:
+    head, *rest = path
+    own = dict(config) if isinstance(config, Mapping) else {}
+    return {**own, head: _put(own.get(head), rest, value) if rest else value}
+
+
+def _laid_over(group: str, choice: Any) -> Any:
+    """A choice as the keys of its group: a name's file, a mapping over the default file, a function as policy."""
+    if choice is None or isinstance(choice, str) or group not in GROUPS:
+        return policies.named({group: choice or CHOICES.get(group)})[group]
+    if callable(choice):
+        return {"policy": choice}
+    return choice if "policy" in choice else {**policies.named({group: CHOICES[group]})[group], **choice}

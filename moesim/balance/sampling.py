@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,8 @@ import numpy as np
 from moesim.domains.learning import domain_gains
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
-from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
-
-sampling = Policies("sampling", {"every": 10, "epoch_cap": np.inf})
+from moesim.settings import defaults, number, read, setting, whole
+from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
 
 
 @dataclass(frozen=True)
@@ -24,16 +22,27 @@ class Sampling:
     """
 
     policy: Policy
-    every: int
-    epoch_cap: float
+    every: int = setting(10, whole())
+    epoch_cap: float = setting(np.inf, number(POSITIVE_OR_INF))
 
 
-def build(config: Mapping[str, Any]) -> Sampling:
-    """The Sampling of a config mapping."""
+sampling = Policies("sampling", defaults(Sampling))
+
+
+def build(config: Any) -> Sampling:
+    """The Sampling of a config: a name, a function or a mapping."""
     policy, shared = sampling.build(config)
-    check("sampling", "every", shared["every"], AT_LEAST_ONE)
-    check("sampling", "epoch_cap", shared["epoch_cap"], POSITIVE_OR_INF)
-    return Sampling(policy, int(shared["every"]), float(shared["epoch_cap"]))
+    return read(Sampling, "sampling", {**shared, "policy": policy})
+
+
+def check_reach(policy: Sampling, unique: np.ndarray, tokens: float) -> None:
+    """InputError if the epoch cap leaves fewer tokens than the run takes; `unique` (seed, domain)."""
+    most = float((policy.epoch_cap * unique).sum(axis=-1).min())
+    if most < tokens * (1.0 - 1e-9):
+        raise InputError(
+            f"sampling: epoch_cap={policy.epoch_cap:g} leaves {most:.3g} of the {tokens:.3g} tokens of the run; "
+            f"give epoch_cap={policy.epoch_cap * tokens / most:.4g} or more, or raise world.unique_tokens"
+        )
 
 
 def normalised(weights: np.ndarray) -> np.ndarray:
@@ -64,7 +73,7 @@ def capped(mixture: np.ndarray, cap: np.ndarray) -> np.ndarray:
 def epoch_caps(policy: Sampling, state, setting) -> np.ndarray:
     """Largest weight that keeps each domain within the epoch cap until the mixture is chosen again."""
     left = policy.epoch_cap * setting.world.unique - state.seen
-    return np.maximum(left, 0.0) / (setting.tokens * policy.every)
+    return np.maximum(left, 0.0) / (setting.tokens * min(policy.every, setting.steps - state.step))
 
 
 def sample(policy: Sampling, state, setting) -> tuple[np.ndarray, dict[str, Any]]:
@@ -74,11 +83,6 @@ def sample(policy: Sampling, state, setting) -> tuple[np.ndarray, dict[str, Any]
     mixture, memory = policy.policy(state, setting)
     if np.isfinite(policy.epoch_cap):
         caps = epoch_caps(policy, state, setting)
-        if (caps.sum(axis=-1) < 1.0 - 1e-9).any():
-            raise InputError(
-                f"sampling: epoch_cap={policy.epoch_cap:g} leaves too few tokens at step {state.step}; "
-                "raise it, or world.unique_tokens"
-            )
         mixture = capped(mixture, caps)
     return mixture, memory
 
@@ -116,10 +120,9 @@ def optimal(state, setting, *, exponent: float | None = None):
 
     `exponent` a: the data exponent of the world's curve unless given.
     """
-    a = setting.world.curve.values.get("data_exponent") if exponent is None else exponent
-    if a is None:
-        raise InputError("sampling optimal: the curve has no data_exponent; give exponent=NUMBER")
-    a = np.asarray(a, dtype=float)
+    a = np.asarray(setting.world.curve.exponent() if exponent is None else exponent, dtype=float)
+    if not (a > 0).all():
+        raise InputError("sampling optimal: the curve is no power of tokens; give sampling.exponent=NUMBER above 0")
     a = a[..., 0] if a.ndim == 3 else a
     return normalised(setting.world.target ** (1.0 / (1.0 + a))), state.memory
 

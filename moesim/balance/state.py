@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from moesim.hardware.placed import Placement
+
 STREAMS = ("router", "tokens", "clones", "bandit", "placement")
 
 
@@ -24,35 +26,6 @@ class Streams:
 
     def __getitem__(self, purpose: str) -> list[np.random.Generator]:
         return self.generators[purpose]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where experts live: `slots` (seed, slot) holds expert indices, -1 if empty; slots of a device are adjacent.
-
-    `share` (seed, slot): the part of its expert's tokens that a slot serves; the shares of one expert sum to 1.
-    """
-
-    slots: np.ndarray
-    share: np.ndarray
-
-    def slot_loads(self, loads: np.ndarray) -> np.ndarray:
-        """Load of each slot (seed, slot) under expert loads (seed, expert)."""
-        return np.take_along_axis(loads, np.maximum(self.slots, 0), axis=1) * self.share
-
-    def copies(self, experts: int) -> np.ndarray:
-        """How many slots each expert has (seed, expert)."""
-        out = np.zeros((len(self.slots), experts), dtype=np.int64)
-        rows, columns = np.nonzero(self.slots >= 0)
-        np.add.at(out, (rows, self.slots[rows, columns]), 1)
-        return out
-
-    def held(self, experts: int, devices: int) -> np.ndarray:
-        """Whether a device holds a copy of an expert (seed, expert, device)."""
-        rows, columns = np.nonzero(self.slots >= 0)
-        out = np.zeros((len(self.slots), experts, devices), dtype=bool)
-        out[rows, self.slots[rows, columns], columns // (self.slots.shape[1] // devices)] = True
-        return out
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ slot: it shares weights and changes only the clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +16,9 @@ from moesim.balance.state import State
 from moesim.domains import tree
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
-from moesim.variables import AT_LEAST_ONE, check
+from moesim.settings import defaults, number, read, setting, whole
+from moesim.variables import AT_LEAST_ONE
 
-# A member that `grows` may change the experts; one that does not is never asked.
-structure = Policies("structure", {"every": 100, "threshold": 1.15, "patience": 1}, grows=True)
 ways = Policies("split way")
 criteria = Policies("split criterion")
 
@@ -34,9 +33,9 @@ class Structure:
     """
 
     policy: Policy
-    every: int
-    threshold: float
-    patience: int
+    every: int = setting(100, whole())
+    threshold: float = setting(1.15, number(AT_LEAST_ONE))
+    patience: int = setting(1, whole())
 
     @property
     def grows(self) -> bool:
@@ -44,12 +43,14 @@ class Structure:
         return self.policy.traits["grows"]
 
 
-def build(config: Mapping[str, Any]) -> Structure:
-    """The Structure of a config mapping."""
+# A member that `grows` may change the experts; one that does not is never asked.
+structure = Policies("structure", defaults(Structure), grows=True)
+
+
+def build(config: Any) -> Structure:
+    """The Structure of a config: a name, a function or a mapping."""
     policy, shared = structure.build(config)
-    for name in ("every", "threshold", "patience"):
-        check("structure", name, shared[name], AT_LEAST_ONE)
-    return Structure(policy, int(shared["every"]), float(shared["threshold"]), int(shared["patience"]))
+    return read(Structure, "structure", {**shared, "policy": policy})
 
 
 @dataclass(frozen=True)
@@ -226,8 +227,8 @@ def load(view: View, expert: int):
 @criteria
 def residual(view: View, expert: int):
     """Split first where load x loss above the domain's floor is largest."""
-    curve, state = view.setting.world.curve, view.state
-    floor = np.broadcast_to(np.asarray(curve.values.get("floor", 0.0), dtype=float), (1, 1, 1))[0, 0, 0]
+    state, curve = view.state, view.setting.world.curve
+    floor = np.broadcast_to(curve.lowest(1e300), (state.seeds, state.scores.shape[1], 1))[view.row, :, 0]
     return float(view.flow(expert) @ (state.expert_loss[view.row, :, expert] - floor))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.balance.policies import compared
 from moesim.errors import InputError
+from moesim.variables import stamp
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 AXES = {
     "rho": ("world", "rho"),
     "skew": ("world", "skew"),
-    "exponent": ("world", "curve", "data_exponent"),
+    "exponent": ("world", "curve", "coefficients", "beta"),
     "indivisible": ("world", "atom"),
     "temperature": ("routing", "temperature"),
     "experts": ("experts",),
-    "dense_ratio": ("cluster", "dense_ratio"),
+    "dense_ratio": ("schedule", "dense_ratio"),
 }
 LOSSES = ("micro_loss", "macro_loss", "tail_loss")
 CLAIM = "split_feed"
@@ -70,16 +71,12 @@ def study(config: Mapping[str, Any]) -> xr.Dataset:
     data = {}
     for name in results[0].data_vars:
         values = np.stack([r[name].values for r in results], axis=-1)
-        data[name] = (("policy", "seed", *names), values.reshape(*values.shape[:2], *shape), results[0][name].attrs)
+        data[name] = (("policy", "seed", *names), values.reshape(*values.shape[:2], *shape))
     out = xr.Dataset(data, coords=coords, attrs={"title": "moesim balance: split and feed", "axes": ", ".join(names)})
     for budget, loss in product(("tokens", "time"), LOSSES):
         name = f"{loss}_at_equal_{budget}"
         out[f"gap_{name}"] = (out[name].sel(policy=CLAIM, drop=True) - out[name]).transpose(*out[name].dims)
-        out[f"gap_{name}"].attrs = {
-            "units": "nat/token",
-            "long_name": f"{CLAIM} minus policy: {name.replace('_', ' ')}",
-        }
-    return out
+    return stamp(out)
 
 
 def _ends(data: xr.Dataset) -> xr.Dataset:
@@ -90,14 +87,13 @@ def _ends(data: xr.Dataset) -> xr.Dataset:
     budget = last.wall_clock.min("policy").values
     out = {}
     for loss in LOSSES:
-        attrs = data[loss].attrs
-        out[f"{loss}_at_equal_tokens"] = (("policy", "seed"), last[loss].transpose("policy", "seed").values, attrs)
+        out[f"{loss}_at_equal_tokens"] = (("policy", "seed"), last[loss].transpose("policy", "seed").values)
         clocks, curves = (data[v].transpose("policy", "seed", "step").values for v in ("wall_clock", loss))
         at = [
             [np.interp(b, t, c) for b, t, c in zip(budget, ts, cs, strict=True)]
             for ts, cs in zip(clocks, curves, strict=True)
         ]
-        out[f"{loss}_at_equal_time"] = (("policy", "seed"), np.array(at), attrs)
+        out[f"{loss}_at_equal_time"] = (("policy", "seed"), np.array(at))
     for name in ("wall_clock", "max_over_mean", "utilisation", "experts_alive"):
-        out[name] = (("policy", "seed"), last[name].transpose("policy", "seed").values.astype(float), data[name].attrs)
+        out[name] = (("policy", "seed"), last[name].transpose("policy", "seed").values.astype(float))
     return xr.Dataset(out, coords={"seed": data.seed})

@@ -21,6 +21,7 @@ COLUMNS = {
     "max_vio": "{:.3f}",
     "utilisation": "{:.3f}",
     "drop_share": "{:.3f}",
+    "shared_devices": "{:.1f}",
     "experts_alive": "{:.1f}",
     "wall_clock": "{:.4g}",
     "regret_loss": "{:.4f}",
@@ -89,6 +90,7 @@ def trace_table(data: xr.Dataset) -> str:
         "utilisation",
         "step_time",
         "moved_copies",
+        "shared_devices",
     )
     lines = ["  ".join(["policy".rjust(12), *(c.rjust(max(len(c), 9)) for c in columns)])]
     for name in names:

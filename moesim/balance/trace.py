@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from moesim.balance.placement import Problem
 from moesim.domains.world import shipped
 from moesim.errors import InputError
 from moesim.hardware import step as clock
+from moesim.hardware.placed import arrivals
+from moesim.hardware.step import Cluster
 from moesim.registry import Policies
-from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, check
+from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, check, stamp
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -155,12 +157,13 @@ def replay(config: Mapping[str, Any]) -> xr.Dataset:
             raise InputError(
                 f"balance: {group}={chosen} with a trace: recorded loads do not respond; use {group}={only}"
             )
-    cluster, placing = clock.build(config["cluster"]), placement.build(config["placement"])
+    machine, placing = clock.build(config), placement.build(config["placement"])
+    cluster = machine.cluster
     _layers, experts = recorded.loads.shape[1:]
     if cluster.slots < experts:
         raise InputError(
             f"balance: {cluster.slots} slots (devices x slots_per_device) are fewer than {experts} traced experts; "
-            f"give slots_per_device={-(-experts // cluster.devices)} or more"
+            f"give cluster.slots_per_device={-(-experts // cluster.devices)} or more"
         )
     tokens = float(check("balance", "tokens_per_step", config.get("tokens_per_step", 2.0**22), POSITIVE))
     share = recorded.loads / recorded.loads.sum(axis=-1, keepdims=True)
@@ -168,33 +171,26 @@ def replay(config: Mapping[str, Any]) -> xr.Dataset:
     for window in range(len(share)):
         plan_on = share[window - 1] if window else np.full(share[0].shape, 1.0 / experts)
         planned = placing.policy(_problem(plan_on, previous, cluster))
-        arrivals = _arrivals(previous, planned, cluster, experts)
-        records.append(_judged(planned, share[window] * tokens * recorded.active, arrivals, cluster, recorded, tokens))
+        moved = arrivals(previous, planned, experts, machine.cluster.devices)
+        records.append(_judged(planned, share[window] * tokens * recorded.active, moved, machine, recorded, tokens))
         previous = planned
     return _dataset(records, recorded, cluster)
 
 
-def _problem(loads: np.ndarray, previous: Any, cluster: clock.Cluster) -> Problem:
+def _problem(loads: np.ndarray, previous: Any, cluster: Cluster) -> Problem:
     there = np.ones(loads.shape, dtype=bool)
     same = np.zeros(len(loads), dtype=bool)
     return Problem(loads, there, there.astype(int), previous, same, cluster.slots, cluster.devices, cluster.nodes)
 
 
-def _arrivals(previous: Any, planned: Any, cluster: clock.Cluster, experts: int) -> np.ndarray:
-    if previous is None:
-        return np.zeros((len(planned.slots), cluster.devices))
-    new = planned.held(experts, cluster.devices) & ~previous.held(experts, cluster.devices)
-    return new.sum(axis=1).astype(float)
-
-
-def _judged(planned, loads, arrivals, cluster, recorded, tokens) -> dict[str, Any]:
+def _judged(planned, loads, moved, machine, recorded, tokens) -> dict[str, Any]:
     """One window: every layer's barrier on its own; the layers of the trace stand for all layers of the model."""
-    single = replace(cluster, layers=1)
+    single = machine.with_layers(1)
     frozen = np.zeros(loads.shape, dtype=bool)
-    parts = clock.step_seconds(single, planned, loads, frozen, tokens, recorded.active, arrivals)
+    parts = clock.step_seconds(single, planned, loads, frozen, tokens, recorded.active, moved)
     per_layer = parts["received"]
-    hindsight = eplb(loads, cluster.slots, 1, 1, cluster.devices)
-    times = {f"time_{name}": parts[name].mean() * cluster.layers for name in clock.PARTS}
+    hindsight = eplb(loads, machine.cluster.slots, 1, 1, machine.cluster.devices)
+    times = {f"time_{name}": parts[name].mean() * machine.expert.layers for name in clock.PARTS}
     total = float(np.sum(list(times.values())))
     busy = times["time_compute"] + times["time_dense"] + times["time_update"]
     return {
@@ -208,33 +204,22 @@ def _judged(planned, loads, arrivals, cluster, recorded, tokens) -> dict[str, An
         "gini": metrics.gini(loads).mean(),
         "utilisation": busy / total,
         "idle_share": 1.0 - times["time_compute"] / (times["time_compute"] + times["time_wait"]),
-        "moved_copies": arrivals.sum(),
+        "moved_copies": moved.sum(),
+        "shared_devices": planned.together(loads.shape[1], machine.cluster.devices).mean(),
         "step_time": total,
         **times,
     }
 
 
 _DIMS = {"loads": ("layer", "expert"), "device_loads": ("layer", "device"), "layer_max_over_mean": ("layer",)}
-_UNITS = {"loads": "token", "device_loads": "token", "step_time": "s"}
 
 
-def _dataset(records: list[dict[str, Any]], recorded: Trace, cluster: clock.Cluster) -> xr.Dataset:
+def _dataset(records: list[dict[str, Any]], recorded: Trace, cluster: Cluster) -> xr.Dataset:
     import xarray as xr
 
-    from moesim.balance.output import VARIABLES
-
-    data = {}
-    for name in records[0]:
-        known = VARIABLES.get(name)
-        unit = known[1] if known else _UNITS.get(name, "1")
-        label = known[2] if known else name.replace("_", " ")
-        values = np.stack([np.asarray(row[name], dtype=float) for row in records])[None]
-        data[name] = (("seed", "step", *_DIMS.get(name, ())), values, {"units": unit, "long_name": label})
-    data["wall_clock"] = (
-        ("seed", "step"),
-        np.cumsum(data["step_time"][1], axis=1),
-        {"units": "s", "long_name": "wall-clock"},
-    )
+    values = {name: np.stack([np.asarray(row[name], dtype=float) for row in records])[None] for name in records[0]}
+    values["wall_clock"] = np.cumsum(values["step_time"], axis=1)
+    data = {name: (("seed", "step", *_DIMS.get(name, ())), array) for name, array in values.items()}
     coords = {
         "seed": [0],
         "step": np.arange(len(records)),
@@ -243,4 +228,4 @@ def _dataset(records: list[dict[str, Any]], recorded: Trace, cluster: clock.Clus
         "expert": np.arange(recorded.loads.shape[2]),
         "device": np.arange(cluster.devices),
     }
-    return xr.Dataset(data, coords=coords, attrs={"title": "moesim balance: trace replay"})
+    return stamp(xr.Dataset(data, coords=coords, attrs={"title": "moesim balance: trace replay"}))

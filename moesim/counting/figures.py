@@ -1,4 +1,4 @@
-"""The figures of `moesim flops`: ratios against batch and depth, where FLOPs go, and the excess over 3:1."""
+"""The figures of `moesim flops`: ratios against batch and depth, where FLOPs go, and what updates add for an expert."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.models import ratio
-from moesim.output.plots import colours, grid_of_panels, legend_right, spread
+from moesim.output.plots import COLOURS, DASHES, colours_of, finish, grid_of_panels, spread
 from moesim.output.text import count, plain
 
 if TYPE_CHECKING:
@@ -15,119 +15,127 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLES = ("-", "--", ":", "-.")
 _GUIDES = (1, 2, 3)
-_AT_MOST, _DEEP, _SMALL = 8, 24, 0.004  # layers told apart in a bar; more are grouped; a share too small to see
-_CATEGORIES = ("#56b4e9", "#0072b2", "#cc79a7", "#009e73", "#e69f00", "#f0e442", "#d55e00", "#bbbbbb", "#999999")
+_AT_MOST, _DEEP = 7, 24  # layers told apart in a bar; more are grouped
+_SMALL, _SHORT = 0.004, 0.02  # shares of a layer, of a pass, too small to see
+_FLAT = 0.01  # of its last value: a ratio that moves less is level
+_RATIO = "backward and update / forward"
 
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     """Every figure that the Dataset has the dims for, by file name."""
     drawn = {}
     if "sequence" in dataset.dims:
-        drawn["flops_by_sequence"] = by_sequence(dataset)
+        drawn["flops_by_sequence"] = flops_by_sequence(dataset)
         dataset = dataset.isel(sequence=-1)
     if dataset.sizes["batch"] > 1 and "depth" not in dataset.dims:
-        drawn["ratio_by_batch"] = by_batch(dataset)
+        drawn["ratio_by_batch"] = ratio_by_batch(dataset)
     if dataset.sizes.get("depth", 0) > 1:
-        drawn["ratio_by_depth"] = by_depth(dataset)
+        drawn["ratio_by_depth"] = ratio_by_depth(dataset)
     if not {"network", "depth"} & set(dataset.dims):
-        drawn["flops_by_layer"] = by_layer(dataset)
+        drawn["flops_by_layer"] = flops_by_layer(dataset)
         if "tokens_per_expert" in dataset:
-            drawn["excess"] = excess(dataset)
+            drawn["expert_update"] = expert_update(dataset)
     return drawn
 
 
-def by_sequence(dataset: xr.Dataset) -> Figure:
+def _about(dataset: xr.Dataset) -> str:
+    names = dict.fromkeys(dataset.attrs.get("names", "").split(", "))
+    return ": ".join(filter(None, (", ".join(names), dataset.attrs.get("description"))))
+
+
+def flops_by_sequence(dataset: xr.Dataset) -> Figure:
     """Training FLOP per token against the length of a sequence: a line for each convention, or model by `exact`."""
     data = dataset.flops_per_token
     dim = "network" if "network" in data.dims else "convention"
     data = data.sel(convention="exact") if dim == "network" else data
-    figure, panels = grid_of_panels(1, 1)
+    figure, panels = grid_of_panels(1, 1, (5.2, 3.0))
     axes = panels[0][0]
-    for name, colour in zip(data[dim].values, colours(data.sizes[dim]), strict=True):
-        axes.plot(data.sequence, data.sel({dim: name}), marker=".", color=colour, label=str(name))
+    for i, (name, colour) in enumerate(colours_of([str(name) for name in data[dim].values]).items()):
+        style = {"ls": DASHES[i % len(DASHES)], "marker": ".", "color": colour}
+        axes.plot(data.sequence, data.sel({dim: name}), label=name, **style)
     axes.set(xlabel="tokens per sequence", ylabel="training FLOP per token", ylim=(0, None))
     axes.yaxis.set_major_formatter(lambda value, _: count(value))
-    axes.set_title(dataset.attrs.get("description", ""), fontsize=9)
-    legend_right(figure, axes, dim)
-    return figure
+    return finish(figure, _about(dataset), of=dim)
 
 
-def _guides(axes: Axes) -> None:
-    for height in _GUIDES:
-        axes.axhline(height, color="0.6", lw=0.7, zorder=0)
+def ratio_by_batch(dataset: xr.Dataset) -> Figure:
+    """Backward/forward ratio against batch size: a colour for each network, dashes for each optimiser.
 
-
-def by_batch(dataset: xr.Dataset) -> Figure:
-    """Backward/forward ratio against batch size: a colour for each network, a style for each optimiser."""
+    Up to four times the batch at which the last of them is level.
+    """
     data = dataset.backward_to_forward
     data = data if "network" in data.dims else data.expand_dims(network=[dataset.attrs.get("names", "")])
-    figure, panels = grid_of_panels(1, 1)
-    axes = panels[0][0]
-    _guides(axes)
-    for network, colour in zip(data.network.values, colours(data.sizes["network"]), strict=True):
+    figure, panels = grid_of_panels(1, 1, (5.2, 3.0))
+    axes, moves = panels[0][0], np.abs(data / data.isel(batch=-1) - 1) > _FLAT
+    moving = data.batch.values[moves.any([d for d in moves.dims if d != "batch"]).values]
+    shown = data.sel(batch=data.batch <= 4 * moving.max()) if moving.size else data
+    for height in _GUIDES:
+        axes.axhline(height, color="0.6", lw=0.7, zorder=0)
+    shades = colours_of([str(name) for name in data.network.values])
+    for network, colour in shades.items():
         for i, method in enumerate(data.optimizer.values):
-            line = data.sel(network=network, optimizer=method)
-            style = _STYLES[i % len(_STYLES)]
-            axes.plot(line.batch, line, style, color=colour, label=f"{network}, {method}")
-    _batch_axes(axes, float(data.min()), float(data.max()))
-    axes.set(xlabel="batch (samples or tokens per step)", ylabel="backward and update / forward")
-    legend_right(figure, axes, "network, optimiser")
-    return figure
+            line, style = shown.sel(network=network, optimizer=method), DASHES[i % len(DASHES)]
+            text = f"{network}, {method}" if len(shades) > 1 else str(method)
+            axes.plot(line.batch, line, ls=style, color=colour, label=text, lw=2.6 - 1.2 * min(i, 1))
+    _batch_axes(axes, float(shown.min()), float(shown.max()))
+    axes.set(xlabel=f"batch ({_unit(dataset)}s per step)", ylabel=_RATIO)
+    note = "" if moving.size == 0 or shown.sizes["batch"] == data.sizes["batch"] else "larger batches: level"
+    return finish(figure, _about(dataset), note)
+
+
+def _unit(dataset: xr.Dataset) -> str:
+    return "token" if "params" in dataset else "sample"
 
 
 def _batch_axes(axes: Axes, low: float, high: float) -> None:
     """Ratios up to about 4 on a linear axis from 0.9; larger ones on a log axis."""
-    axes.set_xscale("log", base=2)
+    axes.set_xscale("log")
     if high > 5:
         axes.set_yscale("log")
-        steps = (1, 2, 3, 5, 10, 20, 50, 100) if high < 200 else (1, 10, 100, 1000, 10**4, 10**5, 10**6)
-        ticks = [t for t in steps if t < 1.2 * high]
-        axes.set_yticks(ticks, [plain(t) for t in ticks])
-        axes.set_yticks([], minor=True)
     else:
         axes.set_ylim(min(0.9, low - 0.1), max(3.1, high + 0.1))
 
 
-def by_depth(dataset: xr.Dataset) -> Figure:
-    """Backward/forward ratio against the number of intermediate layers: a colour for each batch, a style each rule."""
-    figure, panels = grid_of_panels(1, 1)
+def ratio_by_depth(dataset: xr.Dataset) -> Figure:
+    """Backward/forward ratio against the number of intermediate layers: a colour for each batch, dashes each rule."""
+    figure, panels = grid_of_panels(1, 1, (5.2, 3.0))
     axes = panels[0][0]
-    batches = spread(dataset.batch.values, 4)
-    for batch, colour in zip(batches, colours(len(batches)), strict=True):
-        for i, method in enumerate(dataset.optimizer.values):
+    batches, methods = spread(dataset.batch.values, 4), list(dataset.optimizer.values)
+    for i, batch in enumerate(batches):
+        for j, method in enumerate(methods):
             line = dataset.backward_to_forward.sel(batch=batch, optimizer=method)
-            label = f"batch {plain(batch)}, {method}"
-            axes.plot(line.depth, line, _STYLES[i % len(_STYLES)], marker=".", color=colour, label=label)
+            width = 5.0 - 3.8 * (i * len(methods) + j) / max(len(batches) * len(methods) - 1, 1)  # lines may coincide
+            style = {"ls": DASHES[j % len(DASHES)], "marker": ".", "color": COLOURS[i], "lw": width}
+            axes.plot(line.depth, line, label=f"batch {plain(batch)}, {method}", **style)
     axes.axhline(2, color="0.6", lw=0.7, zorder=0)
     axes.set_xscale("symlog", base=2, linthresh=1)
     axes.set_xlim(left=-0.3)
     ticks = dataset.depth.values
     axes.set_xticks(ticks, [plain(n) for n in ticks])
-    axes.set(xlabel="intermediate layers", ylabel="backward and update / forward")
-    legend_right(figure, axes, "batch, optimiser")
-    return figure
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="intermediate layers", ylabel=_RATIO)
+    return finish(figure, _about(dataset))
 
 
-def by_layer(dataset: xr.Dataset) -> Figure:
+def flops_by_layer(dataset: xr.Dataset) -> Figure:
     """Where the FLOPs go: a bar for each pass, in parts for the layers that cost most, per sample or token.
 
-    Networks at the smallest batch, models at the largest. Parts are labelled with their share of the pass.
+    Networks at the smallest batch, models at the largest. Parts are labelled with their share of the pass; passes too
+    small to see are named above.
     """
     at = dataset.isel(batch=-1 if "params" in dataset else 0, optimizer=0)
     per_sample = at.flops / at.batch
-    shown = [str(name) for name in at["pass"].values if float(per_sample.sel({"pass": name}).sum()) > 0]
-    parts = _largest(per_sample.sel({"pass": shown}))
-    figure, panels = grid_of_panels(1, 1)
-    axes, totals = panels[0][0], np.sum(list(parts.values()), axis=0)
-    left = np.zeros(len(shown))
-    for (name, values), colour in zip(parts.items(), _CATEGORIES, strict=False):
-        bars = axes.barh(
-            [name.replace("_", " ") for name in shown], values, left=left, color=colour, label=name, zorder=2
-        )
+    sums = {str(name): float(per_sample.sel({"pass": name}).sum()) for name in at["pass"].values}
+    shown = [name for name, total in sums.items() if total > _SHORT * max(sums.values())]
+    small = [f"{_words(name)} {count(total)}" for name, total in sums.items() if total > 0 and name not in shown]
+    figure, panels = grid_of_panels(1, 1, (6.2, 0.45 * len(shown) + 0.6))
+    axes, parts = panels[0][0], _largest(per_sample.sel({"pass": shown}))
+    left, totals = np.zeros(len(shown)), np.sum(list(parts.values()), axis=0)
+    for (name, values), colour in zip(parts.items(), (*COLOURS, "#444444"), strict=False):
+        bars = axes.barh([*map(_words, shown)], values, left=left, color=colour, label=name, zorder=2)
         shares = [f"{v / t:.0%}" if v > 0.05 * max(totals) else "" for v, t in zip(values, totals, strict=True)]
-        axes.bar_label(bars, shares, label_type="center", fontsize=7)
+        axes.bar_label(bars, shares, label_type="center", fontsize=8, color=_readable_on(colour))
         left = left + values
     for row, total in enumerate(totals):
         axes.annotate(count(total), (total, row), (3, 0), textcoords="offset points", va="center", fontsize=8)
@@ -136,11 +144,19 @@ def by_layer(dataset: xr.Dataset) -> Figure:
     axes.margins(x=0.12)
     axes.xaxis.set_major_formatter(lambda value, _: count(value))
     where = f"{plain(at.optimizer.item())}, batch {count(at.batch.item())}"
-    unit = "token" if "params" in dataset else "sample"
-    axes.set(xlabel=f"FLOP per {unit} ({where})")
-    axes.set_title(dataset.attrs.get("description", ""), fontsize=9)
-    legend_right(figure, axes, "layer")
-    return figure
+    axes.set(xlabel=f"FLOP per {_unit(dataset)} ({where})")
+    note = f"too small to draw: {', '.join(small)}" if small else ""
+    return finish(figure, _about(dataset), note, of="layer")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _readable_on(colour: str) -> str:
+    """Black or white, whichever stands out more from the colour."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 150 else "black"
 
 
 def _largest(flops: xr.DataArray) -> dict[str, np.ndarray]:
@@ -156,22 +172,23 @@ def _largest(flops: xr.DataArray) -> dict[str, np.ndarray]:
     return {name: rows[name] for name in rows if name in top} | ({"all others": rest} if rest.sum() > 0 else {})
 
 
-def excess(dataset: xr.Dataset) -> Figure:
-    """What an expert's total/forward is above 3, against its tokens per step: u/(2 b).
+def expert_update(dataset: xr.Dataset) -> Figure:
+    """What the update adds to an expert's total/forward above 3, against its tokens per step: u/(2 b).
 
-    Dashed: only experts with tokens are updated, under uniform routing; dots: where the excess is 0.01; dotted: the
+    Dashed: only experts with tokens are updated, under uniform routing; dots: where total/forward is 3.01; dotted: the
     batch that the model was trained with, if it is known.
     """
-    figure, panels = grid_of_panels(1, 1)
+    figure, panels = grid_of_panels(1, 1, (5.2, 3.0))
     axes = panels[0][0]
     share = float((dataset.tokens_per_expert / dataset.batch)[0])
     last = max(float(dataset.tokens_per_expert.max()), 100 * float(dataset.expert_update.max()))
     tokens = np.geomspace(float(dataset.tokens_per_expert.min()), last, 121)
-    for method, colour in zip(dataset.optimizer.values, colours(dataset.sizes["optimizer"]), strict=True):
+    for method, colour in colours_of([str(name) for name in dataset.optimizer.values]).items():
         update = float(dataset.expert_update.sel(optimizer=method))
         enough = float(ratio.tokens_for(0.01, update=update))
         touched = ratio.touched_only(tokens / share, 1 / share, 1, update=update) - 3
-        axes.plot(tokens, ratio.expert(tokens, update=update) - 3, color=colour, label=f"{method}, u = {count(update)}")
+        every = ratio.expert(tokens, update=update) - 3
+        axes.plot(tokens, every, color=colour, label=f"{method}: u = {count(update)} FLOP per weight")
         axes.plot(tokens, touched, "--", color=colour)
         axes.plot(enough, 0.01, "o", ms=5, color=colour, mec="white", mew=0.7, zorder=3)
         axes.annotate(count(enough), (enough, 0.01), (4, 4), textcoords="offset points", fontsize=8)
@@ -180,6 +197,5 @@ def excess(dataset: xr.Dataset) -> Figure:
         axes.axvline(seen, color="0.4", lw=1, ls=":", label=f"as trained: {count(seen)} tokens")
     axes.axhline(0.01, color="0.6", lw=0.7, zorder=0)
     axes.set(xscale="log", yscale="log", xlabel="tokens per expert and step", ylabel="total / forward \N{MINUS SIGN} 3")
-    axes.set_title(dataset.attrs.get("description", ""), fontsize=9)
-    legend_right(figure, axes, "FLOP per weight of the update;\ndashed: only experts with tokens;\ndots: 3.01")
-    return figure
+    note = "dashed: only experts with tokens are updated; dots: tokens from which total/forward is below 3.01"
+    return finish(figure, _about(dataset), note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from moesim.models.optimizers import Optimizer
 from moesim.models.optimizers import optimizer as optimizer_of
 from moesim.models.transformer import Transformer
 from moesim.numerics.axes import axis
+from moesim.output.budget import points, refuse_if_too_many
 from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.output.text import count as letters
@@ -52,6 +54,10 @@ class Subject:
         return cls(described, model, setting, _published(about.get("published")), batch)
 
 
+# Mappings whose keys are the user's own.
+OPEN = ("updating", "model.transformer")
+
+
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/flops.yaml` asks for: counts of a network or a model, or of several side by side."""
     from moesim.counting import figures, tables
@@ -59,6 +65,30 @@ def run(config: Mapping[str, Any]) -> Result:
     dataset = _over_sequences(config, _subjects)
     drawn = figures.draw(dataset) if config["figures"] else {}
     return Result(dataset, tables.table(dataset), figures=drawn)
+
+
+def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them."""
+    return {}
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    compared = [str(name) for name in config["compare"] or ()]
+    out: dict[str, str] = {}
+    if compared:
+        out |= dict.fromkeys(("network", "model", "depth"), "beside compare")
+    elif config.get("model") is not None:
+        out |= dict.fromkeys(("network", "depth"), "on a model")
+    elif not _has_depth(config.get("network")):
+        out["depth"] = "on a network of fixed depth"
+    networks = all(name in choices("network") for name in compared) if compared else config.get("model") is None
+    of_models = ("tokens", "sequence", "mask", "mtp", "as") if networks else ()
+    return {**out, **dict.fromkeys(of_models, "on a network; give model=NAME")}
+
+
+def _has_depth(network: Any) -> bool:
+    return "depth" in ((network or {}).get("parameters") or {})
 
 
 def flops(
@@ -110,6 +140,9 @@ def _over_sequences(config: Mapping[str, Any], subjects: Callable[[Mapping[str, 
     """The counts, along `sequence` if that is an axis; `subjects` builds what is counted at one sequence length."""
     import xarray as xr
 
+    counts = {name: points(config[name]) for name in ("batch", "optimizer", "sequence", "depth")}
+    what = " x ".join(f"{n:,.0f} {name}" for name, n in counts.items() if n > 1)
+    refuse_if_too_many(what, 10.0 * math.prod(counts.values()), "give the axes fewer values")
     lengths = _whole_axis("sequence", config["sequence"])
     counted = [_counted({**config, "sequence": length}, subjects) for length in np.atleast_1d(lengths).tolist()]
     if not np.ndim(lengths):

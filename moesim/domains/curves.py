@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.laws.law import Law
 from moesim.numerics.derivative import Jet, slope_of, value_of
 from moesim.registry import Policies
-from moesim.variables import VARIABLES
+from moesim.settings import number
+from moesim.variables import POSITIVE, VARIABLES, check
 
-curves = Policies("curve")
+# Below `first_tokens` (effective tokens of a domain in an expert) no law holds: the loss stays at its value there.
+curves = Policies("curve", {"first_tokens": 1e4})
 Values = Mapping[str, Any]
 
 # What a single dense expert has for every other variable that a law may ask for.
@@ -33,6 +36,7 @@ _DENSE = {
     "unique_tokens": np.inf,
     "epochs": 1.0,
 }
+_LARGE = 1e300  # parameters or tokens without limit
 _PARAMS = {name for name, row in VARIABLES.items() if row.unit == "parameter"}
 
 
@@ -46,7 +50,7 @@ class Curve:
 
     function: Callable[..., Any]
     values: Values
-    first_tokens: float = 1.0
+    first_tokens: float = 1e4
 
     def loss(self, params: Any, tokens: Any) -> Any:
         """Loss for arrays that broadcast."""
@@ -64,69 +68,55 @@ class Curve:
 
     def lowest(self, params: Any) -> Any:
         """Loss with unlimited tokens."""
-        return self.function(params, 1e300, **self.values)
+        return self.function(params, _LARGE, **self.values)
+
+    def exponent(self) -> Any:
+        """The data exponent a where the loss falls as tokens^-a to its floor, from two points of it; else 0 or NaN.
+
+        A number or an array (seed, domain, 1). Taken at `first_tokens`, where the data term is largest.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            first, later = (self.loss(_LARGE, self.first_tokens * times) - self.lowest(_LARGE) for times in (1.0, 10.0))
+            return -np.log10(later / first)
 
 
 def _laid_out(name: str, value: Any, leaf: np.ndarray, group: np.ndarray) -> Any:
-    if not isinstance(value, (list, tuple)):
+    if not np.ndim(value):
         return value
     if len(value) != group.max() + 1:
         raise InputError(f"curve: {name} has {len(value)} values for {group.max() + 1} domains; give one or one each")
     return np.asarray(value, dtype=float)[group][leaf][:, :, None]
 
 
-def curve_of(config: Values) -> Curve:
-    """The Curve of a config mapping: `policy` power, law or quanta, with its own keys and `first_tokens`."""
-    own = dict(config)
-    first = float(own.pop("first_tokens", 1.0))
-    if not first > 0:
-        raise InputError(f"curve: first_tokens={first:g}; it takes a number above 0")
-    return replace(curves.only(own)(), first_tokens=first)
-
-
-def _power(params, tokens, floor, capacity_scale, capacity_exponent, data_scale, data_exponent, at_tokens):
-    data = data_scale * np.exp(-data_exponent * np.log(tokens if at_tokens == 1.0 else tokens / at_tokens))
-    if np.isscalar(capacity_scale) and capacity_scale == 0:
-        return floor + data
-    return (floor + capacity_scale * params**-capacity_exponent) + data
+def curve_of(config: Any) -> Curve:
+    """The Curve of a config: `policy` (law unless given) with its own keys, and `first_tokens`."""
+    policy, shared = curves.build({"policy": "law", **config} if isinstance(config, Mapping) else config)
+    first = number(POSITIVE)("curve", "first_tokens", shared["first_tokens"])
+    return replace(policy(), first_tokens=first)
 
 
 @curves
-def power(
-    *,
-    floor=1.69,
-    capacity_scale=406.4,
-    capacity_exponent=0.34,
-    data_scale=410.7,
-    data_exponent=0.28,
-    at_tokens=1.0,
-):
-    """floor + capacity_scale params^-capacity_exponent + data_scale (tokens/at_tokens)^-data_exponent, in nat/token.
+def law(*, name: Any = "hoffmann2022", coefficients: Mapping | None = None, token_unit: float = 1.0):
+    """Any law of `moesim.laws` by the `name` (or path) of its coefficient file, or a Law itself.
 
-    The defaults are the rounded coefficients of Hoffmann et al. 2022, arXiv:2203.15556, eq. 10; each may be a list
-    with one value per domain. capacity_scale=0 leaves the plain data law of a domain.
-    """
-    return Curve(_power, dict(locals()))
-
-
-@curves
-def law(*, name: str, coefficients: Mapping | None = None):
-    """Any law of `moesim.laws` by the `name` (or path) of its coefficient file; `coefficients` replaces some of them.
-
-    Every parameter count of the law takes the expert's capacity per domain; sparsity is 0 and there is one expert.
+    `coefficients` replaces some of them; each may be a list with one value per domain. Every parameter count of the law
+    takes the expert's capacity per domain; sparsity is 0 and there is one expert. Tokens are counted in `token_unit`:
+    with 1e8 the data term B of Hoffmann's law is what 1e8 tokens leave, whatever the exponent.
     """
     from moesim.laws.load import load_law
 
-    chosen = load_law(name, **dict(coefficients or {}))
+    replaced = dict(coefficients or {})
+    chosen = name.with_coefficients(**replaced) if isinstance(name, Law) else load_law(name, **replaced)
     names, function = chosen.inputs, chosen.form.function
     if extra := [name for name in names if name not in _PARAMS and name not in _DENSE and name != "tokens"]:
         raise InputError(f"curve law: {chosen.name} needs {extra[0]!r}, which a single expert does not have")
     if "tokens" not in names:
         raise InputError(f"curve law: {chosen.name} does not depend on tokens, so nothing would be learned")
+    check("curve law", "token_unit", token_unit, POSITIVE)
 
     def evaluate(params, tokens, **values):
         inputs = {name: params if name in _PARAMS else _DENSE.get(name) for name in names}
-        return function(**{**inputs, "tokens": tokens}, **values)
+        return function(**{**inputs, "tokens": tokens if token_unit == 1.0 else tokens / token_unit}, **values)
 
     return Curve(evaluate, dict(chosen.coefficients))
 
@@ -138,12 +128,12 @@ def _quanta(params, tokens, floor, data_scale, threshold):
 
 
 @curves
-def quanta(*, floor=0.0, data_scale=1.0, threshold=1e6):
+def quanta(*, floor: Any = 0.0, data_scale: Any = 1.0, threshold: Any = 1e7):
     """floor + data_scale until a domain has `threshold` tokens, then floor (Michaud et al. 2023, 2303.13506)."""
     return Curve(_quanta, dict(locals()))
 
 
-def worth_of(config: Values | str) -> Callable[[Any, Any], Any]:
+def worth_of(config: Any) -> Callable[[Any, Any], Any]:
     """Effective tokens of (tokens drawn, unique tokens) by a repetition: `name` of its file, and coefficients.
 
     The same forms as in planning; parameters in excess do not count here (an expert's capacity is its own term).

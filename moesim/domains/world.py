@@ -17,7 +17,8 @@ from moesim.domains import tree
 from moesim.domains.curves import Curve, curve_of, worth_of
 from moesim.errors import InputError
 from moesim.registry import Policies
-from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, SHARE, check
+from moesim.settings import defaults, number, read, setting, truth
+from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,27 @@ class World:
         return np.take_along_axis(values, index, axis=1)
 
 
-SHARED = {
-    "rho": 0.02,
-    "similarity_decay": 0.5,
-    "atom": 1.0,
-    "shuffle": True,
-    "target": "micro",
-    "curve": {"policy": "power"},
-    "repetition": "muennighoff2023",
-}
-world = Policies("world", SHARED)
+@dataclass(frozen=True)
+class Shared:
+    """Keys that every world takes.
+
+    `rho`: what a sibling domain's token is worth (unmeasured: sweep 0 to 0.3), times `similarity_decay` per level up
+    the tree. `atom`: largest share of the stream that no split can divide. `shuffle`: each seed places the domains
+    differently in the tree. `target`: the loss that samplers aim at, micro, macro or one weight per domain. `curve`:
+    the loss of one domain inside one expert. `repetition`: what a repeated token is worth.
+    """
+
+    rho: float = setting(0.02, number(SHARE))
+    similarity_decay: float = setting(0.5, number(SHARE))
+    atom: float = setting(1.0, number(FRACTION))
+    shuffle: bool = setting(True, truth)
+    target: Any = "micro"
+    curve: Any = "law"
+    repetition: Any = "muennighoff2023"
+
+
+world = Policies("world", defaults(Shared))
+MOST_DOMAINS = 2**20
 
 
 def build(config: Mapping[str, Any], seeds: tuple[int, ...], tokens: float) -> World:
@@ -83,15 +95,14 @@ def build(config: Mapping[str, Any], seeds: tuple[int, ...], tokens: float) -> W
 
     Raises InputError for frequencies that are negative or do not sum to 1, and for values outside their domain.
     """
-    policy, shared = world.build(config)
-    check("world", "rho", shared["rho"], SHARE)
-    check("world", "similarity_decay", shared["similarity_decay"], SHARE)
-    domains = divided(policy(tokens), float(shared["atom"]))
-    position = np.stack([_places(domains, seed, shared["shuffle"]) for seed in seeds])
+    policy, keys = world.build(config)
+    shared = read(Shared, "world", keys)
+    domains = divided(policy(tokens), shared.atom)
+    position = np.stack([_places(domains, seed, shared.shuffle) for seed in seeds])
     leaf = np.argsort(position, axis=1)
     count = np.bincount(domains.group)[domains.group]
     macro = 1.0 / (count * (domains.group.max() + 1))
-    target = _target(shared["target"], domains, macro, count)
+    target = _target(shared.target, domains, macro, count)
     return World(
         domains.names,
         domains.frequency[leaf],
@@ -99,10 +110,10 @@ def build(config: Mapping[str, Any], seeds: tuple[int, ...], tokens: float) -> W
         macro[leaf],
         target[leaf],
         position,
-        float(shared["rho"]),
-        float(shared["similarity_decay"]),
-        curve_of(shared["curve"]).placed(leaf, domains.group),
-        worth_of(shared["repetition"]),
+        shared.rho,
+        shared.similarity_decay,
+        curve_of(shared.curve).placed(leaf, domains.group),
+        worth_of(shared.repetition),
     )
 
 
@@ -111,9 +122,10 @@ def divided(domains: Domains, atom: float) -> Domains:
 
     `atom` is the largest share of the data that no expert split can divide; 1 leaves every domain whole.
     """
-    if not 0 < atom <= 1:
-        raise InputError(f"world: atom={atom:g}; it takes a share of the stream above 0 and at most 1")
-    parts = np.maximum(np.ceil(domains.frequency / atom - 1e-9), 1).astype(int)
+    parts = np.maximum(np.ceil(domains.frequency / atom - 1e-9), 1)
+    if parts.sum() > MOST_DOMAINS:
+        raise InputError(f"world: atom={atom:g} makes {parts.sum():.3g} domains; at most {MOST_DOMAINS} are simulated")
+    parts = parts.astype(int)
     group = np.repeat(np.arange(len(parts)), parts)
     part = np.arange(len(group)) - np.repeat(np.cumsum(parts) - parts, parts)
     names = tuple(
@@ -173,8 +185,8 @@ def _numbered(count: int) -> tuple[str, ...]:
 @world
 def zipf(tokens, *, domains: int = 64, skew: float = 1.0, unique_tokens: float | None = None):
     """Domain k has frequency proportional to k^-skew; unique tokens in the same proportion (default: one epoch)."""
-    if isinstance(domains, bool) or int(domains) != domains or domains < 1:
-        raise InputError(f"world zipf: domains={domains}; it takes a whole number of 1 or more")
+    if not 1 <= domains <= MOST_DOMAINS:
+        raise InputError(f"world zipf: domains={domains}; it takes a whole number from 1 to {MOST_DOMAINS}")
     check("world zipf", "skew", skew, NON_NEGATIVE)
     frequency = np.arange(1, int(domains) + 1, dtype=float) ** -float(skew)
     frequency /= frequency.sum()
@@ -204,6 +216,7 @@ def corpus(tokens, *, table: str, frequency: str = "size", tokens_per_unit: floa
         raise InputError(f"world corpus: no table {table!r}; it takes {', '.join(known)}")
     size = np.array([float(row["size"]) for row in rows])
     weight = _corpus_weight(rows, size, frequency, table)
+    check("world corpus", "tokens_per_unit", tokens_per_unit, POSITIVE)
     return Domains(
         weight / weight.sum(), size * tokens_per_unit, tuple(row["domain"] for row in rows), np.arange(len(rows))
     )

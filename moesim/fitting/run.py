@@ -16,6 +16,19 @@ from moesim.fitting.result import Fit
 from moesim.fitting.runs import RunsWarning, runs_from
 from moesim.output.result import Result
 
+# Mappings whose keys are the user's own.
+OPEN = (
+    "compare",
+    "fit.fixed",
+    "fit.tied",
+    "fit.prior",
+    "fit.bounds",
+    "fit.start",
+    "fit.holdout",
+    "runs.where",
+    "runs.columns",
+)
+
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/fit.yaml` asks for: one fit, or with `compare` several in one table."""
@@ -28,6 +41,23 @@ def run(config: Mapping[str, Any]) -> Result:
     said = (*notes, *fitted.warnings)
     table, texts = tables.table(dataset), files(fitted)
     return Result(dataset, table=table, file="fit.nc", figures=drawn, texts=texts, warnings=said)
+
+
+def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them."""
+    return {"repetition": dict.fromkeys(("excess", "taught"))}
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    settings = config.get("fit") or {}
+    objective, compared = settings.get("objective"), bool(config.get("compare"))
+    out = {}
+    if not compared and objective != "asymmetric_huber_log":
+        out["fit.above"] = f"on fit.objective={objective}"
+    if not compared and "huber" not in str(objective):
+        out["fit.delta"] = f"on fit.objective={objective}"
+    return out
 
 
 def _compared(config: Mapping[str, Any]) -> Result:

@@ -12,6 +12,8 @@ from moesim.fitting.identify import student
 from moesim.fitting.objective import smoothed_curvature
 from moesim.fitting.solve import AT_BOUND, CONVERGED, NOT_FINITE, STALLED, Rows, Solution, solve
 from moesim.fitting.task import Task
+from moesim.output.budget import refuse_if_too_many
+from moesim.output.progress import progress
 
 _BLOCK = 2**22  # draws x runs in memory at once
 _DRAW_TOLERANCE = 1e-12  # a draw needs fewer digits than the estimate
@@ -39,10 +41,13 @@ def bootstrap(task: Task, x: np.ndarray, draws: int, kind: str, rng: np.random.G
     """
     if kind not in RESAMPLERS:
         raise InputError(f"fit.resample={kind!r}; it takes {', '.join(RESAMPLERS)}")
+    refuse_if_too_many(f"fit.draws={draws}", float(draws) * (len(x) + 2), "1000 are enough for most intervals")
     parts, size = [], max(1, _BLOCK // len(task.loss))
-    for first in range(0, draws, size):
-        count = min(size, draws - first)
-        parts.append(_refit(task, x, RESAMPLERS[kind](task, x, count, rng), count, rng))
+    with progress(draws, "draw", "bootstrap") as advance:
+        for first in range(0, draws, size):
+            count = min(size, draws - first)
+            parts.append(_refit(task, x, RESAMPLERS[kind](task, x, count, rng), count, rng))
+            advance(count)
     return Draws(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "objective", "status")))
 
 

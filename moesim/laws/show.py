@@ -6,15 +6,18 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from moesim.config import choices, read
+from moesim.config import SUFFIXES, choices, read
 from moesim.errors import InputError
 from moesim.forms import Form
 from moesim.laws.law import FORMS
+from moesim.laws.load import law_from, repetition_from
 from moesim.laws.repetition import REPETITIONS
 from moesim.output.text import plain
+from moesim.registry import known
 from moesim.variables import VARIABLES
 
 _GROUPS: dict[str, Mapping[str, Form]] = {"law": FORMS, "repetition": REPETITIONS}
+_FROM = {"law": law_from, "repetition": repetition_from}
 
 
 def catalogue() -> str:
@@ -25,16 +28,26 @@ def catalogue() -> str:
 def page(name: str) -> str:
     """One law or repetition whole: its formula, source, definitions, coefficients, data range and caveats.
 
-    A name that both groups have gives both. Raises InputError for an unknown name.
+    A name that both groups have gives both. Raises InputError for an unknown name and for what a file may not hold.
     """
-    found = [group for group in _GROUPS if name in choices(group) or name.endswith((".yaml", ".yml"))]
+    if name.endswith(SUFFIXES):
+        return _page_of_file(name)
+    found = [group for group in _GROUPS if name in choices(group)]
     if not found:
-        raise InputError(f"no law or repetition {name!r}; there are {', '.join(_all())}")
-    return "\n\n".join(_page(group, name, read(group, name)) for group in found if _fits(group, name))
+        raise InputError(f"no law or repetition {name!r}; {known(_all(), name)}, or the path of a .yaml file")
+    return "\n\n".join(_page(group, name, read(group, name)) for group in found)
 
 
-def _fits(group: str, name: str) -> bool:
-    return read(group, name).get("form") in _GROUPS[group]
+def _page_of_file(name: str) -> str:
+    """The page of a file of one's own, checked as it is when a verb takes it; values still to come are left out."""
+    content = read("law", name)
+    form = content.get("form")
+    found = [group for group, forms in _GROUPS.items() if isinstance(form, str) and form in forms]
+    for group in found or ["law"]:
+        values = content.get("coefficients")
+        given = {n: 1.0 if v is None else v for n, v in values.items()} if isinstance(values, Mapping) else values
+        _FROM[group](name, {**content, "coefficients": given})
+    return "\n\n".join(_page(group, name, content) for group in found)
 
 
 def _all() -> list[str]:

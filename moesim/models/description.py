@@ -17,7 +17,7 @@ from moesim.models.recurrent import DeltaNet, Mamba, Mamba2
 
 FORMS = {"trained": False, "executed": True}
 """`trained`: what the model's definition asks for; `executed`: what its module in `transformers` computes where that is
-more: every expert for every token (`every_expert`), linear attention in chunks of `linear_chunk` padded tokens."""
+more: every expert for every token (`every_expert`), states in whole chunks of `state_chunk` tokens."""
 
 KINDS = (
     "local_layers",
@@ -54,7 +54,7 @@ class Description:
     `layer_vocabulary` rows; Gemma 4), `encoder_layers` (the others are then a decoder with cross attention),
     `mtp_layers` (multi-token prediction modules, counted only on request).
     `variants`: mappings of `layers` (so many of them) and the fields in which they differ from the rest.
-    What the module of a family computes beyond that, counted only on request: `every_expert`, `linear_chunk`.
+    What the module of a family computes beyond that, counted only on request: `every_expert`, `state_chunk`.
 
     Raises InputError for impossible shapes.
     """
@@ -89,7 +89,7 @@ class Description:
     linear_key_dim: int = 0
     linear_value_dim: int = 0
     linear_kernel: int = 4
-    linear_chunk: int = 0
+    state_chunk: int = 0
     mamba_layers: int = 0
     mamba_inner: int = 0
     mamba_state: int = 0
@@ -313,7 +313,7 @@ class Description:
         if self.linear_layers:
             yield Entry("linear_attention", self._delta_net(sequence, executed), self.linear_layers)
         if self.mamba_layers:
-            yield Entry("mamba", self._mamba(), self.mamba_layers)
+            yield Entry("mamba", self._mamba(sequence, executed), self.mamba_layers)
 
     def _softmax_attention(self, context: Any) -> Layer:
         if self.kv_rank:
@@ -339,10 +339,12 @@ class Description:
 
     def _delta_net(self, sequence: int, executed: bool) -> DeltaNet:
         heads, dims = (self.linear_key_heads, self.linear_value_heads), (self.linear_key_dim, self.linear_value_dim)
-        chunked = (self.linear_chunk, sequence) if executed else (0, 0)
-        return DeltaNet(self.d_model, *heads, *dims, self.linear_kernel, *chunked)
+        return DeltaNet(self.d_model, *heads, *dims, self.linear_kernel, *self._chunks(sequence, executed))
 
-    def _mamba(self) -> Layer:
+    def _chunks(self, sequence: int, executed: bool) -> tuple[int, int]:
+        return (self.state_chunk, sequence) if executed else (0, 0)
+
+    def _mamba(self, sequence: int, executed: bool) -> Layer:
         after = (self.mamba_kernel, self.mamba_bias, self.mamba_kernel_bias)
         if not self.mamba_heads:
             return Mamba(self.d_model, self.mamba_inner, self.mamba_state, self.mamba_rank, *after, self.mamba_norms)
@@ -351,7 +353,8 @@ class Description:
                 f"{self.name}: mamba_heads={self.mamba_heads} does not divide mamba_inner={self.mamba_inner}"
             )
         width = self.mamba_inner // self.mamba_heads
-        return Mamba2(self.d_model, self.mamba_heads, width, self.mamba_state, self.mamba_groups, *after)
+        sizes = (self.mamba_heads, width, self.mamba_state, self.mamba_groups)
+        return Mamba2(self.d_model, *sizes, *after, *self._chunks(sequence, executed))
 
     def _moe(self, executed: bool) -> MoE:
         return MoE(

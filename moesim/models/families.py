@@ -112,10 +112,6 @@ def _always(keys: Keys, index: int) -> bool:
     return True
 
 
-def _never(keys: Keys, index: int) -> bool:
-    return False
-
-
 def _but_every(number: int) -> Rule:
     return lambda keys, index: bool((index + 1) % number)
 
@@ -197,6 +193,7 @@ def _mamba2(keys: Keys, heads: str, width: str | None, state: str) -> Fields:
         "mamba_kernel": keys["mamba_d_conv"],
         "mamba_bias": keys["mamba_proj_bias"],
         "mamba_kernel_bias": keys["mamba_conv_bias"],
+        "state_chunk": keys["mamba_chunk_size"],
     }
 
 
@@ -473,7 +470,7 @@ FAMILIES: dict[str, Family] = {
         _grouped,
         _linear,
         _qwen_shared,
-        always={"qk_norm": "head", "attention_gate": True, "linear_chunk": 64},
+        always={"qk_norm": "head", "attention_gate": True, "state_chunk": 64},
         head_dim=256,
     ),
     "olmoe": _family(_grouped, _everywhere, always={"head_dim": 0, "qk_norm": "width"}, **_HEADS),
@@ -598,6 +595,7 @@ FAMILIES: dict[str, Family] = {
         _nemotron_h,
         always={"gated": False, "block_norms": 1, **_UNBIASED, **_V3},
         mamba_n_groups=8,
+        mamba_chunk_size=128,
         head_dim=128,
         num_hidden_layers=1,  # where it is left out the list of kinds says how many
     ),
@@ -636,14 +634,14 @@ FAMILIES: dict[str, Family] = {
         _grouped,
         _linear,
         _dense,
-        always={"qk_norm": "head", "attention_gate": True, "linear_chunk": 64, "mlp_bias": False},
+        always={"qk_norm": "head", "attention_gate": True, "state_chunk": 64, "mlp_bias": False},
         head_dim=256,
     ),
     "qwen3_5_moe_text": _family(
         _grouped,
         _linear,
         _qwen_shared,
-        always={"qk_norm": "head", "attention_gate": True, "linear_chunk": 64},
+        always={"qk_norm": "head", "attention_gate": True, "state_chunk": 64},
         head_dim=256,
     ),
     "seed_oss": _family(_grouped, _dense, _out_bias, attention_bias=True, head_dim=128),

@@ -11,10 +11,11 @@ MOST_LAYERS = 100_000  # layers are looked at one by one; more are a slip (1e12)
 
 
 class Domain(NamedTuple):
-    """Which values a key takes, and that in words."""
+    """Which values a key takes where it is read, and that in words; `unread`: what else stands in other families."""
 
     accepts: Callable[[Any], bool]
     words: str
+    unread: Callable[[Any], bool] = lambda value: False
 
 
 def _whole(value: Any, least: int = 1) -> bool:
@@ -39,7 +40,7 @@ COUNT = Domain(lambda value: _whole(value, 0), "a whole number, 0 or more")
 INDEX = Domain(lambda value: _whole(value, -1), "the index of a layer, or -1 for the last")
 SWITCH = Domain(lambda value: isinstance(value, bool), "true or false")
 TEXT = Domain(lambda value: isinstance(value, str), "a text")
-SIZES = Domain(_either(_whole, _list_of(_whole)), "a whole number, 1 or more, or a list of one for each layer")
+PART = Domain(_whole, SIZE.words, lambda value: _whole(value, 0) or _list_of(_whole)(value))  # 0: there is no such part
 COUNTS = Domain(
     _either(lambda value: _whole(value, 0), _list_of(lambda value: _whole(value, 0))),
     "a whole number, 0 or more, or a list of one for each layer",
@@ -72,15 +73,23 @@ KEYS: Mapping[str, Key] = {
         SIZE,
         NEEDED,
         None,
-        "hidden_size n_embd d_model num_attention_heads n_head n_heads num_heads vocab_size qk_nope_head_dim "
-        "qk_rope_head_dim v_head_dim kv_lora_rank linear_num_key_heads linear_num_value_heads linear_key_head_dim "
-        "linear_value_head_dim shared_expert_intermediate_size intermediate_size_mlp d_ff d_kv expert_layer_period "
-        "attn_layer_period mamba_num_heads mamba_n_heads mamba_head_dim ssm_state_size index_topk index_n_heads "
-        "index_head_dim n_positions",
+        "hidden_size n_embd d_model num_attention_heads n_head n_heads num_heads vocab_size",
     ),
-    **_rows(SIZES, NEEDED, None, "intermediate_size ffn_hidden_size"),
     **_rows(
-        SIZES, NEEDED, None, "moe_intermediate_size expert_ffn_hidden_size num_experts_per_tok moe_topk moe_top_k moe_k"
+        PART,
+        NEEDED,
+        None,
+        "qk_nope_head_dim qk_rope_head_dim v_head_dim kv_lora_rank linear_num_key_heads linear_num_value_heads "
+        "linear_key_head_dim linear_value_head_dim shared_expert_intermediate_size intermediate_size_mlp d_ff d_kv "
+        "expert_layer_period attn_layer_period mamba_num_heads mamba_n_heads mamba_head_dim ssm_state_size index_topk "
+        "index_n_heads index_head_dim n_positions",
+    ),
+    **_rows(
+        COUNTS,
+        NEEDED,
+        None,
+        "intermediate_size ffn_hidden_size moe_intermediate_size expert_ffn_hidden_size num_experts_per_tok moe_topk "
+        "moe_top_k moe_k",
     ),
     **_rows(
         COUNT,
@@ -113,6 +122,7 @@ KEYS: Mapping[str, Key] = {
     **_rows(COUNT, 2, None, "index_skip_topk_offset"),
     **_rows(SIZE, 1, None, "mamba_n_groups n_groups"),
     **_rows(SIZE, 16, None, "mamba_d_state"),
+    **_rows(SIZE, 256, None, "mamba_chunk_size chunk_size"),
     **_rows(AUTO, "auto", None, "mamba_dt_rank mamba_d_head"),
     **_rows(SIZE, 32, None, "relative_attention_num_buckets"),
     **_rows(SIZE, 262_144, None, "vocab_size_per_layer_input"),
@@ -123,7 +133,7 @@ KEYS: Mapping[str, Key] = {
     **_rows(NAMES, None, None, "layer_types layers_block_type mlp_layer_types indexer_types"),
     **_rows(TEXT, None, None, "hybrid_override_pattern"),
     **_rows(PATTERN, None, None, "index_topk_pattern"),
-    **_rows(Domain(_either(_whole, TEXT.accepts), SIZE.words), 6, None, "sliding_window_pattern"),
+    **_rows(Domain(_whole, SIZE.words, _either(TEXT.accepts, INDICES.accepts)), 6, None, "sliding_window_pattern"),
     **_rows(
         SWITCH,
         False,
@@ -152,6 +162,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "mamba_d_conv": ("conv_kernel",),
     "mamba_conv_bias": ("use_conv_bias",),
     "mamba_expand": ("expand",),
+    "mamba_chunk_size": ("chunk_size",),
 }
 """Other names of a key; the first that is there is read."""
 
@@ -167,8 +178,8 @@ class Keys:
     def __init__(self, owner: str, content: Mapping[str, Any], defaults: Mapping[str, Any], names: Mapping[str, str]):
         self.owner, self.content, self.defaults, self.names = owner, content, defaults, names
         for name in content.keys() & KEYS.keys():
-            domain = KEYS[name].domain
-            if content[name] is not None and not domain.accepts(content[name]):
+            domain, value = KEYS[name].domain, content[name]
+            if value is not None and not domain.accepts(value) and not domain.unread(value):
                 raise self.wrong(name, domain.words)
 
     def having(self, **more: Any) -> Keys:
@@ -194,13 +205,18 @@ class Keys:
         own, row = self.name(name), KEYS[name]
         value = self.content.get(own)
         if value is not None:
-            return value
+            return self._read(own, value)
         if own in self.content and row.null is not None:
             return row.null
         value = self.defaults.get(name, row.absent)
         if value is NEEDED:
             names = (self.names[name],) if name in self.names else (name, *ALIASES.get(name, ()))
             raise InputError(f"{self.owner}: no key {' or '.join(map(repr, names))}; add it to the config")
+        return value
+
+    def _read(self, own: str, value: Any) -> Any:
+        if not KEYS[own].domain.accepts(value):
+            raise self.wrong(own, KEYS[own].domain.words)
         return value
 
     def size(self, name: str) -> int:

@@ -45,7 +45,6 @@ class Updating:
 
 
 ALWAYS = Updating()
-FROZEN = Updating(weight_gradient=0, update=0)
 
 
 def total_to_forward(

@@ -20,6 +20,11 @@ def _state(rows: int, columns: int, repeats: int = 1) -> Product:
     return Product(1, rows, columns, repeats, weights=False, kind="state", reads_input=False)
 
 
+def _within(rows: Any, inner: Any, columns: int, repeats: int) -> Product:
+    """A product of activations within the chunks of a sequence."""
+    return Product(rows, inner, columns, repeats, weights=False, kind="state", reads_input=False)
+
+
 def padded(sequence: int, chunk: int) -> float:
     """Rows computed per token when a sequence is padded to whole chunks (1 without a sequence)."""
     return -(-sequence // chunk) * chunk / sequence if sequence else 1.0
@@ -30,9 +35,9 @@ class DeltaNet(Layer):
     """Gated DeltaNet, the linear attention of Qwen3-Next (Yang et al. 2024, arXiv:2412.06464).
 
     Counted in its recurrent form: per value head the state is read with the key, corrected by an outer product, and
-    read with the query, 6 d_k d_v FLOP per token. With `chunk` c the products of the chunked form in `transformers`:
-    3 c d_k + 2 c d_v + 3 d_k d_v multiply-adds per value head and token, of a sequence padded to whole chunks, all of
-    `sequence` tokens (0: no padding). Megatron-LM counts 8 d_v^2.
+    read with the query, 6 d_k d_v FLOP per token. With `chunk` c what the chunked form in `transformers` computes: a
+    triangular solve for d_k + d_v columns, and 2 c d_k + c d_v + 3 d_k d_v multiply-adds per value head and token, of
+    `sequence` tokens padded to whole chunks (0: no padding). Megatron-LM counts 8 d_v^2.
     """
 
     d_model: int
@@ -81,21 +86,18 @@ class DeltaNet(Layer):
             Product(1, self.d_model, 2 * keys + 2 * values),
             Product(1, self.d_model, 2 * self.value_heads),
             Product(1, self.kernel, 1, repeats=2 * keys + values, reads_input=False),
-            *(_state(self.key_dim, self.value_dim, self.value_heads),) * (0 if self.chunk else 3),
-            *self._chunked,
+            *(self._chunked or [_state(self.key_dim, self.value_dim, self.value_heads)] * 3),
             Pointwise(state, 2 * state, kind="state", reads_input=False),
             Product(1, values, self.d_model, reads_input=False),
         )
 
     @property
-    def _chunked(self) -> list[Operation]:
+    def _chunked(self) -> list[Product]:
         if not self.chunk:
             return []
-        rows, heads = padded(self.sequence, self.chunk), {"repeats": self.value_heads}
-        inner = {"weights": False, "kind": "state", "reads_input": False, **heads}
-        within = [Product(rows, self.key_dim, self.chunk, **inner)] * 3
-        values = [Product(rows, self.chunk, self.value_dim, **inner)] * 2
-        return [*within, *values, *[Product(rows, self.key_dim, self.value_dim, **inner)] * 3]
+        rows, k, v = padded(self.sequence, self.chunk), self.key_dim, self.value_dim
+        shapes = [(k, self.chunk)] * 2 + [((self.chunk - 1) / 2, k + v), (self.chunk, v)] + [(k, v)] * 3
+        return [_within(rows, *shape, self.value_heads) for shape in shapes]
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ class Mamba2(Layer):
 
     `heads` of `head_dim` channels share B and C of `state` within each of `groups`. One projection
     d -> 2 I + 2 G S + H with I = heads head_dim, a convolution over x, B and C, 4 I S FLOP for the state, gains on the
-    gated output, and I -> d.
+    gated output, and I -> d. With `chunk` c what the chunked form in `transformers` computes: c (S + P) + 2 S P
+    multiply-adds per head and token, of `sequence` tokens padded to Z whole chunks (0: no padding), and (Z + 1)^2 S P
+    per head between the chunks.
     """
 
     d_model: int
@@ -168,8 +172,11 @@ class Mamba2(Layer):
     kernel: int = 4
     bias: bool = False
     kernel_bias: bool = True
+    chunk: int = 0
+    sequence: int = 0
 
     def __post_init__(self):
+        whole(self, 0, chunk=self.chunk, sequence=self.sequence)
         whole(self, 1, d_model=self.d_model, heads=self.heads, head_dim=self.head_dim, state=self.state)
         whole(self, 1, groups=self.groups, kernel=self.kernel)
         if self.heads % self.groups:
@@ -200,8 +207,18 @@ class Mamba2(Layer):
         return (
             Product(1, self.d_model, wide),
             Product(1, self.kernel, 1, repeats=convolved, reads_input=False),
-            *(_state(self.state, self.head_dim, self.heads),) * 2,
+            *(self._chunked or [_state(self.state, self.head_dim, self.heads)] * 2),
             Pointwise(decay, 2 * decay, kind="state", reads_input=False),
             Product(1, inner, self.d_model, reads_input=False),
             *bias_of(self.bias, wide + self.d_model),
         )
+
+    @property
+    def _chunked(self) -> list[Product]:
+        if not self.chunk:
+            return []
+        rows, wide, state = padded(self.sequence, self.chunk), self.head_dim, self.state
+        shapes = [(state, self.chunk), (self.chunk, wide), (state, wide), (state, wide)]
+        chunks = -(-self.sequence // self.chunk) + 1
+        between = chunks**2 / self.sequence if self.sequence else 0
+        return [_within(rows, *shape, self.heads) for shape in shapes] + [_within(between, state, wide, self.heads)]

@@ -7,7 +7,6 @@ holds Hydra's `multirun.yaml`, from which the jobs that were asked for are worke
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,10 +18,12 @@ from typing import Any
 from moesim.config import conf_dir
 from moesim.errors import InputError
 from moesim.output.job import ERROR, Job, read_error, read_job
+from moesim.output.progress import progress
 from moesim.output.store import write_text
 
 COLLECTED = "collected.nc"
 _DONE = ".done.json"
+_EVERY = 1.0  # s between two looks at how many jobs have ended
 
 
 def asked_for(directory: Path) -> list[tuple[str, ...]]:
@@ -32,8 +33,8 @@ def asked_for(directory: Path) -> list[tuple[str, ...]]:
     from omegaconf import OmegaConf
 
     try:
-        task = OmegaConf.load(directory / "multirun.yaml").hydra.overrides.task
-        parsed = OverridesParser.create().parse_overrides(list(task))
+        content: Any = OmegaConf.to_container(OmegaConf.load(directory / "multirun.yaml"), resolve=False)
+        parsed = OverridesParser.create().parse_overrides(list(content["hydra"]["overrides"]["task"]))
         return [tuple(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
     except Exception:  # killed while it was written, or not a multirun: only what is there can be reported
         return []
@@ -147,13 +148,10 @@ def difference(old: str, new: str) -> str:
 
 
 @contextmanager
-def progress(directory: Path) -> Iterator[None]:
-    """A bar over the jobs of a multirun while it runs, on a terminal only; it counts what lies in the directory."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    stop = Event()
-    watcher = Thread(target=_watch, args=(directory, stop), daemon=True)
+def watched(directory: Path, jobs: int) -> Iterator[None]:
+    """Tell how many of the jobs have ended while the block runs; it counts what lies in the directory."""
+    stop, before = Event(), len(_ended(directory))
+    watcher = Thread(target=_watch, args=(directory, max(jobs - before, 1), before, stop), daemon=True)
     watcher.start()
     try:
         yield
@@ -162,11 +160,14 @@ def progress(directory: Path) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(directory: Path, stop: Event) -> None:
-    from tqdm import tqdm
+def _watch(directory: Path, jobs: int, before: int, stop: Event) -> None:
+    seen = 0
+    with progress(jobs, "job") as advance:
+        while not stop.wait(_EVERY):
+            ended = len(_ended(directory)) - before
+            advance(ended - seen)
+            seen = ended
 
-    with tqdm(total=None, unit="job") as bar:
-        while not stop.wait(0.5):
-            bar.total = bar.total or len(asked_for(directory)) or None
-            ended = {path.parent for pattern in ("*.nc", ERROR) for path in directory.rglob(pattern)}
-            bar.update(len(ended) - bar.n)
+
+def _ended(directory: Path) -> set[Path]:
+    return {path.parent for pattern in ("*.nc", ERROR) for path in directory.rglob(pattern)} - {directory}

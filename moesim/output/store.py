@@ -142,7 +142,8 @@ def write_text(path: Path, text: str) -> None:
 
 def layout(dataset: xr.Dataset) -> str:
     """Dims and kind (f, i, b, U) of every variable as JSON: lets many results be collected without decoding each."""
-    return json.dumps({str(name): [list(v.dims), v.dtype.kind] for name, v in dataset.variables.items()})
+    kinds = {name: "U" if v.dtype.kind == "O" else v.dtype.kind for name, v in dataset.variables.items()}  # text too
+    return json.dumps({str(name): [list(v.dims), kinds[name]] for name, v in dataset.variables.items()})
 
 
 # Reading back. A file ends with a line that holds the checksum of all before it: whatever bit is wrong, it shows before

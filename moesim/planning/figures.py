@@ -1,60 +1,102 @@
-"""The figures of `moesim sweep`: isoFLOP curves, optima against sparsity, and models side by side."""
+"""The figures of `moesim sweep`: isoFLOP curves, optima against sparsity or a coefficient, models side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.output.plots import band, colours, grid_of_panels, label, legend_right, spread
-from moesim.output.text import count, plain
+from moesim.errors import InputError
+from moesim.output.plots import (
+    COLOURS,
+    colours,
+    curve,
+    finish,
+    grid_of_panels,
+    heading,
+    how_many,
+    label,
+    line_entry,
+    panels_for,
+    per_active,
+    point,
+    sparsity_axis,
+    spread,
+    titled,
+)
+from moesim.output.text import coordinate, count, plain
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COMPARED = ("law", "repetition", "excess", "architecture")
-_STYLES = ("-", "--", ":", "-.")
-_HEADROOM = 0.3  # nat/token shown above the highest optimum of a budget
+AXES = ("compute", "unique_tokens", "sparsity", "experts", "active_params", "total_params", "draw")
+_ABOUT = ("law", "repetition", "excess", "architecture")
+_BUDGETS, _DATA, _SPARSITIES = 5, 3, 8  # shown at most
+_ALIKE = 0.01  # of the range of losses: lines that come nearer are drawn in different widths
+_HEADROOM = 0.6  # of the range of the optima, shown above them
+_SPARSITY = "sparsity S, scaled as log 1/(1 - S)"
+_PALE = "dashed and pale: outside the data behind the law"
 
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     """Every figure that the Dataset has the dims for, by file name."""
-    compared = [dim for dim in _COMPARED if dim in dataset.dims]
-    if compared:
-        return {"comparison": comparison(dataset, compared)} if "sparsity" in dataset.dims else {}
+    if named(dataset):
+        return {"comparison": comparison(dataset)} if "best_loss" in dataset else {}
     drawn = {}
-    if "active_params" in dataset.dims and "optimal_loss" in dataset:
+    if swept(dataset) and "best_loss" in dataset:
+        drawn["coefficient"] = coefficient(dataset)
+    if "active_params" in dataset.dims and {"optimal_loss", "loss"} <= set(dataset):
         drawn["isoflop"] = isoflop(dataset)
     if "optimal_loss" in dataset and dataset.sizes.get("sparsity", 0) > 1:
-        drawn["sparsity"] = against_sparsity(dataset)
+        drawn["sparsity"] = sparsity(dataset)
     return drawn
 
 
+def named(dataset: xr.Dataset) -> list[str]:
+    """The dims whose labels are names: laws, repetitions, readings side by side."""
+    return [str(dim) for dim in dataset.dims if dim in dataset.coords and dataset[dim].dtype.kind in "UO"]
+
+
+def swept(dataset: xr.Dataset) -> list[str]:
+    """The dims of numbers that are not axes of the space: swept coefficients and fields, the longest first."""
+    dims = [str(dim) for dim in dataset.dims if dim not in (*AXES, *named(dataset))]
+    return sorted(dims, key=lambda dim: -dataset.sizes[dim])
+
+
 def isoflop(dataset: xr.Dataset) -> Figure:
-    """Loss against active parameters: columns are budgets, rows unique data, lines sparsities."""
-    data = _plottable(dataset, ("compute", "unique_tokens", "sparsity", "active_params"))
-    budgets, uniques, sparsities = spread(data["compute"], 5), spread(data.unique_tokens, 3), spread(data.sparsity, 8)
-    figure, panels = grid_of_panels(len(uniques), len(budgets), sharex="col", sharey="col")
-    for row, unique in enumerate(uniques):
-        for column, budget in enumerate(budgets):
-            cell, axes = data.sel(compute=budget, unique_tokens=unique), panels[row][column]
-            for sparsity, colour in zip(sparsities, colours(len(sparsities)), strict=True):
-                _curve(axes, cell.sel(sparsity=sparsity), colour, f"S = {plain(sparsity)}")
-            optima = data.optimal_loss.sel(compute=budget)
-            axes.set(xscale="log", ylim=(optima.min() - 0.05, optima.max() + _HEADROOM))
-            axes.set_title(f"C = {plain(budget)} FLOP\n{_data(unique)}", fontsize=9)
+    """Loss against active parameters: columns are budgets, rows unique data, lines sparsities, dots their optima.
+
+    `dataset`: of `moesim.sweep` along active_params, with optima.
+    """
+    _needs("isoflop", dataset, "loss", "optimal_loss", dim="active_params")
+    data, note = _plottable(dataset, ("compute", "unique_tokens", "sparsity", "active_params"), "")
+    budgets, uniques = spread(data["compute"], _BUDGETS), spread(data.unique_tokens, _DATA)
+    lines, shades = spread(data.sparsity, _SPARSITIES), colours("sparsity", data.sparsity)
+    figure, panels = grid_of_panels(len(uniques), len(budgets), sharex=True, sharey="row")
+    for row, unique in zip(panels, uniques, strict=True):
+        for axes, budget in zip(row, budgets, strict=True):
+            cell = data.sel(compute=budget, unique_tokens=unique)
+            for value in lines:
+                _isoflop_line(axes, cell.sel(sparsity=value), shades[value], f"S = {plain(value)}")
+            if row is panels[0]:
+                titled(axes, f"C = {plain(budget)} FLOP")
+        best = data.optimal_loss.sel(unique_tokens=unique, compute=budgets)
+        low, room = float(best.min()), max(float(best.max() - best.min()), 0.1)
+        row[0].set(xscale="log", ylim=(low - 0.08 * room, low + (1 + _HEADROOM) * room))
+        row[0].set(xlim=(data.active_params.min(), data.active_params.max()), ylabel=_data(unique))
     label(figure, "active parameters", "loss (nat/token)")
-    legend_right(figure, panels[0][0], "sparsity; dots: optima")
-    return figure
+    shown = how_many("budgets", budgets, data["compute"])
+    return finish(figure, _title(dataset, note, shown), f"dots: optima; hollow, {_PALE}", of="sparsity")
 
 
-def _curve(axes: Axes, line: xr.Dataset, colour: Any, label: str) -> None:
-    band(axes, line.active_params, line.loss, colour, label)
-    best = line[["optimal_active_params", "optimal_loss"]]
+def _isoflop_line(axes: Axes, line: xr.Dataset, colour: Any, text: str) -> None:
+    curve(axes, line.active_params, line.loss, line.extrapolated, color=colour, label=text)
+    best = line[["optimal_active_params", "optimal_loss", "optimal_extrapolated"]].astype(float)
     best = best.median("draw") if "draw" in best.dims else best
-    axes.plot(best.optimal_active_params, best.optimal_loss, "o", ms=5, color=colour, mec="white", mew=0.7, zorder=3)
+    point(axes, best.optimal_active_params, best.optimal_loss, best.optimal_extrapolated, "o", 5, colour)
 
 
 _AGAINST = (
@@ -64,85 +106,175 @@ _AGAINST = (
 )
 
 
-def against_sparsity(dataset: xr.Dataset) -> Figure:
-    """Optimal loss, active parameters and epochs against sparsity: a colour for each budget, a style for each data."""
-    data = _plottable(dataset, ("compute", "unique_tokens", "sparsity"))
-    budgets, uniques = spread(data["compute"], 6), spread(data.unique_tokens, 4)
-    figure, panels = grid_of_panels(1, 3)
-    for axes, (name, text, scale) in zip(panels[0], _AGAINST, strict=True):
-        for budget, colour in zip(budgets, colours(len(budgets)), strict=True):
-            for unique, style in zip(uniques, _STYLES, strict=False):
-                cell = data.sel(compute=budget, unique_tokens=unique)
-                if name != "epochs" or np.isfinite(unique):
-                    entry = f"C = {plain(budget)} FLOP, {_data(unique)}"
-                    band(axes, _per_active(cell.sparsity), cell[f"optimal_{name}"], colour, entry, linestyle=style)
-                    _star(axes, cell, f"best_{name}", colour)
-        axes.set(yscale=scale, ylabel=text)
-        _sparsity_axis(axes, data.sparsity)
-    label(figure, "sparsity S, scaled as log 1/(1 - S)")
-    legend_right(figure, panels[0][0], "stars: best sparsity")
-    return figure
+def sparsity(dataset: xr.Dataset) -> Figure:
+    """Optimal loss, active parameters and epochs against sparsity: a line for each budget, a row for each unique data.
 
-
-def comparison(dataset: xr.Dataset, compared: list[str]) -> Figure:
-    """Optimal loss against sparsity, a panel for each choice along the longest compared dim, a colour along the next.
-
-    Grey dashes: the most plentiful data of the space.
+    `dataset`: of `moesim.sweep` or `moesim.optimum` along sparsity.
     """
-    across, *others = sorted(compared, key=lambda dim: -dataset.sizes[dim])
-    data = _plottable(dataset, (*compared, "compute", "unique_tokens", "sparsity"))
-    cell = data.isel(compute=len(data["compute"]) // 2)
+    _needs("sparsity", dataset, "optimal_loss", dim="sparsity")
+    data, note = _plottable(dataset, ("compute", "unique_tokens", "sparsity"))
+    budgets, uniques = spread(data["compute"], _BUDGETS), spread(data.unique_tokens, _DATA)
+    limited = [unique for unique in uniques if np.isfinite(unique)]
+    rows = _AGAINST if limited else _AGAINST[:2]
+    figure, panels = grid_of_panels(len(uniques), len(rows), (3.0, 2.2), sharex=True)
+    shades = colours("compute", data["compute"])
+    for row, unique in zip(panels, uniques, strict=True):
+        for axes, (name, text, scale) in zip(row, rows, strict=True):
+            if name == "epochs" and np.isinf(unique):
+                axes.set_visible(False)
+                continue
+            for budget in budgets:
+                cell = data.sel(compute=budget, unique_tokens=unique)
+                _against_sparsity(axes, cell, name, color=shades[budget], label=f"C = {plain(budget)} FLOP")
+            axes.set(yscale=scale, ylabel=text)
+            titled(axes, _data(unique))
+            axes.tick_params(labelbottom=True)
+    sparsity_axis(panels[0][0], data.sparsity)
+    label(figure, _SPARSITY)
+    star = "" if "draw" in dataset.dims or "best_loss" not in dataset else "stars: best sparsity; "
+    shown = how_many("budgets", budgets, data["compute"])
+    return finish(figure, _title(dataset, note, shown), f"{star}hollow, {_PALE}")
+
+
+def _against_sparsity(axes: Axes, cell: xr.Dataset, name: str, star: bool = True, **style: Any) -> None:
+    """A line of optima against sparsity, led through the star of the best sparsity."""
+    x, y, out = cell.sparsity, cell[f"optimal_{name}"], cell.optimal_extrapolated
+    if "draw" in cell.dims or f"best_{name}" not in cell:
+        curve(axes, per_active(x), y, out, **style)
+        return
+    best, value = float(cell.best_sparsity), float(cell[f"best_{name}"])
+    if np.isfinite(value):
+        x, y, out = np.append(x, best), np.append(y, value), np.append(out, bool(cell.best_extrapolated))
+    order = np.argsort(x, kind="stable")
+    curve(axes, per_active(np.asarray(x)[order]), np.asarray(y)[order], np.asarray(out)[order], **style)
+    dots = {"ls": "none", "marker": ".", "ms": 4, "color": style["color"]}
+    axes.plot(per_active(cell.sparsity), cell[f"optimal_{name}"], **dots)
+    if star:
+        point(axes, per_active(best), value, cell.best_extrapolated, "*", 11, style["color"])
+
+
+_OF_COEFFICIENT = (
+    ("sparsity", "best sparsity S", "linear"),
+    ("loss", "loss at the best S (nat/token)", "linear"),
+    ("active_params", "active parameters there", "log"),
+)
+
+
+def coefficient(dataset: xr.Dataset) -> Figure:
+    """The best sparsity, its loss and its active parameters against a swept coefficient: a line for each budget.
+
+    `dataset`: of `moesim.sweep` or `moesim.optimum` of a model with a coefficient or field as an axis.
+    """
+    _needs("coefficient", dataset, "best_loss")
+    across = (swept(dataset) or [""])[0]
+    if not across:
+        raise InputError(f"coefficient: the dims {', '.join(map(str, dataset.dims))} have no swept coefficient")
+    data, note = _plottable(dataset, ("compute", "unique_tokens", across), "best_")
+    moves = data.best_loss.max(across) > data.best_loss.min(across)
+    moves = moves.any([dim for dim in moves.dims if dim != "unique_tokens"])
+    data = data.sel(unique_tokens=moves) if moves.any() else data  # what unlimited data says is the same everywhere
+    budgets, uniques = spread(data["compute"], _BUDGETS), spread(data.unique_tokens, _DATA)
+    figure, panels = grid_of_panels(len(uniques), len(_OF_COEFFICIENT), (3.0, 2.2), sharex=True)
+    shades, x = colours("compute", data["compute"]), data[across]
+    for row, unique in zip(panels, uniques, strict=True):
+        for axes, (name, text, scale) in zip(row, _OF_COEFFICIENT, strict=True):
+            for budget in budgets:
+                cell = data.sel(compute=budget, unique_tokens=unique)
+                style = {"color": shades[budget], "label": f"C = {plain(budget)} FLOP"}
+                curve(axes, x, cell[f"best_{name}"], cell.best_extrapolated, marker=".", ms=4, **style)
+            axes.set(yscale=scale, ylabel=text)
+            titled(axes, _data(unique))
+            axes.tick_params(labelbottom=True)
+    if float(x.min()) > 0 and float(x.max()) > 20 * float(x.min()):
+        panels[0][0].set_xscale("log")
+    label(figure, across)
+    shown = how_many("budgets", budgets, data["compute"])
+    return finish(figure, _title(dataset, note, shown), f"at the best sparsity; {_PALE}")
+
+
+def comparison(dataset: xr.Dataset) -> Figure:
+    """Optimal loss against sparsity of several models: a panel for each along the longest dim, a line along the others.
+
+    With one dim, a panel for each budget. Grey: the first model with the most plentiful data. `dataset`: from
+    `compare=`, or a collected multirun.
+    """
+    dims = named(dataset)
+    _needs("comparison", dataset, "best_loss")
+    if not dims:
+        raise InputError("comparison: no dim of names; give a Dataset of several laws, repetitions or readings")
+    data, note = _plottable(dataset, (*dims, "compute", "unique_tokens", "sparsity"))
+    across, *others = sorted(dims, key=lambda dim: -dataset.sizes[dim]) if len(dims) > 1 else ["compute", *dims]
+    data, at, titles, shown = _along(data, across)
+    figure, panels = panels_for(len(at), sharex=True, sharey=True)
     scarce, plenty = float(data.unique_tokens.min()), float(data.unique_tokens.max())
-    names = list(data[across].values)
-    columns = min(4, len(names))
-    figure, panels = grid_of_panels(-(-len(names) // columns), columns, sharey="all")
-    flat = [axes for row in panels for axes in row]
-    lines = cell.stack(line=others) if others else cell.expand_dims("line")
-    for axes, name in zip(flat, names, strict=False):
-        for i, colour in enumerate(colours(lines.sizes["line"])):
-            line = lines.sel({across: name}).isel(line=i)
-            text = ", ".join(f"{dim}: {line[dim].item()}" for dim in others) or across
-            base = line.sel(unique_tokens=plenty)
-            axes.plot(_per_active(data.sparsity), base.optimal_loss, "--", color="0.6", lw=1, zorder=1)
-            line = line.sel(unique_tokens=scarce)
-            width = 5.0 - 3.5 * i / max(lines.sizes["line"] - 1, 1)  # coinciding lines stay visible
-            axes.plot(_per_active(data.sparsity), line.optimal_loss, color=colour, label=text, lw=width)
-            _star(axes, line, "best_loss", colour)
-        axes.set_title(f"{name}", fontsize=9)
-        _sparsity_axis(axes, data.sparsity)
-    for axes in flat[len(names) :]:
-        axes.set_visible(False)
-    label(figure, "sparsity S, scaled as log 1/(1 - S)", "loss (nat/token)")
-    legend_right(
-        figure, flat[0], f"C = {plain(cell['compute'])} FLOP, {_data(scarce)}\nstars: best; dashes: {_data(plenty)}"
+    for axes, value, title in zip(panels, at, titles, strict=True):
+        _compared(axes, data.sel({across: value}).stack(line=others), others, scarce, plenty)
+        titled(axes, title)
+    sparsity_axis(panels[0], data.sparsity)
+    label(figure, _SPARSITY, "loss (nat/token)")
+    text = f"{_data(scarce)}; panels: {across}; stars: best sparsity; hollow, {_PALE}"
+    return finish(figure, _title(dataset, note, shown), text, _with_base(figure, scarce, plenty), ", ".join(others))
+
+
+def _along(data: xr.Dataset, across: str) -> tuple[xr.Dataset, list[Any], list[str], str]:
+    """The data, and the values and titles of the panels along a dim; at the middle budget unless budgets are it."""
+    budgets = data["compute"]
+    if across == "compute":
+        at = spread(budgets, _BUDGETS)
+        return data, at, [f"C = {plain(v)} FLOP" for v in at], how_many("budgets", at, budgets)
+    middle = float(budgets[budgets.size // 2])
+    shown = ", ".join(filter(None, (f"C = {plain(middle)} FLOP", how_many("budgets", [middle], budgets))))
+    return data.sel(compute=middle), list(data[across].values), list(map(str, data[across].values)), shown
+
+
+def _compared(axes: Axes, lines: xr.Dataset, dims: Sequence[str], scarce: float, plenty: float) -> None:
+    n = lines.sizes["line"]
+    if plenty > scarce:
+        base = lines.isel(line=0).sel(unique_tokens=plenty)
+        axes.plot(per_active(base.sparsity), base.optimal_loss, color="0.7", lw=1, zorder=1)
+    lines = lines.sel(unique_tokens=scarce)
+    losses = lines.optimal_loss.transpose("line", ...).values
+    alike = n > 1 and np.nanmin(np.abs(np.diff(np.sort(losses, axis=0), axis=0))) < 0.01 * np.nanmax(
+        np.ptp(losses, axis=1)
     )
-    return figure
+    for i in range(n):
+        line = lines.isel(line=i)
+        text = ", ".join(f"{line[dim].item()}" for dim in dims)
+        width = 5.0 - 3.5 * i / (n - 1) if alike else 1.5  # coinciding lines stay visible
+        _against_sparsity(axes, line, "loss", color=COLOURS[i % len(COLOURS)], label=text, lw=width)
 
 
-def _plottable(dataset: xr.Dataset, dims: tuple[str, ...]) -> xr.Dataset:
-    """All of `dims` present (scalars become axes of length 1), `draw` kept, the first value of any other dim."""
+def _with_base(figure: Figure, scarce: float, plenty: float) -> dict[str, Any]:
+    entries = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
+    return entries | ({_data(plenty): line_entry(color="0.7", lw=1)} if plenty > scarce else {})
+
+
+def _plottable(dataset: xr.Dataset, dims: tuple[str, ...], prefix: str = "optim") -> tuple[xr.Dataset, str]:
+    """The best_* and PREFIX* variables with all of `dims` (scalars become axes), and in words what else was chosen.
+
+    `draw` is kept; of any other dim it is the middle value.
+    """
+    dataset = dataset[[name for name in dataset.data_vars if str(name).startswith(("best_", prefix))]]
     missing = [dim for dim in dims if dim not in dataset.dims]
     scalars = {"sparsity": 0.0, "unique_tokens": np.inf}
     data = dataset.assign_coords({dim: scalars[dim] for dim in missing if dim not in dataset.coords})
-    others = {dim: 0 for dim in data.dims if dim not in (*dims, "draw")}
-    return data.isel(others).expand_dims(missing)
+    others = {str(dim): n // 2 for dim, n in data.sizes.items() if dim not in (*dims, "draw")}
+    data = data.isel(others)
+    told = [f"{d} = {coordinate(d, data[d].item())} ({dataset.sizes[d]} values)" for d in others if d in data.coords]
+    return data.expand_dims(missing), ", ".join(told)
 
 
-def _star(axes: Axes, cell: xr.Dataset, name: str, colour: Any) -> None:
-    if name in cell and "draw" not in cell.dims:
-        axes.plot(_per_active(cell.best_sparsity), cell[name], "*", ms=10, color=colour, mec="black", mew=0.6, zorder=4)
+def _needs(figure: str, dataset: xr.Dataset, *variables: str, dim: str | None = None) -> None:
+    lacking = [name for name in variables if name not in dataset]
+    if dim is not None and dim not in dataset.dims:
+        lacking.append(f"dim {dim}")
+    if lacking:
+        raise InputError(f"{figure}: the Dataset has no {', no '.join(lacking)}; it takes one of moesim.sweep with it")
 
 
-def _per_active(sparsity: Any) -> Any:
-    return 1.0 / (1.0 - sparsity)
-
-
-def _sparsity_axis(axes: Axes, sparsities: xr.DataArray) -> None:
-    ticks = spread(sparsities, 7)
-    axes.set_xscale("log")
-    axes.set_xticks([_per_active(s) for s in ticks], [plain(s) for s in ticks], fontsize=8, rotation=45)
-    axes.set_xticks([], minor=True)
+def _title(dataset: xr.Dataset, *notes: str) -> str:
+    return "; ".join(filter(None, (heading(dataset, *_ABOUT), *notes)))
 
 
 def _data(unique: float) -> str:
-    return "unlimited data" if np.isinf(unique) else f"U = {count(unique)} tokens"
+    return "unlimited data" if np.isinf(unique) else f"{count(unique)} unique tokens"

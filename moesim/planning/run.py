@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from moesim.errors import InputError
 from moesim.laws.load import law_from, load_law, load_repetition, repetition_from
 from moesim.models.architecture import architecture_from, load_architecture
 from moesim.numerics.axes import axis
+from moesim.output.budget import points, refuse_if_too_large
 from moesim.output.plots import spread
 from moesim.output.result import Result, Stream
 from moesim.planning import figures, tables
@@ -23,6 +25,7 @@ from moesim.planning.sweep import loss_in_slabs, sweep, with_size
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
 _COMPARED = ("law", "repetition", "excess", "architecture")
 _EXTRAPOLATED = {
@@ -32,12 +35,17 @@ _EXTRAPOLATED = {
 }
 
 
+# Mappings whose keys are the user's own.
+OPEN = ("compare", "law.data_range", "law.definitions")
+
+
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
     if missing := [group for group in ("law", "repetition", "architecture", "space") if not config.get(group)]:
         raise InputError(f"{missing[0]}: nothing chosen; it takes {', '.join(choices(missing[0]))}")
     axes = {name: value for name, value in config["space"].items() if value is not None}
     given = {name: axes.pop(name) for name in ("sparsity_bounds",) if name in axes}
+    _refuse_huge(config, axes)
     streams: dict[str, Stream] = {}
     if config["compare"]:
         dataset = shown = _compared(config, axes, given)
@@ -50,9 +58,53 @@ def run(config: Mapping[str, Any]) -> Result:
             streams = {"loss": loss_in_slabs(model, **axes)}
             shown = sweep(model, **given, **_thinned(axes)) if config["figures"] else dataset
     drawn = figures.draw(shown) if config["figures"] else {}
-    compared = list(config["compare"])
-    text = tables.comparison(dataset, compared) if compared else tables.table(dataset)
+    text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
+
+
+def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them."""
+    told = dict.fromkeys(("source", "marking", "caveats"))
+    return {
+        "law": told | {"data_range": {}, "definitions": {}},
+        "repetition": told | dict.fromkeys(("excess", "taught")),
+        "architecture": {"flops": "exact"},
+    }
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    compared = config.get("compare") or {}
+    compared = compared if isinstance(compared, Mapping) else {}
+    out = {group: f"beside compare.{group}" for group in ("law", "repetition", "architecture") if group in compared}
+    if "excess" in compared:
+        out["repetition.excess"] = "beside compare.excess"
+    return out | ({"memory": "beside compare, which writes no losses"} if compared else {})
+
+
+def _refuse_huge(config: Mapping[str, Any], axes: Mapping[str, Any]) -> None:
+    """The axes themselves and an optimum for each cell are always held in memory, all losses there or on disk."""
+    swept = dict(axes) | _lists(config["law"], "coefficients") | _lists(config["repetition"], "coefficients")
+    counts = {name: points(value) for name, value in (swept | _lists(config["architecture"], "fields")).items()}
+    sizes = math.prod(n for name, n in counts.items() if name in SIZES)
+    optima = math.prod(counts.values()) / sizes
+    losses = 8.0 * optima * sizes
+    streamed = losses > config["memory"] and not config["compare"]
+    memory = 64.0 * sum(counts.values()) + 100.0 * optima + (0.0 if streamed else losses)
+    what = " x ".join(f"{n:,.0f} {name}" for name, n in counts.items() if n > 1)
+    refuse_if_too_large(what, memory, losses if streamed else 0.0, remedy="give the axes fewer values")
+
+
+def _lists(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    values = content.get(key) or {}
+    return {n: v for n, v in values.items() if isinstance(v, list | dict)} if isinstance(values, Mapping) else {}
+
+
+def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
+    """The answer of a multirun: one table and the figures of what was varied, from its collected Dataset."""
+    if figures.named(dataset) and "optimal_loss" in dataset:
+        return tables.comparison(dataset), figures.draw(dataset)
+    return tables.table(dataset), {} if "best_loss" not in dataset else figures.draw(dataset)
 
 
 def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
@@ -73,6 +125,8 @@ def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
 def _axes(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The mapping with the lists and ranges under `key` read as axes."""
     values = content.get(key) or {}
+    if not isinstance(values, Mapping):
+        return dict(content)  # what takes it says what is wrong
     ranged = {n: axis(f"{key}.{n}", v) if isinstance(v, list | dict) else v for n, v in values.items()}
     return {**content, key: ranged}
 

@@ -86,11 +86,12 @@ def _rank(dim: str) -> tuple[int, ...]:
 
 
 def _labelled(name: str, value: Any) -> Any:
-    """A DataArray: of no dims for a number, along its own name (without prefix) for a 1-D array."""
+    """A DataArray: of no dims for a number, along its own name (without prefix) for a 1-D array, labelled by itself."""
     import xarray as xr
 
     if hasattr(value, "dims"):
-        return value
+        unlabelled = value.dims == (_dim(name),) and _dim(name) not in value.coords
+        return value.assign_coords({_dim(name): value.values}) if unlabelled else value
     if np.ndim(value) == 0:
         return xr.DataArray(value)
     if np.ndim(value) > 1:

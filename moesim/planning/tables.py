@@ -1,122 +1,166 @@
-"""The console tables of `moesim sweep`."""
+"""The console tables of `moesim sweep`: the best run of every cell, optima at each sparsity, models side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.output.text import count, epochs, plain
+from moesim.output.plots import spread
+from moesim.output.text import Page, Rows, aligned, coordinate, count, epochs, plain, text_of
+from moesim.planning.figures import named, swept
+from moesim.variables import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_AT_MOST = 60  # blocks shown
+_AT_MOST = 40  # lines
 _MARKS = {"inside": "", "at lower bound": "<", "at upper bound": ">"}  # the loss still falls beyond the size searched
+_BOUNDS = {"inside": "", "at lower bound": " (lower bound)", "at upper bound": " (upper bound)"}
+_OUTSIDE = "*"
+_LEGEND = {
+    "<": "<, >: the loss still falls at the smallest, the largest size searched",
+    _OUTSIDE: "*: outside the data behind the law",
+    "?": "?: not found (see the status)",
+}
+_BEST: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("active", "active_params", count),
+    ("total", "total_params", count),
+    ("tokens", "tokens", count),
+    ("epochs", "epochs", epochs),
+    ("loss", "loss", lambda value: f"{value:.4f}"),
+)
+_OPTIMAL = (_BEST[4], _BEST[0], _BEST[3])
+_TITLES = {"loss": "loss (nat/token)", "active": "active parameters", "epochs": "epochs"}
+
+
+def table(dataset: xr.Dataset) -> str:
+    """The best run of every budget and data, then loss, active parameters and epochs of the optima at each sparsity.
+
+    At most about 40 lines: of a long axis only some values are shown, and the table says how many there are.
+    """
+    if "best_loss" not in dataset or "draw" in dataset.dims:
+        return "dims: " + ", ".join(f"{name} {size}" for name, size in dataset.sizes.items())
+    extra = swept(dataset)
+    dims = sorted(map(str, dataset.best_loss.dims), key=lambda dim: dim in extra)  # a swept coefficient runs fastest
+    data, left_out = _thinned(dataset, _AT_MOST - 4 if extra else _AT_MOST // 2)
+    parts: list[Any] = [f"best sparsity{_at(dataset, dims)}", _best(data, dims)]
+    for part in _optima(data, dims):
+        lines = sum(1 if isinstance(p, str) else len(p) for p in (*parts, *part))
+        parts += part if lines <= _AT_MOST else []
+    said = text_of([*parts, *left_out])
+    return said + "".join(f"\n{text}" for mark, text in _LEGEND.items() if mark in said.replace("<1", ""))
+
+
+def _at(dataset: xr.Dataset, dims: Sequence[str]) -> str:
+    """The single coordinates that hold for the whole table."""
+    single = [n for n in ("compute", "unique_tokens", "total_params", "active_params") if n in dataset.coords]
+    told = [f"{_words(n)} {coordinate(n, dataset[n].item())}" for n in single if n not in dims and not dataset[n].dims]
+    return f" at {', '.join(told)}" if told else ""
+
+
+def _thinned(dataset: xr.Dataset, most: int) -> tuple[xr.Dataset, list[str]]:
+    """As many cells as fit: values spread along the longest dims, and a line on each dim that was cut."""
+    data = dataset[[v for v in dataset.data_vars if str(v).startswith(("optim", "best"))]]
+    dims = {str(dim): data.sizes[dim] for dim in data.best_loss.dims}
+    while np.prod(list(dims.values())) > most:
+        longest = max(dims, key=lambda dim: dims[dim])
+        dims[longest] -= 1
+    cut = {dim: n for dim, n in dims.items() if n < data.sizes[dim]}
+    for dim, n in cut.items():
+        data = data.isel({dim: [int(i) for i in spread(np.arange(data.sizes[dim]), n)]})
+    return data, [f"{n} of {dataset.sizes[dim]} values of {dim} shown; all are in the result" for dim, n in cut.items()]
+
+
+def _cells(data: xr.Dataset, dims: Sequence[str]) -> list[xr.Dataset]:
+    stacked = data.stack(cell=list(dims)) if dims else data.expand_dims("cell")
+    return [stacked.isel(cell=i) for i in range(stacked.sizes["cell"])]
+
+
+def _labels(cell: xr.Dataset, dims: Sequence[str]) -> list[str]:
+    return [coordinate(dim, cell[dim].item()) for dim in dims]
+
+
+def _words(dim: str) -> str:
+    return VARIABLES[dim].long_name.replace(" available", "") if dim in VARIABLES else dim
 
 
 def best(value: float, status: str) -> str:
     """A best sparsity with a mark where it lies at a bound or was not found."""
-    mark = {"inside": "", "at lower bound": " (lower bound)", "at upper bound": " (upper bound)"}
-    return f"{value:.3f}{mark[status]}" if status in mark else status
+    return f"{value:.3f}{_BOUNDS[status]}" if status in _BOUNDS else status
 
 
-_ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("active params", "active_params", count),
-    ("epochs", "epochs", epochs),
-    ("loss", "loss", lambda value: f"{value:.4f}"),
-)
+def _best(data: xr.Dataset, dims: Sequence[str]) -> Rows:
+    rows = [[*map(_words, dims), "best S", *(label for label, *_ in _BEST)]]
+    for cell in _cells(data, dims):
+        outside = _OUTSIDE * bool(cell.best_extrapolated == 1)
+        values = [show(cell[f"best_{name}"].item()) for _, name, show in _BEST]
+        top = best(cell.best_sparsity.item(), cell.best_sparsity_status.item())
+        rows.append([*_labels(cell, dims), top + outside, *values])
+    return rows
 
 
-def table(dataset: xr.Dataset) -> str:
-    """For each budget and data: best active parameters, epochs and loss at each sparsity, and the best sparsity."""
-    dataset = dataset.assign_coords({} if "unique_tokens" in dataset.coords else {"unique_tokens": np.inf})
-    if "best_loss" not in dataset or "draw" in dataset.dims:
-        return "dims: " + ", ".join(f"{name} {size}" for name, size in dataset.sizes.items())
-    if "optimum_status" not in dataset:
-        return _fixed_size(dataset)
-    dataset = dataset.expand_dims([dim for dim in ("compute", "unique_tokens") if dim not in dataset.dims])
-    blocks = [dim for dim in dataset.optimum_status.dims if dim not in ("sparsity", "experts")]
-    stacked = dataset[[v for v in dataset.data_vars if str(v).startswith(("optim", "best"))]].stack(cell=blocks)
-    shown = [_block(stacked.isel(cell=i), blocks) for i in range(min(stacked.sizes["cell"], _AT_MOST))]
-    more = stacked.sizes["cell"] - len(shown)
-    return "\n".join(shown) + (f"\n... {more} more in the result" if more > 0 else "")
+def _optima(data: xr.Dataset, dims: Sequence[str]) -> list[Page]:
+    """A titled table for each quantity of the optima: a row for each cell, a column for each sparsity."""
+    along = next((d for d in ("sparsity", "experts") if d in data.dims), None)
+    if along is None or "optimal_loss" not in data:
+        return []
+    cells = _cells(data, dims)
+    head = [*map(_words, dims), *(f"{along[0].upper()}={plain(v)}" for v in data[along].values)]
+    tables = {}
+    for label, name, show in _OPTIMAL:
+        shown = [cell for cell in cells if name != "epochs" or (cell.optimal_epochs > 0).any()]
+        tables[label] = [head, *([*_labels(cell, dims), *_marked(cell, name, show)] for cell in shown)]
+    return [[f"{_TITLES[label]} of the compute-optimal run", rows] for label, rows in tables.items() if len(rows) > 1]
 
 
-def _fixed_size(dataset: xr.Dataset) -> str:
-    """The best sparsity at each given size: one line for each cell."""
-    data = dataset[[name for name in dataset.data_vars if str(name).startswith("best")]]
-    data = data.stack(cell=list(data.dims)) if data.dims else data.expand_dims("cell")
-    lines = [
-        _best_line(data.isel(cell=i), list(dataset.best_loss.dims)) for i in range(min(data.sizes["cell"], _AT_MOST))
-    ]
-    return "\n".join(lines) + "\n"
+def _marked(cell: xr.Dataset, name: str, show: Callable[[float], str]) -> list[str]:
+    columns = (cell[f"optimal_{name}"], cell.optimum_status, cell.optimal_extrapolated)
+    triples = zip(*(np.broadcast_to(v, cell.optimal_loss.shape).tolist() for v in columns), strict=True)
+    return [_MARKS.get(status, "?") + show(value) + _OUTSIDE * (out == 1) for value, status, out in triples]
 
 
-def _best_line(cell: xr.Dataset, dims: list[Any]) -> str:
-    where = ", ".join(f"{dim} {_value(dim, cell[dim].item())}" for dim in dims)
-    values = ", ".join(f"{label} {show(cell[f'best_{name}'].item())}" for label, name, show in _ROWS)
-    return f"{where}: best sparsity {best(cell.best_sparsity.item(), cell.best_sparsity_status.item())}, {values}"
-
-
-def comparison(dataset: xr.Dataset, compared: list[str]) -> str:
+def comparison(dataset: xr.Dataset, compared: Sequence[str] | None = None) -> str:
     """Models side by side, a block for each budget and data, a row for each model.
 
     A row has the loss of the compute-optimal run at each sparsity, the best sparsity with its active parameters and
     epochs, and how many times more active parameters the optima take at the first and last sparsity than with the
     most plentiful data. Rows that agree in everything are one.
     """
+    compared = named(dataset) if compared is None else compared
+    others = {str(dim): n // 2 for dim, n in dataset.sizes.items() if dim not in (*compared, *_DIMS)}
+    dataset = dataset.isel(others)
     plenty = float(dataset.unique_tokens.max()) if "unique_tokens" in dataset.dims else None
-    cells = [dim for dim in ("compute", "unique_tokens") if dim in dataset.dims]
     base = dataset.optimal_active_params if plenty is None else dataset.optimal_active_params.sel(unique_tokens=plenty)
-    data = dataset.assign(ratio=dataset.optimal_active_params / base).stack(cell=cells, model=compared)
-    width = 2 + max(len(f"{row[0]}") for row in data.model.values)
-    return "\n".join(_compared(data.isel(cell=i), cells, width) for i in range(data.sizes["cell"]))
+    cells = [dim for dim in _DIMS[:2] if dim in dataset.dims]
+    data = dataset.assign(ratio=dataset.optimal_active_params / base)
+    blocks = [_compared(cell, cells, compared) for cell in _cells(data, cells)]
+    return "\n\n".join(blocks)
 
 
-def _compared(cell: xr.Dataset, dims: list[str], width: int) -> str:
-    sparsities = [plain(s) for s in cell.sparsity.values]
-    ends = f"N_a x at S={sparsities[0]}, {sparsities[-1]}"
-    heading = ", ".join(f"{dim} {_value(dim, cell[dim].item())}" for dim in dims)
-    losses = "".join(f"{'S=' + s:>8}" for s in sparsities)
-    lines = [heading, f"  {'':{width}}{'loss:':<22}{losses}  {'best S':<20}{'N_a':>7}{'epochs':>8}  {ends}"]
-    rows: dict[str, list[tuple]] = {}
-    for i, labels in enumerate(cell.model.values):
-        rows.setdefault(_values(cell.isel(model=i)) + f"\0{labels[0]}", []).append(tuple(labels[1:]))
-    if len({key.split("\0")[0] for key in rows}) == 1:
-        rows = {f"{next(iter(rows)).split(chr(0))[0]}\0all alike": [()]}
-    for key, labels in rows.items():
-        values, first = key.split("\0")
-        rest = ",".join(" ".join(map(str, label)) for label in labels)
-        lines.append(f"  {first:{width}}{rest:<22}{values}")
-    return "\n".join(lines) + "\n"
+_DIMS = ("compute", "unique_tokens", "sparsity")
 
 
-def _values(row: xr.Dataset) -> str:
-    losses = "".join(f"{loss:8.4f}" for loss in row.optimal_loss.values)
-    top = best(row.best_sparsity.item(), row.best_sparsity_status.item())
+def _compared(cell: xr.Dataset, dims: Sequence[str], compared: Sequence[str]) -> str:
+    sparsities = [plain(s) for s in np.atleast_1d(cell.sparsity.values)]
+    rows: dict[tuple, list[str]] = {}  # (first label, cells) -> the labels of the rest
+    for model in _cells(cell, compared):
+        first, *rest = _labels(model, compared)
+        rows.setdefault((first, *_values(model)), []).append(" ".join(rest))
+    if len({key[1:] for key in rows}) == 1:
+        rows = {("all alike", *next(iter(rows))[1:]): [""]}
+    ratio = [f"N_a x at S={sparsities[0]}", f"S={sparsities[-1]}"]
+    head = [compared[0], ", ".join(compared[1:]), *(f"S={s}" for s in sparsities), "best S", "N_a", "epochs", *ratio]
+    where = ", ".join(f"{_words(dim)} {coordinate(dim, cell[dim].item())}" for dim in dims)
+    lines = [head, *([first, ", ".join(rest), *values] for (first, *values), rest in rows.items())]
+    keep = [i for i in range(len(head)) if any(line[i] for line in lines[1:])]
+    return f"loss (nat/token): {where}\n" + aligned([[line[i] for i in keep] for line in lines], 2)
+
+
+def _values(row: xr.Dataset) -> tuple[str, ...]:
+    losses = [f"{loss:.4f}" for loss in np.atleast_1d(row.optimal_loss.values)]
+    top = best(row.best_sparsity.item(), row.best_sparsity_status.item()) + _OUTSIDE * bool(row.best_extrapolated == 1)
+    ratio = np.atleast_1d(row.ratio.values)
     size, passes = count(row.best_active_params.item()), epochs(row.best_epochs.item())
-    return f"{losses}  {top:<20}{size:>7}{passes:>8}  {row.ratio.values[0]:.2f}, {row.ratio.values[-1]:.2f}"
-
-
-def _block(cell: xr.Dataset, dims: list[Any]) -> str:
-    """One budget and data: a heading, then a row for each quantity, a column for each sparsity and the best one."""
-    heading = ", ".join(f"{dim} {_value(dim, cell[dim].item())}" for dim in dims)
-    sparsities = np.atleast_1d(cell.sparsity.values) if "sparsity" in cell.coords else np.array([0.0])
-    top = best(cell.best_sparsity.item(), cell.best_sparsity_status.item())
-    lines = [heading, _line("sparsity", [plain(s) for s in sparsities], f"best: {top}")]
-    for label, name, show in _ROWS:
-        values = zip(
-            np.atleast_1d(cell.optimum_status.values), np.atleast_1d(cell[f"optimal_{name}"].values), strict=True
-        )
-        lines.append(_line(label, [_MARKS.get(s, "?") + show(v) for s, v in values], show(cell[f"best_{name}"].item())))
-    return "\n".join(lines) + "\n"
-
-
-def _line(label: str, values: list[str], last: str) -> str:
-    return f"  {label:<14}" + "".join(f"{value:>9}" for value in values) + f"   {last}"
-
-
-def _value(dim: str, value: Any) -> str:
-    return count(value) if dim in ("unique_tokens", "total_params", "active_params") else plain(value)
+    return (*losses, top, size, passes, f"{ratio[0]:.2f}", f"{ratio[-1]:.2f}")

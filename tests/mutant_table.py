@@ -1,0 +1,461 @@
+"""The wrong changes of `tests/mutants.py`: (file, tests that should see them) -> (old text, new text[, why missed])."""
+
+LAWS = {
+    ("laws/dense.py", "test_laws.py -k by_hand"): [
+        ("(N_c / N) ** (alpha_N / alpha_D)", "(N_c / N) ** (alpha_D / alpha_N)"),
+        ("+ D_c / D) ** alpha_D", "+ D_c / D) ** alpha_N"),
+        ("return E + A * N**-alpha + B * D**-beta", "return E + A * N**-alpha - B * D**-beta"),
+        ("return E + A * N**-alpha + B * D**-beta", "return E + A * N**-beta + B * D**-alpha"),
+        ("B * (M * N) ** -alpha", "B * M ** -alpha"),
+    ],
+    ("laws/moe.py", "test_laws.py -k by_hand"): [
+        ("1.0 / (1.0 / start - 1.0 / maximum)", "1.0 / (1.0 / start + 1.0 / maximum)"),
+        (")) + 1.0 / maximum)", ")))"),
+        ("np.log10(saturated(experts - 1.0, E_start, E_max))", "np.log10(saturated(experts, E_start, E_max))"),
+        ("c * log_N * log_E + d", "c * log_E + d"),
+        ("(g * G**-gamma + a) * N**-alpha", "(g * G**gamma + a) * N**-alpha"),
+        ("c * active**-lam", "c * active**lam"),
+        ("d * active**-delta * N**-gamma", "d * active**-delta"),
+        ("N ** (alpha + gamma * x)", "N ** (alpha - gamma * x)"),
+        ("D ** (beta + zeta * x)", "D ** beta"),
+        ("d * np.log10(compute)", "d * np.log(compute)"),
+        ("p = beta / (alpha + beta)", "p = alpha / (alpha + beta)"),
+        ("tokens * leverage ** (1.0 - p)", "tokens * leverage ** p"),
+        ("k * N_a**-alpha + h", "k * N**-alpha + h"),
+        ("h * N_a / N", "h * N / N_a"),
+        ("e * G + f / G + m * S**2", "e * G + f / G + m * S"),
+        ("b * D**-beta + c * N_a**-alpha + epsilon", "b * D**-beta + epsilon"),
+        ("e * active**gamma", "e * active**-gamma"),
+        ("(a * active**alpha + c * sparsity)", "(a * active**alpha + c * active)"),
+    ],
+    ("laws/moe.py", "test_laws.py -k effective"): [
+        ("(expansion / E_start) ** (b / dense)", "(expansion / E_start) ** (dense / b)"),
+        ("dense = a + c * np.log10(E_start)", "dense = a + c * np.log10(E_max)"),
+    ],
+    ("laws/pruned.py", "test_laws.py -k by_hand"): [
+        ("(a_D / D) ** b_D", "(D / a_D) ** b_D"),
+        ("density**b_S + c_S", "density**-b_S + c_S"),
+        ("c * (1.0 - density) ** mu", "c * density ** mu"),
+    ],
+    ("laws/law.py", "test_laws.py"): [
+        ("quantities[name] < low * (1 - 1e-9)", "quantities[name] > low * (1 - 1e-9)"),
+        ("quantities[name] > high * (1 + 1e-9)", "quantities[name] > low * (1 + 1e-9)"),
+    ],
+    ("laws/repetition.py", "test_repetition.py"): [
+        ("np.maximum(amount / unique - 1.0, 0.0)", "np.maximum(amount / unique, 0.0)"),
+        ("np.maximum(amount / unique - 1.0, 0.0)", "amount / unique - 1.0"),
+        ("-finite * np.expm1(-times / finite)", "-finite * np.expm1(-times * finite)"),
+        (
+            "N * (1.0 + decayed(repeats(params, taught_params), R_N))",
+            "N * (1.0 + decayed(repeats(params, taught_params), R_D))",
+        ),
+        ("(1.0 - delta) ** times) / delta", "(1.0 - delta) ** times)"),
+        ("repeats(params, taught_params) / n_star", "repeats(params, taught_params) / d_star"),
+        ("gamma_N * (1.0 + c11 * q - c21 * q**2)", "gamma_N * (1.0 + c11 * q + c21 * q**2)"),
+        ("gamma_D * (1.0 + c12 * q - c22 * q**2)", "gamma_D * (1.0 + c12 * q - c21 * q**2)"),
+        ("** delta * (N / U) ** kappa", "** delta * (U / N) ** kappa"),
+        ("** delta * (N / U) ** kappa", "** kappa * (N / U) ** delta"),
+        (
+            '(pair if self.excess == "active" else reversed(pair))',
+            '(pair if self.excess != "active" else reversed(pair))',
+        ),
+        ("(quantities[total] - base) + worth * base", "worth * base"),
+        ("out[active] = quantities[active] * worth", "out[active] = quantities[active]"),
+    ],
+    (
+        "laws/wrapped.py",
+        "test_fit_properties.py test_planning.py -k 'taught or repetition or penalty'",
+    ): [
+        ("unique * flops.first", "-unique * flops.first"),
+        ("return by_size - by_tokens", "return by_size + by_tokens"),
+        ("good, -part / slope", "good, part / slope"),
+        ("np.maximum(crossing(slope, context, log_size), log_size[0])", "crossing(slope, context, log_size)"),
+        ("else loss + penalty", "else loss - penalty"),
+    ],
+}
+
+MODELS = {
+    ("models/conventions.py", "test_transformer.py"): [
+        ("+ 3 * d + 2 * d * d)", "+ 2 * d * d)"),
+        ("+ 3 * d + 2 * d * d)", "+ 3 * d + d * d)"),
+        ("-(-model.vocabulary // 128) * 128", "model.vocabulary"),
+        ("d * head * (1 + extra)", "d * head"),
+        ("wide = _megatron_experts(layer) if layer.moe_layers else", "wide = 0 if layer.moe_layers else"),
+        ("core = 2 * group.heads", "core = group.heads"),
+        ("group.kv_projections * group.kv_heads +", "group.kv_heads +"),
+        ("(acting * narrow + shared)", "(acting * narrow)"),
+        ("group.q_rank * (d + wide + 1)", "group.q_rank * (d + wide)"),
+        ("q + kv + d * group.rope_dim + out * d", "q + kv + out * d"),
+        ("weights = model.active_params - _untrained", "weights = model.active_params + _untrained"),
+        ("w - w * (w - 1) / (2 * T)", "w + w * (w - 1) / (2 * T)"),
+    ],
+    ("models/architecture.py", "test_architecture.py test_transformer.py"): [
+        ("total = size / (1.0 - sparsity)", "total = size * (1.0 - sparsity)"),
+        ("active_experts / (1.0 - sparsity)\n    dense", "active_experts * (1.0 - sparsity)\n    dense"),
+        ("(1.0 - 1.0 / moe_every) * dense", "dense / moe_every"),
+        ("(shared_experts * expert + experts * d) / moe_every", "shared_experts * expert / moe_every"),
+        ("12.0 * layers * d * context * attended", "12.0 * layers * d * context"),
+        ("6.0 * (active + vocabulary * d)", "6.0 * (active + embeddings * vocabulary * d)"),
+        ("(4.0 + 9.0 * experts)", "(9.0 + 4.0 * experts)"),
+        ("2.0 * d * vocabulary", "d * vocabulary"),
+        ("(8.0 * expansion + 4.0)", "(8.0 * expansion)"),
+        ("flops_per_route * d * expansion * granularity", "flops_per_route * d * expansion"),
+        ('(active + shared) / (at["experts"] + shared)', 'active / at["experts"]'),
+        ("shared / (active + shared)", "shared / active"),
+        ('at["active_params"] / at["total_params"]', 'at["total_params"] / at["active_params"]'),
+    ],
+    ("models/operations.py", "test_layers.py test_network.py"): [
+        ("2 * length - 1 if self.exact_additions", "2 * length + 1 if self.exact_additions"),
+        ("(self.count if self.active is None else self.active)", "self.count"),
+        ("1 - (1 - self.active / self.count) ** tokens", "(1 - self.active / self.count) ** tokens"),
+        (
+            "first = n * self.inner * self.repeats * rule.dot(self.columns)",
+            "first = n * self.columns * self.repeats * rule.dot(self.inner)",
+        ),
+        ("second * rule.dot(n)", "second * rule.dot(self.rows)"),
+        ("(self.gradients - 1) * batch", "self.gradients * batch"),
+        ("(n - 1 if rule.exact_additions else n) * self.columns", "n * self.columns"),
+    ],
+    ("models/optimizers.py", "test_optimizers.py"): [
+        ("(4 * m * m * n + 2 * m**3)", "(2 * m * m * n + 2 * m**3)"),
+        ("m, n = sorted((rows, columns))", "n, m = sorted((rows, columns))"),
+        ("if not tensor.trained:", "if tensor.trained:"),
+        ('Optimizer("adam", 13', 'Optimizer("adam", 12'),
+        ("(tensor.rows, tensor.columns) * tensor.count", "(tensor.rows, tensor.columns)"),
+    ],
+    ("models/ratio.py", "test_network.py"): [
+        ("updating.input_gradient * (1 - first)", "updating.input_gradient * (1 + first)"),
+        ("weights_per_flop / batch", "weights_per_flop * batch"),
+        ("return batch * active_experts / experts", "return batch * experts / active_experts"),
+        ("return update / (2 * excess)", "return update / excess"),
+        ("(1 - (1 - active_experts / experts) ** batch)", "(1 - active_experts / experts) ** batch"),
+    ],
+    ("models/attention.py", "test_layers.py test_transformer.py"): [
+        ("w - w * w / (2 * sequence)", "w + w * w / (2 * sequence)"),
+        ("(whole_chunks * chunk**2 + rest**2)", "(whole_chunks * chunk**2)"),
+        ("w - w * (w - 1) / (2 * sequence)", "w - w * (w + 1) / (2 * sequence)"),
+        ('Product(1, key_dim, context, kind="scores"', 'Product(1, value_dim, context, kind="scores"'),
+        ("self.heads * (self.nope_dim + self.value_dim))", "self.heads * (self.nope_dim + self.rope_dim))"),
+        ("(heads + kv_heads) * head_dim", "heads * head_dim"),
+    ],
+    ("models/feedforward.py", "test_layers.py test_network.py test_transformer.py"): [
+        ("rows = self.experts if self.every else self.acting * self.capacity", "rows = self.acting"),
+        ("width = self.shared_experts * (self.d_shared or self.d_expert)", "width = self.d_shared or self.d_expert"),
+        ("Product(1, self.d_model, self.experts), *bias_of", "*bias_of"),
+        ("products, replace(products, gradients=2", "products, replace(products, gradients=1"),
+    ],
+    ("models/network.py", "test_network.py"): [
+        ("(instances - 1) * within) * batch", "instances * within) * batch"),
+        ("layer.compute(batch * self.applied,", "layer.compute(batch,"),
+        ("Cost(one.forward * self.copies,", "Cost(one.forward,"),
+        ("weight_gradient * self.copies)", "weight_gradient)"),
+        ("touched_only) * entry.copies * entry.updating.update", "touched_only) * entry.copies"),
+        ("seen = max(seen, entry.trained)", "seen = entry.trained"),
+        ("passes.total / passes.forward", "passes.forward / passes.total"),
+    ],
+}
+
+# The quick ones of the tests of planning.
+SLOW = "fine_grid or broadcast or root or order_of or nothing_at or no_run or brute"
+PLAN = f"test_planning.py -k 'abnar2025 or not ({SLOW})'"
+
+PLANNING = {
+    ("planning/optimum.py", PLAN): [
+        ("there) < model.loss(log_size[two], there)", "there) > model.loss(log_size[two], there)"),
+        ("losses <= losses.min(axis=0) * (1 + _EQUAL)", "losses >= losses.max(axis=0) * (1 - _EQUAL)"),
+        ("first, last = -np.log1p(-np.asarray(bounds))", "first, last = np.asarray(bounds)"),
+        ("[LOWER, UPPER, INSIDE], FAILED)", "[UPPER, LOWER, INSIDE], FAILED)"),
+        ("[INSIDE, FAILED, LOWER], UPPER)", "[INSIDE, FAILED, UPPER], LOWER)"),
+        ('at["tokens"] / at["unique_tokens"]', 'at["unique_tokens"] / at["tokens"]'),
+        ("np.where(feasible, INSIDE, INFEASIBLE)", "np.where(feasible, INSIDE, INSIDE)"),
+        ('"sparsity": -np.expm1(-t)', '"sparsity": np.exp(-t)'),
+        ("outside = model.law.outside(at)", "outside = None"),
+    ],
+    ("planning/model.py", PLAN): [
+        (
+            '"tokens": cell["compute"] / described["flops_per_token"]',
+            '"tokens": cell["compute"] / (6 * described["active_params"])',
+        ),
+        ("np.where(infinite, np.inf, self", "np.where(infinite, 1.0, self"),
+        ('cell.get(f"{part}.{name}", value)', "value"),
+    ],
+    ("planning/sweep.py", PLAN): [
+        ("np.nanmin(optima) / _MARGIN", "np.nanmin(optima) * _MARGIN"),
+    ],
+    ("planning/space.py", f"test_space.py {PLAN}"): [
+        ('1.0 - active / context.pop("experts")', 'active / context.pop("experts")'),
+        ("own == n and d not in without", "own == n"),
+        ('defaults = {"sparsity": 0.0, "unique_tokens": np.inf}', 'defaults = {"sparsity": 0.0, "unique_tokens": 1e9}'),
+    ],
+    ("numerics/elementwise.py", f"test_elementwise.py {PLAN}"): [
+        ("(values[..., :-1] < 0) & (values[..., 1:] >= 0)", "(values[..., :-1] > 0) & (values[..., 1:] <= 0)"),
+        ("(high - low) ** 2 / (8 * bend)", "(high - low) ** 2 / (4 * bend)"),
+        ("np.where(index < 0, -np.inf, np.inf)", "np.where(index < 0, np.inf, -np.inf)"),
+    ],
+    ("numerics/derivative.py", "test_laws.py test_fit_properties.py -k 'derivative or difference'"): [
+        ("lambda out, x, y: -out / y", "lambda out, x, y: out / y"),
+        ("lambda out, x: 1.0 / (_LN10 * x)", "lambda out, x: 1.0 / (_LN2 * x)"),
+        ("lambda out, x: out + 1.0", "lambda out, x: out"),
+        ("lambda out, x, y: 1.0, lambda out, x, y: -1.0", "lambda out, x, y: 1.0, lambda out, x, y: 1.0"),
+    ],
+}
+
+FITTING = {
+    ("fitting/objective.py", "test_fit_by_hand.py"): [
+        ("np.where(z < 0.0, above, 1.0)", "np.where(z > 0.0, above, 1.0)"),
+        ("value = psi * -0.5", "value = psi * -1.0"),
+        ("return 0.5 * z * z, z, one, one", "return z * z, z, one, one"),
+        ("np.log(predicted) - observed, 1.0 / predicted", "observed - np.log(predicted), -1.0 / predicted"),
+        ("return predicted - observed, 1.0", "return observed - predicted, -1.0"),
+        ("np.log(predicted) - observed, 1.0 / predicted", "np.log(predicted) - observed, predicted"),
+        ("weight * self.rho(residual)[0]", "self.rho(residual)[0]"),
+        ("(size <= delta)", "(size >= delta)"),
+    ],
+    ("fitting/result.py", "test_fit_by_hand.py test_fit_result.py"): [
+        ("lines * np.exp(-noise)", "lines * np.exp(noise)"),
+        ("else lines - noise", "else lines + noise"),
+        ("isel(run=~self.outside)", "isel(run=self.outside)"),
+        (
+            'np.log(fit.runs["loss"].values) - np.log(predicted["loss"].values)',
+            'np.log(predicted["loss"].values) - np.log(fit.runs["loss"].values)',
+        ),
+        ("[0.5 - level / 2, 0.5 + level / 2]\n        rng", "[0.5 - level, 0.5 + level / 2]\n        rng"),
+        ("(float(runs[n].min()), float(runs[n].max()))", "(float(runs[n].max()), float(runs[n].min()))"),
+        ("x - reach, x + reach", "x + reach, x - reach"),
+    ],
+    ("fitting/judge.py", "test_fit_by_hand.py test_fit_result.py"): [
+        ("off = predicted - observed", "off = observed - predicted"),
+        ("np.abs(off) / observed", "np.abs(off) / predicted"),
+        ("1.0 - np.sum(off**2) / total", "np.sum(off**2) / total"),
+        ("2.0 * (free + 1)", "2.0 * free"),
+        ("np.log(runs) * (free + 1)", "np.log(runs) * free"),
+        ("compute >= np.sort(compute)[-count]", "compute <= np.sort(compute)[count - 1]"),
+        ("compute >= np.sort(compute)[-count]", "compute > np.sort(compute)[-count]"),
+        ('6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
+    ],
+    ("fitting/runs.py", "test_fit_by_hand.py test_fit_input.py"): [
+        ("lambda C, N: C / (6.0 * N)", "lambda C, N: C / N"),
+        ("lambda D, e: D / e", "lambda D, e: D * e"),
+        ("lambda D, U: D / U", "lambda D, U: U / D"),
+        ("lambda E, K: (E - K) / E", "lambda E, K: K / E"),
+        ("lambda a, n: a / n", "lambda a, n: n / a"),
+        ('"billion": 1e9', '"billion": 1e12'),
+        ('"min": lambda v: column >= v', '"min": lambda v: column > v'),
+        ('"max": lambda v: column <= v', '"max": lambda v: column < v'),
+        ("order = np.lexsort((loss, ", "order = np.lexsort((-loss, "),
+        ("values[name].max() < least", "values[name].min() < least"),
+        ("tokens * (1 + 1e-9)", "tokens * (1 - 1e-9)"),
+    ],
+    ("fitting/reading.py", "test_fit_input.py"): [
+        ('if separator != "," and _decimal', "if _decimal"),
+        ('not any("." in cell and is_number(cell) for cell in cells)', "True"),
+        ("key=lambda s: -cells[s]", "key=lambda s: cells[s]"),
+        ("if name in seen:", "if not name:"),
+        ('header[i] or f"column {i + 1}"', "header[i]"),
+    ],
+    (
+        "fitting/task.py",
+        "test_fit_properties.py test_fit_input.py -k 'weight or rows or groups or derivatives or prior'",
+    ): [
+        ("off = (natural[name] - mean) / sd", "off = (natural[name] + mean) / sd"),
+        ('weight = np.asarray(runs["weight"], dtype=float)[order]', 'weight = np.asarray(runs["weight"], dtype=float)'),
+        ("order = np.lexsort((loss, *inputs.values()))", "order = np.arange(len(loss))"),
+    ],
+    ("fitting/uncertainty.py", "test_fit_properties.py test_fit_result.py -k 'cover or groups or bootstraps'"): [
+        ("picked = rng.integers(0, groups, (draws, groups)) +", "picked = np.arange(groups) +"),
+        ("return Rows(fitted - picked, task.weight)", "return Rows(fitted - 2 * picked, task.weight)"),
+        ("0.5 * student(task, level) ** 2 * local.scale", "student(task, level) ** 2 * local.scale"),
+        (
+            "np.sqrt(1.0 - leverage)",
+            "1.0 + leverage",
+        ),
+        ("np.add.at(summed, task.group, pulls)", "np.add.at(summed, 0 * task.group, pulls)"),
+    ],
+    ("fitting/identify.py", "test_fit_input.py test_fit_result.py"): [
+        ("if effect < 1e-12 and not at_edge:", "if effect > 1e-12 and not at_edge:"),
+        ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
+        ("width >= _NOT", "width <= _NOT"),
+    ],
+    ("fitting/model.py", "test_fit_properties.py -k 'derivatives or taught or repetition or penalty'"): [
+        ("cells[name] = runs[name] / counted", "cells[name] = counted / runs[name]"),
+        ('runs[name] / runs["tokens"] / counted', "runs[name] / counted"),
+    ],
+}
+
+OUTPUT = {
+    ("output/collect.py", "test_collect.py"): [
+        ("len(set(column)) > 1", "len(set(column)) > 0"),
+        ("status[cell], error[cell] = job.status, job.error", "status[cell], error[cell] = job.error, job.status"),
+        ("(*cell, *place)", "(*cell[::-1], *place)"),
+        ("if clear.count(s) == 1 else key", "if True else key"),
+        ("size <= memory and plan.whole", "size > memory or plan.whole"),
+        ("cuts = np.flatnonzero(np.diff(index[0]) != 1) + 1", "cuts = np.flatnonzero(np.diff(index[0]) != 1)"),
+        ("len(pairs) == len(set(some)) == len(set(others))", "len(pairs) == len(set(some))"),
+        ("if other.path and job.path and was != now:", "if False:"),
+        ("return np.unique(values)", "return values"),
+        ("order = [dims.index(dim) for dim in full if dim in dims]", "order = list(range(len(dims)))"),
+    ],
+    ("output/store.py", "test_store.py"): [
+        ("os.replace(temporary, path)", "temporary.touch()"),
+        ("temporary.unlink(missing_ok=True)", "pass"),
+        ('if "moesim_version" not in dataset.attrs:', "if False:"),
+        ("if not _same(result, again, name)", "if _same(result, again, name)"),
+    ],
+}
+
+# The tests of balance that do not run whole studies.
+BALANCE = "test_balance_by_hand.py test_balance_clock.py test_balance_theory.py"
+
+BALANCING = {
+    ("balance/sampling.py", BALANCE): [
+        ("state.loss / np.maximum(state.mixture, 1e-12)", "state.loss"),
+        ("memory * reward + (1.0 - memory) *", "(1.0 - memory) * reward + memory *"),
+        ("rare = normalised(1.0 / (state.seen", "rare = normalised(1.0 * (state.seen"),
+        (
+            "(1.0 - share) * setting.world.natural + share * rare",
+            "share * setting.world.natural + (1.0 - share) * rare",
+        ),
+        ("setting.world.natural**exponent", "setting.world.natural ** (1 - exponent)"),
+        (
+            "epochs * setting.world.unique / (setting.tokens * setting.steps)",
+            "epochs * setting.world.unique / setting.tokens",
+        ),
+        ("setting.world.target ** (1.0 / (1.0 + a))", "setting.world.target ** (1.0 + a)"),
+        (
+            "np.exp(exponent.min(axis=1, keepdims=True) - exponent)",
+            "np.exp(exponent - exponent.max(axis=1, keepdims=True))",
+        ),
+        ("around**-strength", "around**strength"),
+        ("least * natural + (1.0 - least) * free", "(1.0 - least) * natural + least * free"),
+        ("state.mixture**credit", "state.mixture**-credit"),
+        ("gain > solved * gain.max", "gain < solved * gain.max"),
+        ("policy.epoch_cap * setting.world.unique - state.seen", "policy.epoch_cap * setting.world.unique"),
+        ("if state.step % policy.every:", "if not state.step % policy.every:"),
+    ],
+    ("balance/structure.py", BALANCE): [
+        ("state.mean_load[row, [kept, gone]] + 1e-300", "state.mean_load[row, [gone, kept]] + 1e-300"),
+        ("state.hot[row] >= policy.patience", "state.hot[row] > policy.patience"),
+        ("burden > policy.threshold, state.hot + 1", "burden < policy.threshold, state.hot + 1"),
+        ("demand / np.maximum(copies, 1)", "demand * np.maximum(copies, 1)"),
+        ("temperature * np.log1p(-share)", "temperature * np.log1p(share)"),
+        ("np.array([1.0 - taken, taken])", "np.array([taken, 1.0 - taken])"),
+        ("share[start:stop] = 1.0 - leak", "share[start:stop] = leak"),
+        ("cut_quality(view, int(expert)) >= divisibility", "cut_quality(view, int(expert)) <= divisibility"),
+        ("view.load(second) < limit", "view.load(second) > limit"),
+        ("load[order] < below * load.mean()", "load[order] > below * load.mean()"),
+        ("< tail * load.sum()", "> tail * load.sum()"),
+        ("np.argsort(-view.load(view.alive)", "np.argsort(view.load(view.alive)"),
+        ("state.expert_loss[view.row, :, expert] - floor", "state.expert_loss[view.row, :, expert]"),
+        ("distance = 0.5 * np.abs(share - parents)", "distance = np.abs(share - parents)"),
+        ("state.copies[row, expert] + 1)", "state.copies[row, expert])"),
+    ],
+    ("balance/metrics.py", BALANCE): [
+        ("np.argsort(natural, axis=1", "np.argsort(-natural, axis=1"),
+        ("return max_over_mean(loads) - 1.0", "return max_over_mean(loads)"),
+        ("2.0 * np.arange(1, n + 1) - n - 1", "2.0 * np.arange(1, n + 1) - n"),
+        ("curve <= target", "curve >= target"),
+        ("part * (axis[i] - axis[i - 1])", "(1 - part) * (axis[i] - axis[i - 1])"),
+    ],
+    ("balance/routing.py", BALANCE): [
+        ("scores - weight * rate * slope, bias", "scores + weight * rate * slope, bias"),
+        ("bias - step * np.sign(excess(load, alive))", "bias + step * np.sign(excess(load, alive))"),
+        ("bias - step * excess(load, alive)", "bias + step * excess(load, alive)"),
+        ("loss[:, :, None] - expert_loss", "expert_loss - loss[:, :, None]"),
+        ("(1.0 - decay) * scores", "(1.0 + decay) * scores"),
+        ("biased / temperature", "biased * temperature"),
+        ("np.log(fair / np.maximum(load, 1e-12 * fair))", "np.log(np.maximum(load, 1e-12 * fair) / fair)"),
+        ("np.argsort(-affinity, axis=1", "np.argsort(affinity, axis=1"),
+        ("chosen * (pressure - (chosen * pressure)", "chosen * (pressure + (chosen * pressure)"),
+    ],
+    ("balance/placement.py", BALANCE): [
+        ("burden[high] - shift, burden[low] + shift", "burden[high] + shift, burden[low] - shift"),
+        ("burden[high] <= stop * burden.mean()", "burden[high] >= stop * burden.mean()"),
+        ("np.argsort(counts[row] - ideal[row]", "np.argsort(ideal[row] - counts[row]"),
+        (
+            "np.where((out < 0).any(axis=1), burden, np.inf).argmin()",
+            "np.where((out < 0).any(axis=1), burden, -np.inf).argmax()",
+        ),
+    ],
+    ("balance/packing.py", BALANCE): [
+        ("order = np.argsort(-weights, axis=-1", "order = np.argsort(weights, axis=-1"),
+        ("weights[rows, hottest] / counts[rows, hottest]", "weights[rows, hottest]"),
+        ("lightest = key.argmin(axis=-1)", "lightest = key.argmax(axis=-1)"),
+    ],
+    ("balance/bounds.py", BALANCE): [
+        ("(loads / np.maximum(copies, 1)).max(axis=-1)", "loads.max(axis=-1)"),
+        ("np.maximum(loads.sum(axis=-1) / devices,", "np.minimum(loads.sum(axis=-1) / devices,"),
+        ("best = np.maximum(best, loss - ", "best = np.maximum(best, loss + "),
+    ],
+    (
+        "balance/simulate.py",
+        f"{BALANCE} test_balance_run.py -k 'hand or idle or capacity or drops or selective or books or clock'",
+    ): [
+        (
+            '1.0 - parts["compute"] / (parts["compute"] + parts["wait"])',
+            'parts["compute"] / (parts["compute"] + parts["wait"])',
+        ),
+        (
+            "room = given.routing.capacity_factor * given.tokens * given.active",
+            "room = given.routing.capacity_factor * given.tokens",
+        ),
+        ("dropped = wanted - load.sum(axis=1)", "dropped = load.sum(axis=1) - wanted"),
+        (
+            "given.load_memory * state.mean_load + (1.0 - given.load_memory) * load",
+            "(1.0 - given.load_memory) * state.mean_load + given.load_memory * load",
+        ),
+        ("received.max(axis=1) / hardest - 1.0", "hardest / received.max(axis=1) - 1.0"),
+        ("state.dropped / (given.tokens * given.active)", "state.dropped / given.tokens"),
+        ('"macro_loss": (world.macro * state.loss)', '"macro_loss": (natural * state.loss)'),
+    ],
+    ("balance/study.py", "test_balance_run.py -k 'study or equal'"): [
+        ('last.wall_clock.min("policy")', 'last.wall_clock.max("policy")'),
+        ("out[name].sel(policy=CLAIM, drop=True) - out[name]", "out[name] - out[name].sel(policy=CLAIM, drop=True)"),
+    ],
+    ("domains/learning.py", BALANCE): [
+        (
+            "np.asarray(world.worth(seen + drawn, unique)) - np.asarray(world.worth(seen, unique))",
+            "np.asarray(world.worth(seen + drawn, unique))",
+        ),
+        ("taken *= ~frozen[:, None, :]", "taken *= frozen[:, None, :]"),
+        ("np.log1p(-forgetting) * foreign", "np.log1p(-forgetting) * assigned"),
+        ("return np.exp(-entropy)", "return np.exp(entropy)"),
+        ("gains < threshold * mean", "gains > threshold * mean"),
+    ],
+    ("domains/curves.py", BALANCE): [
+        ("capacity_scale * params**-capacity_exponent", "capacity_scale * params**capacity_exponent"),
+        ("np.exp(-data_exponent * np.log", "np.exp(data_exponent * np.log"),
+        ("tokens >= threshold", "tokens <= threshold"),
+        ("return -slope_of(", "return slope_of("),
+    ],
+    ("domains/tree.py", BALANCE): [
+        ("rho * decay ** np.maximum(levels - 1.0, 0.0)", "rho * decay ** levels"),
+        ("weight = rho * decay ** np.arange(levels)", "weight = rho * decay ** np.arange(1, levels + 1)"),
+        ("np.argmin(np.abs(shares - 0.5))", "np.argmax(np.abs(shares - 0.5))"),
+        ("1.0 - abs(2.0 * share - 1.0)", "abs(2.0 * share - 1.0)"),
+    ],
+    ("hardware/step.py", BALANCE): [
+        ("hops = 2.0 * cluster.latency", "hops = 1.0 * cluster.latency"),
+        ("return 2.0 * (per_pass", "return (per_pass"),
+        (".sum(axis=-1).max(axis=-1)\n    weights", ".sum(axis=-1).mean(axis=-1)\n    weights"),
+        ("2.0 * (count - 1) / count", "2.0 * count / (count - 1 + 1e-9)"),
+        ("cluster.layers * arrivals.max(axis=1) * volume", "arrivals.max(axis=1) * volume"),
+        ("cluster.layers * volume.reshape", "volume.reshape"),
+        ("state = 0.0 if cluster.sharded_optimizer", "state = 0.0 if not cluster.sharded_optimizer"),
+        ("return per_device / cluster.speed", "return per_device * cluster.speed"),
+        ("forward * (2.0 + updated) + cluster.launch", "forward * (2.0 + updated)"),
+        ("np.maximum(exchange - slowest, 0.0)", "np.maximum(exchange + slowest, 0.0)"),
+        ("(places - 1) / places / bandwidth", "places / (places - 1) / bandwidth"),
+        ("(1.0 - 1.0 / places) ** active", "(1.0 / places) ** active"),
+        ("* max(up, out)", "* min(up, out)"),
+        (
+            "np.maximum(memory, weights * cluster.optimizer_flops / cluster.flops)",
+            "np.minimum(memory, weights * cluster.optimizer_flops / cluster.flops)",
+        ),
+        ('"wait": slowest - mean', '"wait": mean - slowest'),
+        ("spread = received.max(axis=1)", "spread = received.min(axis=1)"),
+        ("1.0 - np.take_along_axis(frozen", "np.take_along_axis(frozen"),
+        ("2.0 / 3.0 + dense_seconds", "1.0 + dense_seconds"),
+    ],
+}
+
+GROUPS = {**LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
