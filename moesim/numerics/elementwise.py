@@ -14,7 +14,6 @@ import numpy as np
 Context = Mapping[str, Any]
 CELLS_IN_GRID = 2**20
 CELLS_IN_SCAN = 2**20
-_ROOT = 1e-10  # a last secant step this small ends within rounding of the root
 
 
 def shape_of(context: Context) -> tuple[int, ...]:
@@ -147,11 +146,12 @@ def crossing(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.nd
 
 
 def secant(
-    f: Callable[..., Any], context: Context, x: np.ndarray, slope: Any, steps: int = 30
+    f: Callable[..., Any], context: Context, x: np.ndarray, slope: Any, steps: int = 30, within: float = 1e-10
 ) -> tuple[np.ndarray, np.ndarray]:
     """A root of f near x by the secant method, and whether it was found, for every cell; `slope` guesses f' at x.
 
-    Fast where f is nearly straight. No bracket is kept: what is found may lie anywhere.
+    Fast where f is nearly straight. No bracket is kept: what is found may lie anywhere. It ends with a step shorter
+    than `within`; what is left is about the square of that.
     """
     done = np.zeros(np.shape(x), bool)
     with np.errstate(all="ignore"):
@@ -159,7 +159,7 @@ def secant(
         for _ in range(steps):
             step = np.where(done, 0.0, np.clip(-value / slope, -3.0, 3.0))
             x = x + step
-            done = done | (np.abs(step) < _ROOT)  # for good: a smaller step would make the slope out of rounding
+            done = done | (np.abs(step) < within)  # for good: a smaller step would make the slope out of rounding
             if (done | np.isnan(step)).all():
                 break
             before, value = value, np.broadcast_to(f(x, context), np.shape(x))

@@ -94,13 +94,13 @@ class Model:
 
     def at(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
         """Every quantity of the run: parameters, experts, FLOPs per token, tokens and what the cell gives."""
-        described = self._path(log_size, cell)
-        return {
-            **described,
-            "compute": cell["compute"],
-            "unique_tokens": cell["unique_tokens"],
-            "tokens": cell["compute"] / described["flops_per_token"],
-        }
+        at = self.described(log_size, cell)
+        if "compute" in cell:
+            tokens, compute = cell["compute"] / at["flops_per_token"], cell["compute"]
+        else:
+            tokens, compute = cell["tokens"], cell["tokens"] * at["flops_per_token"]
+        unique = cell["unique_tokens"]
+        return {**at, "compute": compute, "unique_tokens": unique, "tokens": tokens}
 
     @property
     def wrapped(self) -> Wrapped:
@@ -137,7 +137,7 @@ class Model:
         matters = ("sparsity", "unique_tokens", "law.", "architecture.")
         context = {name: value for name, value in cell.items() if name.startswith(matters)}
         law, grid = self.law_coefficients(cell), self.architecture.log_size
-        params, log_size = self.wrapped.taught_params(self._path, context, law, grid, near)
+        params, log_size = self.wrapped.taught_params(self.described, context, law, grid, near)
         return {**cell, "taught_log_size": value_of(log_size), "taught_params": params}
 
     def kinks(self, cell: Mapping[str, Any]) -> list[np.ndarray]:
@@ -158,7 +158,8 @@ class Model:
         counted = f"{self.repetition.excess}_params"
         return [*found, self.architecture.size_of(counted, {**given, counted: cell["taught_params"]}, self.fields)]
 
-    def _path(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+    def described(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Every quantity of the architecture at a size, in the cell."""
         return self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))
 
     def law_coefficients(self, cell: Mapping[str, Any]) -> dict[str, Any]:

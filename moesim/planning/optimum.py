@@ -14,11 +14,13 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.numerics.elementwise import blocks, parts, shape_of
 from moesim.output.provenance import signed
+from moesim.planning.describe import describe, flagged
+from moesim.planning.flat import parabola, tolerated
 from moesim.planning.model import Model
-from moesim.planning.size import INFEASIBLE, STATUS, Found, best_size
+from moesim.planning.size import INFEASIBLE, STATUS, Found, best_size, fixed
 from moesim.planning.space import Space
 from moesim.planning.sparsity import best_sparsity
-from moesim.variables import VARIABLES, check
+from moesim.variables import POSITIVE, VARIABLES, Domain, check
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from moesim.models.architecture import Architecture
 
 SPARSITY_BOUNDS = (0.0, 0.99)
+TOLERANCE = 0.01  # nat/token
+_NAMED = ("parabola_active_params",)  # without the prefix
+_WINDOW = Domain("a number above 1", 1.0)
 _CELLS_AT_ONCE = 2**16
 _CELLS_AT_ONCE_BEST = 2**15
 
@@ -39,8 +44,10 @@ def optimum(
     *,
     repetition: Repetition | str | None = None,
     architecture: Architecture | str | None = None,
-    best: bool = True,
+    best: bool | None = None,
     sparsity_bounds: tuple[float, float] = SPARSITY_BOUNDS,
+    tolerance: float = TOLERANCE,
+    window: float | None = None,
     **axes: Any,
 ) -> xr.Dataset:
     """The compute-optimal runs of a model, without a grid: `optimal_*`, and `best_*` over sparsity as well.
@@ -51,18 +58,29 @@ def optimum(
     unique_tokens=[2e9, float("inf")])`.
     `axes`: compute (required), sparsity (default 0) or experts, unique_tokens (default inf), fields of the
     architecture; numbers, 1-D arrays, ranges or DataArrays. With `total_params` (memory) or `active_params`
-    (inference) the size is fixed instead of minimised over. `best=False` leaves out the search over sparsity, which
-    runs within `sparsity_bounds`. The Dataset has the dims of the axes; `best_*` lack the sparsity dim. A status
-    other than `inside` means that the loss was still falling at a bound, that the search failed, or (`infeasible`,
-    with NaN) that no model has the fixed number of parameters. `*_extrapolated`: outside the law's data range.
+    (inference) the size is fixed instead of minimised over. With `tokens` instead of compute: the size whose own
+    compute-optimum takes so many tokens, with `optimal_compute`, and without `best_*`. The search over sparsity runs
+    within `sparsity_bounds`; `best=False` leaves it out, and so does a law of dense models unless `best=True`.
+    The Dataset has the dims of the axes; `best_*` lack the sparsity dim. A status other than `inside` means that the
+    loss was still falling at a bound, that a second size far from this one is nearly as good (`two dips`), that the
+    search failed, or (`infeasible`, with NaN) that no model has the fixed number of parameters or tokens.
+    `optimal_low_params` and `optimal_high_params`: the active parameters whose loss is `tolerance` (nat/token) above
+    the best. With `window`, `parabola_active_params`: the vertex of a parabola fitted to the loss from 1/window to
+    window times the best size. `*_extrapolated`: outside the data of law, repetition or anchor; `*_extrapolated_by`
+    says which.
     """
     model = Model.of(model, repetition, architecture)
     space = Space.of(model, axes)
-    if "compute" not in space.context:
-        raise InputError("optimum: no value for compute; give compute=1e20 or a list, in FLOP")
-    bounds = _checked_bounds(sparsity_bounds)
-    config = {**model.config, "space": {**axes, "sparsity_bounds": bounds}, "best": best}
-    return signed(_dataset(model, space, best, bounds), "optimum", config, **model.parts)
+    if not {"compute", "tokens"} & set(space.context):
+        raise InputError("optimum: no value for compute; give compute=1e20 or a list, in FLOP (or tokens)")
+    bounds, tolerance = _checked_bounds(sparsity_bounds), check("optimum", "tolerance", tolerance, POSITIVE)
+    if window is not None:
+        window = check("optimum", "window", window, _WINDOW)
+    if best is None:
+        best = not model.law.dense
+    around = {"tolerance": tolerance, "window": window}
+    config = {**model.config, "space": {**axes, "sparsity_bounds": bounds}, "best": best, **around}
+    return signed(_dataset(model, space, best, bounds, **around), "optimum", config, **model.parts)
 
 
 def _checked_bounds(bounds: Any) -> tuple[float, float]:
@@ -74,19 +92,24 @@ def _checked_bounds(bounds: Any) -> tuple[float, float]:
     return low, high
 
 
-def _dataset(model: Model, space: Space, best: bool, bounds: tuple[float, float]) -> xr.Dataset:
+def _dataset(
+    model: Model, space: Space, best: bool, bounds: tuple[float, float], tolerance: float, window: float | None
+) -> xr.Dataset:
     import xarray as xr
 
-    found = solve(model, space.context, _optimal)
-    variables = {f"optimal_{name}": space.variable(values) for name, values in found.items()}
+    found = solve(model, space.context, lambda model, cell: _optimal(model, cell, tolerance, window))
+    variables = {name if name in _NAMED else f"optimal_{name}": space.variable(v) for name, v in found.items()}
     variables["optimum_status"] = variables.pop("optimal_status")
-    if best:
+    if best and "compute" in space.context:
         cell = {name: value for name, value in space.context.items() if name != "sparsity"}
         found = solve(model, cell, lambda model, cell: _best(model, cell, bounds), _CELLS_AT_ONCE_BEST)
         gone = ("sparsity", "experts")
         variables |= {f"best_{name}": space.variable(values, gone) for name, values in found.items()}
         variables["best_sparsity_status"] = variables.pop("best_status")
-    return xr.Dataset(variables, space.coords, {"sparsity_bounds": list(bounds)})
+    windows = {} if window is None else {"window": window}
+    return flagged(
+        xr.Dataset(variables, space.coords, {"sparsity_bounds": list(bounds), "tolerance": tolerance, **windows})
+    )
 
 
 def solve(model: Model, context: Cell, search: Search, cells: int = _CELLS_AT_ONCE) -> dict[str, np.ndarray]:
@@ -103,10 +126,20 @@ def solve(model: Model, context: Cell, search: Search, cells: int = _CELLS_AT_ON
     return {**out, "status": STATUS[out["status"]]}
 
 
-def _optimal(model: Model, cell: Cell) -> dict[str, np.ndarray]:
-    """Quantities and status of the size with the lowest loss in each cell."""
+def _optimal(model: Model, cell: Cell, tolerance: float, window: float | None) -> dict[str, np.ndarray]:
+    """Quantities and status of the size with the lowest loss in each cell, and how flat the loss is around it."""
     cell = model.with_taught_params(cell)
-    return _described(model, cell, best_size(model, cell))
+    found = best_size(model, cell)
+    out = _described(model, cell, found)
+    if "compute" in cell:
+        out.pop("compute")
+    if fixed(cell):
+        return out
+    around = {"compute": out.get("compute"), **{name: value for name, value in cell.items() if name != "tokens"}}
+    names, sizes = ("low_params", "high_params"), tolerated(model, around, found, tolerance)
+    if window is not None:
+        names, sizes = (*names, "parabola_active_params"), (*sizes, parabola(model, around, found, window))
+    return out | {n: model.described(x, cell)["active_params"] for n, x in zip(names, sizes, strict=True)}
 
 
 def _best(model: Model, cell: Cell, bounds: tuple[float, float]) -> dict[str, np.ndarray]:
@@ -115,18 +148,9 @@ def _best(model: Model, cell: Cell, bounds: tuple[float, float]) -> dict[str, np
     full, found = best_sparsity(model, cell, bounds)
     sparsity = np.where(found.status == INFEASIBLE, np.nan, full["sparsity"])
     out = {**_described(model, full, found), "sparsity": sparsity}
+    out.pop("compute")
     return {name: np.broadcast_to(values, found.loss.shape).reshape(shape) for name, values in out.items()}
 
 
 def _described(model: Model, cell: Cell, found: Found) -> dict[str, Any]:
     return {**describe(model, found.log_size, cell), "loss": found.loss, "status": found.status}
-
-
-def describe(model: Model, log_size: Any, cell: Cell) -> dict[str, Any]:
-    """What a run of that size is: parameters, tokens, epochs, loss, the law's reports, whether it extrapolates."""
-    at = model.at(log_size, cell)
-    out = {name: at[name] for name in ("active_params", "total_params", "tokens")}
-    out |= {"epochs": at["tokens"] / at["unique_tokens"]}
-    out |= {name: model.report(name, log_size, cell) for name in model.law.form.reports}
-    outside = model.law.outside(at)
-    return out | {"extrapolated": np.asarray(False if outside is None else outside)}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moesim.numerics.elementwise import dips, minimum, secant, select, shape_of
+from moesim.numerics.elementwise import dips, minimum, root, secant, select, shape_of
 from moesim.planning.model import Model
 from moesim.planning.space import SIZES
 
@@ -24,6 +24,7 @@ _APART = 0.25  # in log size: nearer dips are one
 _EQUAL = 1e-14  # relative: losses that differ by less are equal
 _BESIDE = 1e-6  # in log size: where the slopes beside a kink are taken
 _TRIAL = 1e-4  # in log size: a step that tells the bend of the loss
+_SAME = 1e-4  # in log size: nearer sizes are the same optimum
 _FINE = 25  # points within a bracket whose loss is not smooth
 
 
@@ -44,6 +45,8 @@ def best_size(model: Model, cell: Cell) -> Found:
     """The best size of every cell, which must hold its taught parameters; or the size that the cell gives."""
     if given := fixed(cell):
         return _given_size(model, cell, given)
+    if "compute" not in cell:
+        return _of_tokens(model, cell)
     grid = model.architecture.log_size
     scan = dips(model.loss, cell, grid, NEAR)
     found = _dip(model, cell, scan.best, scan.low, scan.middle, scan.high)
@@ -61,6 +64,36 @@ def _given_size(model: Model, cell: Cell, given: str) -> Found:
     log_size = np.where(feasible, log_size, np.nan)
     loss = np.broadcast_to(model.loss(log_size, cell), shape_of(cell))
     return Found(log_size, loss, np.where(feasible, INSIDE, INFEASIBLE))
+
+
+def _of_tokens(model: Model, cell: Cell) -> Found:
+    """The size whose own compute-optimum takes the cell's tokens; infeasible where no optimum takes just as many.
+
+    A root of dL / d log size at constant compute; of several, the first that is an optimum indeed.
+    """
+
+    def with_compute(x, cell):
+        flops = model.described(x, cell)["flops_per_token"]
+        return {**{n: v for n, v in cell.items() if n != "tokens"}, "compute": cell["tokens"] * flops}
+
+    def slope(x, cell):
+        return model.slope(x, with_compute(x, cell))
+
+    shape, grid = shape_of(cell), model.architecture.log_size
+    found = Found(np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, INFEASIBLE))
+    wide = {name: value[..., None] if np.ndim(value) else value for name, value in cell.items()}
+    slopes = np.broadcast_to(slope(grid, wide), (*shape, len(grid)))
+    turns = (slopes[..., :-1] < 0) & (slopes[..., 1:] >= 0)
+    while (there := turns.any(axis=-1) & (found.status == INFEASIBLE)).any():
+        first = turns[there].argmax(axis=-1)
+        turns[np.nonzero(there) + (first,)] = False
+        some = select(cell, there)
+        x, _ = root(slope, some, grid[first], grid[first + 1])
+        own = best_size(model, with_compute(x, some))
+        good = np.abs(own.log_size - x) < _SAME
+        for values, its in zip(found, (x, own.loss, own.status), strict=True):
+            values[there] = np.where(good, its, values[there])
+    return found
 
 
 def _dip(model: Model, cell: Cell, index: np.ndarray, below: Any, here: Any, above: Any) -> Found:
