@@ -18,10 +18,12 @@ import numpy as np
 from scipy.optimize import least_squares, minimize
 
 import moesim
+from moesim.fitting.bootstrap import bootstrap
 from moesim.fitting.model import target_of
+from moesim.fitting.profile import profile
 from moesim.fitting.solve import Rows, solve
 from moesim.fitting.task import optimum
-from moesim.fitting.uncertainty import bootstrap, profile, spread
+from moesim.fitting.uncertainty import spread
 
 
 def seconds(call, repeats=3):

@@ -496,7 +496,7 @@ def test_a_penalty_of_infinite_slope_has_its_best_at_one_epoch(unique):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_cells_of_every_combination_against_fine_grids(seed):
-    """No size and no sparsity of a fine grid is better, whatever is combined (thousands more: benchmarks/searches.py)."""
+    """No size and no sparsity of a fine grid is better, whatever is combined (thousands more: the benchmarks)."""
     rng = np.random.default_rng(seed)
     for it, cell in random_models(rng, 4, 6):
         full = it.with_taught_params({**cell, "sparsity": rng.choice([0, 0.3, 0.9, 0.98], 6)})

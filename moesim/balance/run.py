@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from moesim.balance import figures, placement, policies, routing, sampling, structure, study, tables, trace
 from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
+from moesim.domains.curves import curves
 from moesim.hardware import step
+from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.settings import defaults
 
@@ -50,8 +52,21 @@ def run(config: Mapping[str, Any]) -> Result:
         data, draw, table = policies.compared(config), figures.of_trace, tables.trace_table
     else:
         data, draw, table = policies.compared(config), figures.of_run, tables.table
+    data = signed(data, "balance", config, **_names(config))
     drawn = dict(draw(data)) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
+
+
+def _names(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a result tells of itself: the names of its choices, and the law and the repetition of its domains."""
+    told = {group: str(name) for group, name in (config.get("choices") or {}).items()}
+    if trace.is_trace(config):
+        return told
+    keys = {**world.world.shared, **config["world"]}
+    repetition, curve = keys["repetition"], {"policy": "law"} | (dict(keys["curve"]) if keys["curve"] != "law" else {})
+    if curve["policy"] == "law":
+        told["law"] = str(curve.get("name", curves["law"].takes["name"]))
+    return told | {"repetition": str(repetition["name"] if isinstance(repetition, Mapping) else repetition)}
 
 
 def keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +102,14 @@ def simulate(**config: Any) -> xr.Dataset:
     """
     own = _nested(config)
     whole = {group: _laid_over(group, own.get(group)) for group in CHOICES}
-    return run({**own, **whole, "figures": False}).dataset
+    names = {group: _name(config.get(group), default) for group, default in CHOICES.items()}
+    return run({**own, **whole, "choices": names, "figures": False}).dataset
+
+
+def _name(choice: Any, default: str) -> str:
+    if isinstance(choice, Mapping):
+        choice = choice.get("policy", default)
+    return default if choice is None else getattr(choice, "__name__", str(choice))
 
 
 def _nested(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.fitting.identify import student
+from moesim.fitting.profile import rise_of
 from moesim.output.plots import grid_of_panels, label
 from moesim.output.text import plain
 from moesim.variables import SIZES
@@ -114,12 +114,13 @@ def profiles(fit: Fit) -> Figure:
     found, parameters = fit.profiles, fit.task.parameters
     if found is None:
         raise ValueError("the fit has no profiles")
-    columns = min(_COLUMNS, len(parameters.free))
-    figure, panels = grid_of_panels(-(-len(parameters.free) // columns), columns, sharey=True)
+    entries = np.flatnonzero(found.done).tolist()
+    columns = min(_COLUMNS, len(entries))
+    figure, panels = grid_of_panels(-(-len(entries) // columns), columns, sharey=True)
     flat = [axes for row in panels for axes in row]
-    for j, (name, move) in enumerate(zip(parameters.free, parameters.transforms, strict=True)):
-        _profile(fit, flat[j], j, name, move)
-    for axes in flat[len(parameters.free) :]:
+    for axes, j in zip(flat, entries, strict=False):
+        _profile(fit, axes, j, parameters.free[j], parameters.transforms[j])
+    for axes in flat[len(entries) :]:
         axes.set_visible(False)
     label(figure, "coefficient", "rise of the objective")
     said = f"{fit.level:.0%} profile interval: below the dashed line; bar: bootstrap"
@@ -131,9 +132,9 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
     found = fit.profiles
     if found is None:
         return
-    rise = _end_rise(fit, j)
+    rise = max(rise_of(fit.task, fit.optimum.x, fit.level, found.scale)[j], 1e-300)
     height = (found.objective[j] - fit.objective) / rise
-    known = np.isfinite(height)
+    known = np.isfinite(height) & found.solved[j]
     smooth = _between(found.points[j][known], np.sqrt(np.maximum(height[known], 0.0)), fit.optimum.x[j])
     with np.errstate(over="ignore"):
         axes.plot(move.forward(smooth[0]), smooth[1] ** 2, color=_INSIDE)
@@ -152,11 +153,6 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
         axes.set_xscale("log")
     else:
         axes.locator_params(axis="x", nbins=4)
-
-
-def _end_rise(fit: Fit, j: int) -> float:
-    """The rise at which the profile interval of entry j ends."""
-    return max(0.5 * student(fit.task, fit.level) ** 2 * fit.local.scale[j], 1e-300)
 
 
 def _between(x: np.ndarray, root: np.ndarray, middle: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.bootstrap import Draws, bootstrap
+from moesim.fitting.identify import LOOSE, doubtful, identify
 from moesim.fitting.judge import held_out
 from moesim.fitting.model import Target, target_of
 from moesim.fitting.objective import Objective, objective_of
 from moesim.fitting.parameters import Parameters
+from moesim.fitting.profile import Profile, along, profile
 from moesim.fitting.result import Fit, check_level
 from moesim.fitting.task import HOLDS, Optimum, Task, known_start, optimum
-from moesim.fitting.uncertainty import bootstrap, profile, spread
+from moesim.fitting.uncertainty import Spread, spread
 from moesim.variables import check
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ def fit(
     start: Mapping[str, float] | None = None,
     starts: int = 24,
     draws: int = 1000,
-    resample: str = "pairs",
+    resample: str = "auto",
     profiles: bool = False,
     level: float = 0.95,
     holdout: Mapping[str, Any] | None = None,
@@ -57,7 +60,8 @@ def fit(
         bounds: coefficient -> [lowest, highest], null for none.
         start: values of all free coefficients where one more start is made; with starts=0 the only one.
         starts: how many of 64 times as many random points in the typical ranges are followed to their optimum.
-        draws: bootstrap refits, 0 for none; `resample` pairs (whole groups of runs) or residual.
+        draws: bootstrap refits, 0 for none; `resample` auto, wild, pairs (of whole groups of runs) or residual: see
+            `moesim.fitting.bootstrap`.
         profiles: whether to work out profile intervals at `level`.
         holdout: runs kept out of the fit and predicted, see `held_out`.
         seed: of every random number.
@@ -73,9 +77,31 @@ def fit(
     outside = held_out(table, holdout, streams[2])
     task, best = _solved(posed(target, table, outside, settings), starts, streams[0], start)
     local = spread(task, best.x)
-    sampled = bootstrap(task, best.x, draws, resample, streams[1]) if draws and len(best.x) else None
-    profiled = profile(task, best.x, best.objective, local, level) if profiles and len(best.x) else None
+    sampled, profiled = _spread_out(task, best, local, settings, streams[1])
     return Fit(task, best, local, table, outside, level, sampled, profiled, settings)
+
+
+def _spread_out(
+    task: Task, best: Optimum, local: Spread, settings: Mapping[str, Any], rng: np.random.Generator
+) -> tuple[Draws | None, Profile | None]:
+    """Draws and profiles; with draws, doubtful entries are profiled in any case, and draws spread along loose ones."""
+    x, resample = best.x, settings["resample"]
+    sampled = bootstrap(task, x, settings["draws"], resample, rng) if settings["draws"] and len(x) else None
+    if not len(x) or (sampled is None and not settings["profiles"]):
+        return sampled, None
+    which = np.ones(len(x), bool)
+    if sampled is not None and not settings["profiles"]:
+        which = doubtful(task, x, local, sampled.x[sampled.usable])
+        if not which.any():
+            return sampled, None
+    found = profile(
+        task, x, best.objective, local, settings["level"], which=which, starts=best.others, seed=settings["seed"]
+    )
+    if sampled is None:
+        return None, found
+    verdict = identify(task, x, local, sampled.x[sampled.usable], found).verdict
+    loose = [j for j, word in enumerate(verdict) if word in LOOSE and found.done[j]]
+    return along(task, x, sampled, found, np.array(loose, int), resample, rng), found
 
 
 def posed(target: Target, runs: xr.Dataset, outside: np.ndarray, settings: Mapping[str, Any]) -> Task:

@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 
-IDENTIFIED, WEAK, NOT_IDENTIFIED, NO_EFFECT = "identified", "weak", "not identified", "no effect"
+IDENTIFIED, WEAK, NOT_IDENTIFIED = "identified", "weak", "not identified"
+AT_BOUND, VANISHES = "at bound", "term vanishes"
+LOOSE = (NOT_IDENTIFIED, AT_BOUND, VANISHES)  # verdicts of coefficients whose draws would stay where they start
 
 # Width of a 95 % interval in x (a factor e^width for a positive coefficient, half typical ranges for a real one)
-# from which a coefficient counts as weakly, or as not identified.
+# from which a coefficient counts as weakly, or as not identified: a factor of 2 says its first digit, of 100 nothing.
 _WEAK, _NOT = np.log(2.0), np.log(100.0)
+# Correlation at which knowing the other coefficient would more than halve the interval (1 - 0.9^2 = 0.19).
 _TRADE_OFF = 0.9
+_NOTHING, _FAINT = 1e-9, 1e-6  # effect of a unit of x on a residual that counts as none, and that of a vanishing term
 
 
 @dataclass(frozen=True)
 class Identification:
-    """For each free coefficient: a verdict, the width of its 95 % interval in x, and the one it trades off most with.
+    """For each free coefficient: a verdict, the width of its 95 % interval in x, the one it trades off most with,
+    and whether it is idle: without effect on the loss of any run.
 
     `correlation` (p, p) is that of the draws if there are, else of the covariance, along the transformed coefficients.
     """
@@ -28,6 +33,7 @@ class Identification:
     width: np.ndarray
     correlation: np.ndarray
     partner: tuple[str, ...]
+    idle: np.ndarray
 
     def trade_offs(self) -> list[tuple[str, str, float]]:
         """Pairs of coefficients whose correlation is at least 0.9 in size, strongest first."""
@@ -39,14 +45,19 @@ class Identification:
     def messages(self) -> Iterator[str]:
         """A line for each coefficient that is not well identified."""
         for j, (name, verdict) in enumerate(zip(self.names, self.verdict, strict=True)):
-            if verdict == NO_EFFECT:
+            if verdict == NOT_IDENTIFIED and self.idle[j]:
                 yield f"{name} has no effect on the loss of any run: its value means nothing; fix it"
             elif verdict != IDENTIFIED:
                 trade = f"; trades off with {self.partner[j]}" if self.partner[j] else ""
-                yield f"{name} is {_WORDS[verdict]} by the runs{trade}"
+                yield f"{name} {_WORDS[verdict]}{trade}"
 
 
-_WORDS = {WEAK: "only weakly identified", NOT_IDENTIFIED: "not identified"}
+_WORDS = {
+    WEAK: "is only weakly identified by the runs",
+    NOT_IDENTIFIED: "is not identified by the runs: its interval is what they allow, its estimate means nothing",
+    AT_BOUND: "is at bound: its interval is one-sided",
+    VANISHES: "belongs to a term that vanishes: its value means nothing; fix it, or take a law without the term",
+}
 
 
 def student(task: Any, level: float) -> float:
@@ -60,25 +71,43 @@ def student(task: Any, level: float) -> float:
 def identify(task: Any, x: np.ndarray, local: Any, draws: np.ndarray, profiles: Any) -> Identification:
     """The verdicts of a fit at x, from its local spread, its draws (draws, p) and its profiles if there are."""
     names, p = task.parameters.free, len(x)
-    width = 2.0 * student(task, 0.95) * local.error
+    width = widths(task, local, draws)
     correlation = local.correlation if p else np.zeros((0, 0))
     if len(draws) > 20:
-        low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-        width, correlation = np.maximum(high - low, np.where(np.isinf(width), np.inf, 0.0)), _correlation(draws)
+        correlation = _correlation(draws)
     if profiles is not None:
-        width = np.where(np.isfinite(profiles.interval).all(axis=1), width, np.inf)
+        low, high = profiles.interval.T
+        width = np.where(profiles.done, np.where(np.isfinite(low) & np.isfinite(high), width, np.inf), width)
     effect = np.sqrt(np.mean(task.effects(x) ** 2, axis=0)) if p else np.zeros(0)
-    at_edge = (x <= task.parameters.lower) | (x >= task.parameters.upper)
-    verdict = tuple(_verdict(width[j], effect[j], at_edge[j]) for j in range(p))
-    return Identification(names, verdict, width, correlation, tuple(_partner(names, correlation, j) for j in range(p)))
+    edge = (x <= task.parameters.lower) | (x >= task.parameters.upper)
+    private = edge & task.parameters.private(x)
+    gone = (private & (effect < _FAINT)) | (~edge & (effect < _NOTHING) & edge.any())
+    verdict = [
+        AT_BOUND if edge[j] else _by_width(width[j]) if effect[j] > _NOTHING else NOT_IDENTIFIED for j in range(p)
+    ]
+    verdict = tuple(VANISHES if gone[j] else verdict[j] for j in range(p))
+    partner = tuple(_partner(names, correlation, j) for j in range(p))
+    return Identification(names, verdict, width, correlation, partner, effect <= _NOTHING)
 
 
-def _verdict(width: float, effect: float, at_edge: bool) -> str:
-    if effect < 1e-12 and not at_edge:
-        return NO_EFFECT
-    if width >= _NOT or (effect < 1e-9 and at_edge):
-        return NOT_IDENTIFIED
-    return WEAK if width >= _WEAK else IDENTIFIED
+def widths(task: Any, local: Any, draws: np.ndarray) -> np.ndarray:
+    """Widths of the 95 % intervals in x: of the draws, else of the local spread; inf where nothing determines x."""
+    width = 2.0 * student(task, 0.95) * local.error
+    if len(draws) <= 20:
+        return width
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return np.where(np.isinf(width), np.inf, high - low)
+
+
+def doubtful(task: Any, x: np.ndarray, local: Any, draws: np.ndarray) -> np.ndarray:
+    """Entries whose draws may have stayed where they started, so that only a profile tells their interval: (p,)."""
+    edge = (x <= task.parameters.lower) | (x >= task.parameters.upper)
+    wide = np.maximum(widths(task, local, draws), 2.0 * student(task, 0.95) * local.error) >= 2.0 * _WEAK
+    return edge | wide
+
+
+def _by_width(width: float) -> str:
+    return NOT_IDENTIFIED if width >= _NOT else WEAK if width >= _WEAK else IDENTIFIED
 
 
 def _partner(names: tuple[str, ...], correlation: np.ndarray, j: int) -> str:

@@ -162,6 +162,32 @@ class Parameters:
             columns = [move.back(values[n]) for n, move in zip(self.free, self.transforms, strict=True)]
         return np.stack(columns, axis=-1)
 
+    def private(self, x: np.ndarray) -> np.ndarray:
+        """Whether each entry of x (p,) stands at an end of its box that neither its domain nor the user has set."""
+        low, high = self.open_ends
+        return ((x <= self.lower) & low) | ((x >= self.upper) & high)
+
+    @property
+    def open_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the lower and the upper end of each entry's box is only as far as the solver goes."""
+        told = np.array([name in self.bounded for name in self.free], bool)
+        straight = np.array([_straight(self.specs[name]) for name in self.free], bool)
+        return ~told & ~straight, ~told
+
+    def ends(self, interval: np.ndarray) -> list[tuple[float, float]]:
+        """Intervals (p, 2) in x as coefficients; an end where the solver stops is that of the domain."""
+        out, told = [], self.bounded
+        for j, (name, move) in enumerate(zip(self.free, self.transforms, strict=True)):
+            domain, (low, high) = self.specs[name].domain, interval[j]
+            pair = np.clip(interval[j], self.lower[j], self.upper[j])
+            natural = [float(value) for value in move.forward(pair)]
+            if name not in told and low <= self.lower[j]:
+                natural[0] = domain.lower
+            if name not in told and high >= self.upper[j]:
+                natural[1] = domain.upper
+            out.append((natural[0], natural[1]))
+        return out
+
     def slopes(self, x: np.ndarray) -> np.ndarray:
         """dc/dx of each free coefficient: (rows, free)."""
         natural = self.natural(x)

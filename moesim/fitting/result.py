@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.fitting.identify import Identification, identify, student
+from moesim.fitting.bootstrap import Draws, solved_share
+from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.judge import SCORES, information, scores
 from moesim.fitting.model import contents_of
+from moesim.fitting.profile import Profile, profile
 from moesim.fitting.runs import listed
 from moesim.fitting.solve import AT_BOUND, CONVERGED, STATUSES
 from moesim.fitting.task import Optimum, Task, inputs_of
-from moesim.fitting.uncertainty import Draws, Profile, Spread, profile, solved_share
+from moesim.fitting.uncertainty import Spread
 from moesim.laws import Law, Repetition
 from moesim.output.text import Page, shown
 from moesim.variables import stamp
@@ -99,6 +101,11 @@ class Fit:
         return identify(self.task, self.optimum.x, self.local, self._usable_x(), self.profiles)
 
     @property
+    def verdict(self) -> dict[str, str]:
+        """What the runs tell about each free coefficient: identified, weak, not identified, at bound, term vanishes."""
+        return dict(zip(self.identification.names, self.identification.verdict, strict=True))
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a person must know before using the fit, a line each."""
         return tuple(_warnings(self))
@@ -107,7 +114,8 @@ class Fit:
         """(low, high) of every free coefficient.
 
         `method`: bootstrap (percentiles of the draws; the default if there are any), profile, or normal (from the
-        covariance, along the transformed coefficient, with Student's t).
+        covariance, along the transformed coefficient, with Student's t). An end that the runs do not set is that of
+        the coefficient's domain (inf, or 0), or of the bounds that were given.
         """
         level = self.level if level is None else level
         check_level(level)
@@ -115,10 +123,7 @@ class Fit:
         if method not in INTERVALS:
             raise InputError(f"interval: method={method!r}; it takes {', '.join(INTERVALS)}")
         ends = {"bootstrap": self._percentiles, "profile": self._profiled, "normal": self._normal}[method](level)
-        move = self.task.parameters.transforms
-        with np.errstate(over="ignore"):
-            pairs = [(float(m.forward(low)), float(m.forward(high))) for m, (low, high) in zip(move, ends, strict=True)]
-        return dict(zip(self.task.parameters.free, pairs, strict=True))
+        return dict(zip(self.task.parameters.free, self.task.parameters.ends(ends), strict=True))
 
     def predict(self, runs: Any, level: float | None = None, seed: int = 0) -> xr.Dataset:
         """Loss of given runs (a Dataset or mapping of the law's inputs): `loss(run)` and, if there are draws,
@@ -202,18 +207,29 @@ class Fit:
     def _percentiles(self, level: float) -> np.ndarray:
         if self.draws is None:
             raise InputError("interval: there are no draws; fit with fit.draws=1000 or choose method=normal")
-        return np.quantile(self._usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+        ends = np.quantile(self._usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+        loose = self._loose()
+        return np.where(loose[:, None], self._profiled(level), ends) if loose.any() else ends
+
+    def _loose(self) -> np.ndarray:
+        """Entries whose interval only a profile tells, and which have one: (p,)."""
+        verdict = np.array([word in LOOSE for word in self.identification.verdict], bool)
+        return verdict & self.profiles.done if self.profiles is not None else verdict & False
 
     def _profiled(self, level: float) -> np.ndarray:
+        """Profile ends in x: (p, 2)."""
         found = self.profiles
-        if found is None or level != self.level:
-            found = profile(self.task, self.optimum.x, self.objective, self.local, level)
-        return found.interval
+        if found is not None and level == self.level and found.done.all():
+            return found.interval
+        scale = None if found is None else found.scale
+        again = profile(
+            self.task, self.optimum.x, self.objective, self.local, level, scale=scale, starts=self.optimum.others
+        )
+        return again.interval
 
     def _normal(self, level: float) -> np.ndarray:
-        reach, box = student(self.task, level) * self.local.error, self.task.parameters
-        x = self.optimum.x
-        return np.clip(np.stack([x - reach, x + reach], axis=1), box.lower[:, None], box.upper[:, None])
+        reach = student(self.task, level) * self.local.error
+        return np.stack([self.optimum.x - reach, self.optimum.x + reach], axis=1)
 
 
 def _losses(task: Task, at: Any, x: np.ndarray) -> np.ndarray:
@@ -373,13 +389,16 @@ def _profiles(fit: Fit) -> dict[str, Any]:
     with np.errstate(over="ignore"):
         pairs = zip(parameters.transforms, found.points, strict=True)
         value = np.array([move.forward(points) for move, points in pairs])
+    words = np.array([*STATUSES, ""])  # "" where there is no point
     return {
         "profile_value": (("free_coefficient", "point"), value),
         "profile_x": (("free_coefficient", "point"), found.points),
         "profile_objective": (("free_coefficient", "point"), found.objective),
-        "profile_status": (("free_coefficient", "point"), found.status),
+        "profile_status": (("free_coefficient", "point"), words[found.status]),
         "profile_ends": (("free_coefficient", "bound"), found.interval),
         "profile_lowest": found.lowest,
+        "profile_scale": ("free_coefficient", found.scale),
+        "profile_shape": ("free_coefficient", list(found.shape)),
         "profile_interval": (("coefficient", "bound"), _ends(fit, "profile")),
     }
 
@@ -425,7 +444,7 @@ def _scalars(fit: Fit) -> dict[str, Any]:
         "objective": fit.objective,
         "status": fit.status,
         "free_coefficients": len(fit.task.parameters.free),
-        "free_coefficient": ("free_coefficient", np.array(fit.task.parameters.free, dtype=object)),
+        "free_coefficient": ("free_coefficient", list(fit.task.parameters.free)),
         "estimate_x": ("free_coefficient", fit.optimum.x),
         "prior_scale": fit.task.prior_scale,
     }

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.bootstrap import Draws
 from moesim.fitting.fit import posed
 from moesim.fitting.model import target_from
+from moesim.fitting.profile import Profile
 from moesim.fitting.result import Fit
 from moesim.fitting.solve import STATUSES, Solution
 from moesim.fitting.task import Optimum
-from moesim.fitting.uncertainty import Draws, Profile, spread
+from moesim.fitting.uncertainty import spread
 from moesim.output.store import open_result
 
 if TYPE_CHECKING:
     import xarray as xr
 
+_WORDS = ("", *STATUSES)  # of profile points, "" where there is none
 _MADE = ("predicted", "residual", "held_out")  # of the fit, not of the runs
 
 
@@ -81,10 +84,13 @@ def _draws(data: xr.Dataset, parameters: Any) -> Draws | None:
 def _profile(data: xr.Dataset, parameters: Any) -> Profile | None:
     if "profile_x" not in data:
         return None
+    points = data.sizes["point"]
     return Profile(
         data["profile_x"].values,
         data["profile_objective"].values,
-        data["profile_status"].values.astype(int),
+        np.array([_WORDS.index(word) for word in data["profile_status"].values.ravel()]).reshape(-1, points) - 1,
         data["profile_ends"].values,
         float(data["profile_lowest"]),
+        data["profile_scale"].values,
+        tuple(map(str, data["profile_shape"].values)),
     )

@@ -20,11 +20,17 @@ from moesim.numerics.derivative import Jet
 STATUSES = ("converged", "at bound", "stalled", "not finite")
 CONVERGED, AT_BOUND, STALLED, NOT_FINITE = range(4)
 
-_ELEMENTS = 2**16  # rows x runs evaluated together, so that the arrays of a formula stay in cache
+# Rows x runs evaluated together: half a MiB an array, so that the arrays of a formula stay in a core's cache.
+_ELEMENTS = 2**16
+# Of an entry of x, a log of the coefficient: a factor of e^4 = 55 is farther than a linear model of the loss reaches.
 _LARGEST_STEP = 4.0
-_EXCURSION, _PATIENCE = 1.3, 8  # how far above its best objective a row may go, and for how many steps
-_ROUNDING = 1e-14  # of a residual
-STATIONARY = 1e-5  # cosine below which a point counts as stationary
+# How far above its best objective a row may go, and for how many steps: to get round the bend of a valley, in which
+# every step straight ahead climbs its wall. More steps are wasted on rows that have left for a higher valley.
+_EXCURSION, _PATIENCE = 1.3, 8
+_ROUNDING = 1e-14  # of a residual, a difference of logs of order 1 that each end in 1e-16 or so
+# Cosine of pull and effect below which a point counts as stationary: the square of it, 1e-10, is the share of the
+# objective that moving the entry could still save.
+STATIONARY = 1e-5
 _NEGLIGIBLE = 1e-7  # effect of a unit of x on a residual below which an entry has reached its limit, e.g. no decay
 _FAINT = 1e-12  # effect of a unit of x on a residual that counts as none
 _SHEAR = 1e-4  # share of the damping that turns the step towards the gradient, out of narrow valleys
@@ -106,13 +112,12 @@ def solve(
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep freed arrays for the next ones instead of giving their pages back each time.
+    """Have glibc keep freed arrays for the next ones: fetching fresh pages takes longer than the arithmetic on them.
 
-    glibc raises the size from which it does so to that of the largest block freed, up to 32 MiB; the pages of this one
-    are never touched. Without it, fetching fresh pages takes longer than the arithmetic. No effect elsewhere.
+    It gives blocks back from the size of the largest one ever freed on, at most 32 MiB. So one of 31 MiB is made and
+    freed, its pages untouched. No effect with other C libraries.
     """
-    del_me = np.empty(31 * 2**17)
-    del del_me
+    np.empty(31 * 2**17)
 
 
 def _cuts(rows: int, runs: int) -> list[slice]:
@@ -357,7 +362,7 @@ def _confined(
     hardly matters, or meets its bound, does not shorten the step of all.
     """
     step = _solved(matrix, -gradient, frozen)
-    for _ in range(3):
+    for _ in range(3):  # each round holds what the last one pushed over a limit; what is left after three is clipped
         far = ((step < low) | (step > high)) & ~frozen
         rows = np.flatnonzero(far.any(axis=1))
         if not len(rows):

@@ -175,6 +175,12 @@ class Optimum:
         reached = self.ends.objective <= self.objective * (1 + 1e-6) + 1e-25
         return float(reached.mean())
 
+    @property
+    def others(self) -> np.ndarray:
+        """Where the starts ended, lowest first: (starts, p)."""
+        found = self.ends.x[np.argsort(self.ends.objective, kind="stable")]
+        return found[np.isfinite(found).all(axis=1)]
+
 
 def optimum(task: Task, starts: int, rng: np.random.Generator, given: np.ndarray | None = None) -> Optimum:
     """The lowest objective from `starts` of the best random points in the typical ranges, and from `given` (k, p).

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Context = Mapping[str, Any]
+# Cells evaluated at once for a result, and cells x grid points of a scan: 8 MiB an array. Smaller blocks spend their
+# time in the interpreter, larger ones leave the cache and the memory that a laptop has to spare.
 CELLS_IN_GRID = 2**20
 CELLS_IN_SCAN = 2**20
 

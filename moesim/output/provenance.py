@@ -50,6 +50,6 @@ def _spelled(value: Any) -> Any:
     try:
         values = np.asarray(value, dtype=float)
     except (TypeError, ValueError):
-        return f"{type(value).__name__} {getattr(value, 'name', '')}".rstrip()
+        return f"{type(value).__name__} {getattr(value, 'name', getattr(value, '__name__', ''))}".rstrip()
     few = values.ndim < 2 and values.size <= _AT_MOST
     return values.tolist() if few else f"array of {' x '.join(map(str, values.shape))} values"

@@ -102,7 +102,8 @@ def _product(model: Model, axes: Mapping[str, Any]) -> _Product:
     size = [name for name in SIZES if name in axes]
     if not {"compute", "tokens"} & set(axes) or len(size) != 1:
         raise InputError(
-            f"sweep: axes {', '.join(axes)}; it takes compute, and one of {', '.join(SIZES)} (tokens may stand for compute)"
+            f"sweep: axes {', '.join(axes)}; it takes compute, and one of {', '.join(SIZES)}"
+            " (tokens may stand for compute)"
         )
     space = Space.of(model, axes)
     wanted = {n: v for n, v in space.context.items() if n.startswith((size[0], "sparsity", "architecture."))}

@@ -1,0 +1,559 @@
+"""Every policy, control, curve and metric on numbers that fit on paper: the arithmetic stands beside each row."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from balance_tools import row, setting, state, world
+
+from moesim.balance import metrics, placement, routing, sampling, structure
+from moesim.balance.intervals import interval, verdicts
+from moesim.balance.placement import Placing, Problem, even
+from moesim.domains import learning, tree
+from moesim.domains.curves import curve_of, curves, worth_of
+from moesim.domains.world import divided, zipf
+
+L3 = np.log(3.0)
+EXPLORE = np.sqrt(np.log(2.0) / 4.0)
+OWN = [[1.0, 0.0], [0.0, 1.0]]  # each domain has an expert of its own
+
+# Sampling: options, natural, changes of the state, the mixture. Tokens 10 a step, 100 steps, decision every 10.
+SAMPLING = {
+    "natural": ({}, (0.8, 0.2), {}, (0.8, 0.2)),
+    # sqrt(.8) : sqrt(.2) = 2 : 1
+    "temperature": ({"exponent": 0.5}, (0.8, 0.2), {}, (2 / 3, 1 / 3)),
+    # 4 epochs of 225 and 50 tokens are .9 and .2 of the run's 1000: half each, the second capped at .2
+    "unimax": ({"epochs": 4.0}, (0.6, 0.4), {"unique": (225.0, 50.0)}, (0.8, 0.2)),
+    # a = 1 (the curve's exponent), target (.9, .1): sqrt(.9) : sqrt(.1) = 3 : 1
+    "optimal": ({}, (0.8, 0.2), {"target": (0.9, 0.1)}, (0.75, 0.25)),
+    # a = 3: fourth roots of 16 : 1 = 2 : 1
+    "optimal, a given": ({"exponent": 3.0}, (0.8, 0.2), {"target": (16 / 17, 1 / 17)}, (2 / 3, 1 / 3)),
+    # nobody above 1.1 x half of the tokens
+    "feed_idle": ({"iterations": 200}, (0.8, 0.2), {}, (0.55, 0.45)),
+    # the first expert has two of three copies: 1.1 x 2/3
+    "feed_idle, copies": ({"iterations": 200}, (0.8, 0.2), {"copies": np.array([[2, 1]])}, (1.1 * 2 / 3, 1 - 2.2 / 3)),
+    # half of .8 is kept; .4 + .5 f = .55 leaves f = .3
+    "feed_idle, least": ({"iterations": 500, "least": 0.5}, (0.8, 0.2), {}, (0.55, 0.45)),
+    # p / load^.5 = sqrt(.8) : sqrt(.2)
+    "feed_idle_power": ({"strength": 0.5}, (0.8, 0.2), {}, (2 / 3, 1 / 3)),
+    # loads per copy .4 and .2: .8/.4 : .2/.2 = 2 : 1
+    "feed_idle_power, copies": ({}, (0.8, 0.2), {"copies": np.array([[2, 1]])}, (2 / 3, 1 / 3)),
+    # speed = tokens x 1/tokens^2: .25 and 1; .8 x .25 x sqrt(.64) : .2 x 1 x sqrt(.36) = .16 : .12 = 4/7 : 3/7;
+    # .9 (.64, .36) + .1 (4/7, 3/7); then .99 of it + .01 (.8, .2)
+    "marginal_gain": (
+        {},
+        (0.8, 0.2),
+        {"learned": np.array([[[4.0, 0.0], [0.0, 1.0]]]), "mixture": row(0.64, 0.36)},
+        (0.99 * (0.576 + 0.4 / 7) + 0.008, 0.99 * (0.324 + 0.3 / 7) + 0.002),
+    ),
+    # turn 2: explore x = sqrt(ln 2 / 4); rewards .1 x (2/.8, 3/.2) = (.25, 1.5), so the odds are exp(1.25 x) to 1;
+    # (1 - 2 x) x chances + x
+    "bandit": (
+        {},
+        (0.8, 0.2),
+        {"step": 20, "loss": row(2.0, 3.0), "mixture": row(0.8, 0.2)},
+        tuple((1 - 2 * EXPLORE) / (1 + np.exp(sign * 1.25 * EXPLORE)) + EXPLORE for sign in (1, -1)),
+    ),
+    # seen + 5 = (40, 20), inverse 1 : 2; .8 (.8, .2) + .2 (1/3, 2/3)
+    "replay": ({}, (0.8, 0.2), {"seen": row(35.0, 15.0)}, (0.64 + 0.2 / 3, 0.16 + 0.4 / 3)),
+    # gains 1/tokens^2: 1e-18 of the largest is solved
+    "skip_solved": ({}, (0.8, 0.2), {"learned": np.array([[[1e9, 0.0], [0.0, 1.0]]])}, (0.0, 1.0)),
+    # and 1e-2 of it is not
+    "skip_solved, open": ({}, (0.8, 0.2), {"learned": np.array([[[10.0, 0.0], [0.0, 1.0]]])}, (0.8, 0.2)),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLING)
+def test_sampling(name):
+    options, natural, over, expected = SAMPLING[name]
+    over = dict(over)
+    given = setting(world(natural, over.pop("unique", None), over.pop("target", None)))
+    policy = sampling.sampling.only({"policy": name.partition(",")[0], **options})
+    mixture, _ = policy(state(OWN, **over), given)
+    np.testing.assert_allclose(mixture, [expected], rtol=1e-6, atol=1e-12)
+
+
+def test_every_sampler_has_a_row():
+    assert {name.partition(",")[0] for name in SAMPLING} == set(sampling.sampling)
+
+
+def test_a_mixture_stays_between_decisions_and_within_the_epoch_cap():
+    # 2 epochs of (30, 500) leave 60 - 40 = 20 tokens of the first domain for 10 steps of 10: a weight of .2
+    policy = sampling.build({"policy": "natural", "every": 10, "epoch_cap": 2.0})
+    given = setting(world((0.8, 0.2), (30.0, 500.0)))
+    at = state(OWN, seen=row(40.0, 0.0), mixture=row(0.5, 0.5))
+    np.testing.assert_allclose(sampling.sample(policy, at, given)[0], [[0.2, 0.8]])
+    np.testing.assert_array_equal(sampling.sample(policy, replace(at, step=11), given)[0], [[0.5, 0.5]])
+    # 5 steps before the end the same 20 tokens are .4
+    late = replace(at, step=90)
+    np.testing.assert_allclose(sampling.sample(policy, late, setting(given.world, steps=95))[0], [[0.4, 0.6]])
+
+
+# Routing: logits (domain, expert), tokens of the domains, active, options, alive, probabilities.
+ASSIGN = {
+    "topk": ([[L3, 0.0]], (1.0,), 1, {}, [[0.75, 0.25]]),
+    # 8 : 1 : 1 of two: the first is capped at 1, the others share the second place
+    "topk, two": ([[np.log(8.0), 0.0, 0.0]], (1.0,), 2, {}, [[1.0, 0.5, 0.5]]),
+    # 9E3779B97F4 is even, twice the constant 3C6EF372FE9 odd
+    "hash": ([[9.0, 0.0], [9.0, 0.0]], (1.0, 1.0), 1, {}, [[1.0, 0.0], [0.0, 1.0]]),
+    "hash, salt": ([[0.0, 0.0]], (1.0,), 1, {"salt": 1}, [[0.0, 1.0]]),
+    "hash, two": ([[0.0, 0.0, -np.inf]], (1.0,), 2, {}, [[1.0, 1.0, 0.0]]),
+    # room 50 each; the first expert likes the first domain (.75 > .5): 50 of its 60 tokens; the second takes all
+    # 40 of the second domain (.5 > .25) and 10 of the first
+    "expert_choice": ([[L3, 0.0], [0.0, 0.0]], (60.0, 40.0), 1, {}, [[5 / 6, 1 / 6], [0.0, 1.0]]),
+    # half the room: 25 of 60, 25 of 40
+    "expert_choice, half": ([[L3, 0.0], [0.0, 0.0]], (60.0, 40.0), 1, {"capacity": 0.5}, [[5 / 12, 0], [0.0, 5 / 8]]),
+    # one domain: equal loads halve it
+    "balanced": ([[L3, 0.0]], (1.0,), 1, {}, [[0.5, 0.5]]),
+    # mirror images are even as they are; sharpness 2 squares the odds
+    "balanced, sharp": ([[L3, 0.0], [0.0, L3]], (1.0, 1.0), 1, {"sharpness": 2.0}, [[0.9, 0.1], [0.1, 0.9]]),
+}
+
+
+@pytest.mark.parametrize("name", ASSIGN)
+def test_assignment(name):
+    z, tokens, active, options, expected = ASSIGN[name]
+    policy = routing.routing.only({"policy": name.partition(",")[0], **options})
+    z = np.array([z])
+    alive = np.isfinite(z).all(axis=1)
+    np.testing.assert_allclose(policy(z, row(*tokens), alive, active), [expected], rtol=1e-9, atol=1e-12)
+
+
+def test_balanced_loads_are_equal_where_they_were_not():
+    z, tokens = np.array([[[L3, 0.0], [0.0, L3]]]), row(3.0, 1.0)
+    chosen = routing.routing.only("balanced")(z, tokens, np.ones((1, 2), dtype=bool), 1)
+    np.testing.assert_allclose((tokens[:, :, None] * chosen).sum(axis=1), [[2.0, 2.0]], rtol=1e-9)
+
+
+def test_logits_are_biased_and_tempered():
+    np.testing.assert_allclose(routing.logits(np.array([[[4.0, 0.0]]]), row(1.0, -1.0), 2.0), [[[2.5, -0.5]]])
+
+
+# Controls: loads (30, 10) and an expert that is not there, mean 20: excess (.5, -.5, 0).
+# Router (.75, .25) on 3 tokens and (.5, .5) on 1: shares f = (2.75, 1.25)/4; experts x f = (1.375, .625).
+# First domain: mean pressure .75 x 1.375 + .25 x .625 = 1.1875, slope .75 x .1875 = .140625 up and down;
+# second: mean 1, slope .5 x .375 = .1875. Micro: pressure is twice the own share; .75 x (1.5 - 1.25) = .1875 and 0.
+CONTROL = {
+    "none": ({}, (0.0, 0.0), (0.0, 0.0)),
+    "sign": ({"step": 0.1}, (-0.1, 0.1), (0.0, 0.0)),
+    "proportional": ({"step": 0.1}, (-0.05, 0.05), (0.0, 0.0)),
+    "auxiliary": ({"weight": 0.1, "rate": 2.0}, (0.0, 0.0), (-0.2 * 0.140625, -0.2 * 0.1875)),
+    "auxiliary, micro": ({"weight": 0.1, "scope": "micro"}, (0.0, 0.0), (-0.1 * 0.1875, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_control(name):
+    options, bias, moved = CONTROL[name]
+    act = routing.controls.only({"policy": name.partition(",")[0], **options})
+    P = np.array([[[0.75, 0.25, 0.0], [0.5, 0.5, 0.0]]])
+    alive, load = np.array([[True, True, False]]), row(30.0, 10.0, 0.0)
+    scores, new = act(np.zeros((1, 2, 3)), np.zeros((1, 3)), P, load, row(3.0, 1.0), alive)
+    np.testing.assert_allclose(new, [[*bias, 0.0]], atol=1e-15)
+    np.testing.assert_allclose(scores, [[[moved[0], -moved[0], 0.0], [moved[1], -moved[1], 0.0]]], atol=1e-15)
+
+
+def test_quantile_control_finds_the_prices_that_balance():
+    # odds 3 : 1 of one domain: prices -+ ln(3)/2, mean zero, whatever the step size
+    act = routing.controls.only("quantile")
+    P, alive = np.array([[[0.75, 0.25]]]), np.ones((1, 2), dtype=bool)
+    _, bias = act(np.array([[[L3, 0.0]]]), np.zeros((1, 2)), P, row(30.0, 10.0), row(4.0), alive)
+    np.testing.assert_allclose(bias, [[-L3 / 2, L3 / 2]])
+
+
+def test_every_control_has_a_row():
+    assert {name.partition(",")[0] for name in CONTROL} | {"quantile"} == set(routing.controls)
+    assert {name.partition(",")[0] for name in ASSIGN} == set(routing.routing)
+
+
+def test_rewards_and_reinforcement():
+    expert_loss = np.array([[[1.0, 3.0]]])
+    advantage = routing.rewards.only("advantage")(None, expert_loss, row(2.0))
+    np.testing.assert_array_equal(advantage, [[[1.0, -1.0]]])
+    assert routing.rewards.only("popularity")(None, expert_loss, row(2.0)) == 1.0
+    # .9 x 1 + 2 x .75 x 1 and 0 - 2 x .25
+    P = np.array([[[0.75, 0.25]]])
+    np.testing.assert_allclose(routing.reinforce(np.array([[[1.0, 0.0]]]), P, advantage, 2.0, 0.1), [[[2.4, -0.5]]])
+
+
+def test_tokens_are_drawn_by_inverting_the_distribution():
+    # mixture (.25, .75): below .25 the first domain; K = 2 of (1, .5, .5): the first always, then by the uniform
+    np.testing.assert_array_equal(
+        routing.draw_domains(np.array([0.25, 0.75]), np.array([0.0, 0.24, 0.25, 0.99])), [0, 0, 1, 1]
+    )
+    chosen = routing.draw_experts(np.array([[1.0, 0.5, 0.5]]), np.array([0, 0]), np.array([0.25, 0.75]))
+    np.testing.assert_array_equal(chosen, [[2.0, 1.0, 1.0]])
+
+
+# Structure. Two or three experts of four or two domains; demand = natural x probability.
+def view(P, natural, hot=(0,), **kwargs):
+    given = setting(world(natural), **{k: kwargs.pop(k) for k in ("slots", "active") if k in kwargs})
+    at = state(P, **kwargs)
+    demand = structure.natural_demand(at, given.world.natural)
+    return structure.View(at, given, 0, np.array(hot, dtype=int), demand)
+
+
+def applied(policy, seen):
+    out = seen.state
+    for edit in structure.structure.only(policy)(seen):
+        out = edit(out)
+    return out
+
+
+FOUR = [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]  # three domains on the first expert, one on the second
+ROOM = {"alive": [True, True, False]}
+
+
+def wide(P):
+    """The probabilities with one more expert that is not there."""
+    return np.pad(np.array(P), ((0, 0), (0, 1)))
+
+
+def test_demand_overload_and_patience():
+    # natural (.75, .25) on (1, 0), (.5, .5): demand (.875, .125); with copies (2, 1) per copy .4375 and .125 over 1/3
+    at = state([[1.0, 0.0], [0.5, 0.5]], copies=np.array([[2, 1]]))
+    demand = structure.natural_demand(at, row(0.75, 0.25))
+    np.testing.assert_allclose(demand, [[0.875, 0.125]])
+    np.testing.assert_allclose(structure.overload(at, demand), [[1.3125, 0.375]])
+    asked = []
+    policy = structure.build(
+        {"policy": lambda view: asked.append(view.hot.tolist()) or [], "patience": 2, "threshold": 1.3}
+    )
+    at = structure.restructure(policy, replace(at, step=100), setting(world((0.75, 0.25))))
+    assert (asked, at.hot.tolist()) == ([[]], [[1, 0]])
+    at = structure.restructure(policy, replace(at, step=150), setting(world((0.75, 0.25))))
+    assert len(asked) == 1  # between windows nobody is asked
+    at = structure.restructure(policy, replace(at, step=200), setting(world((0.75, 0.25))))
+    assert (asked, at.hot.tolist()) == ([[], [0]], [[2, 0]])
+
+
+def test_split_halves_the_domains_along_the_tree():
+    # natural (.25, .25, .25, .25): the best cut of three quarters leaves (0, 1) or one of them; share of (0, 1) is 2/3,
+    # of a leaf 1/3: both 1/6 from a half, the first of the largest node wins. The child takes .98 of domains 0, 1.
+    seen = view(
+        wide(FOUR),
+        (0.25,) * 4,
+        scores=np.log(np.maximum(wide(FOUR), 1e-9))[None],
+        learned=7.0 * wide(FOUR)[None],
+        **ROOM,
+    )
+    out = applied("split", seen)
+    np.testing.assert_array_equal(out.alive, [[True, True, True]])
+    pair = np.exp(out.scores[0][:, [0, 2]])
+    np.testing.assert_allclose(pair[:3], [[0.02, 0.98], [0.02, 0.98], [0.98, 0.02]])
+    np.testing.assert_array_equal(out.learned[0, :, 2], out.learned[0, :, 0])
+    # the child's part of the load: .98 + .98 + .02 of 3
+    np.testing.assert_allclose(out.mean_load, [[3 - 1.98, 1.0, 1.98]])
+    assert (out.parent.tolist(), out.born.tolist(), out.splits.tolist()) == ([[-1, -1, 0]], [[0, 0, 10]], [1])
+    assert out.copies.tolist() == [[1, 1, 1]]
+
+
+def test_a_clone_takes_half():
+    seen = view(wide(FOUR), (0.25,) * 4, scores=np.zeros((1, 4, 3)), **ROOM)
+    out = applied({"policy": "split", "way": {"policy": "clone", "noise": 0.0}}, seen)
+    np.testing.assert_allclose(np.exp(out.scores[0][:, [0, 2]]), 0.5)
+
+
+def test_criteria():
+    # loads .75 and .25; losses above the floor 1: (.5, 2); the first divides 2 : 1, the second not at all
+    seen = view(FOUR, (0.25,) * 4, expert_loss=np.broadcast_to(np.array([1.5, 3.0]), (1, 4, 2)))
+    rank = {name: [structure.criteria.only(name)(seen, e) for e in (0, 1)] for name in structure.criteria}
+    np.testing.assert_allclose(rank["load"], [0.75, 0.25])
+    np.testing.assert_allclose(rank["residual"], [0.75 * 0.5, 0.25 * 2.0])
+    np.testing.assert_allclose(rank["divisible"], [0.75 * 2 / 3, 0.0], atol=1e-12)
+    assert set(rank) == {"load", "residual", "divisible"}
+
+
+def test_the_hot_are_split_by_the_criterion_while_there_is_room():
+    seen = view(wide(FOUR), (0.25,) * 4, hot=(0, 1), expert_loss=np.broadcast_to([1.5, 3.0, 1.0], (1, 4, 3)), **ROOM)
+    assert applied("split", seen).parent.tolist() == [[-1, -1, 0]]
+    assert applied({"policy": "split", "by": "residual"}, seen).parent.tolist() == [[-1, -1, 1]]
+    assert applied({"policy": "split", "at_most": 0}, seen).parent.tolist() == [[-1, -1, -1]]
+    full = view(wide(FOUR), (0.25,) * 4, slots=2, **ROOM)
+    assert applied("split", full).splits.tolist() == [0]
+
+
+def test_what_divides_is_split_and_what_does_not_is_replicated():
+    seen = view(wide(FOUR), (0.25,) * 4, hot=(0, 1), **ROOM)
+    out = applied("split_or_replicate", seen)  # quality 2/3 of the first, 0 of the second
+    assert (out.parent.tolist(), out.copies.tolist()) == ([[-1, -1, 0]], [[1, 2, 1]])
+    out = applied({"policy": "split_or_replicate", "divisibility": 0.7}, seen)
+    assert (out.parent.tolist(), out.copies.tolist()) == ([[-1, -1, -1]], [[2, 2, 0]])
+
+
+def test_replicas_share_one_expert():
+    seen = (
+        view(FOUR, (0.25,) * 4, hot=(0, 1), slots=3, hot_=None)
+        if False
+        else view(FOUR, (0.25,) * 4, hot=(0, 1), slots=3)
+    )
+    out = applied("replicate", seen)  # one slot is left
+    assert (out.copies.tolist(), out.hot.tolist()) == ([[2, 1]], [[0, 0]])
+    assert applied("fixed", seen) is seen.state
+
+
+def test_merge_weighs_by_load():
+    # demand .1 and .05 of (.85, .1, .05) are below half the mean 1/3: the lighter goes into the heavier
+    P = [[0.85, 0.1, 0.05]]
+    seen = view(
+        P, (1.0,), learned=np.array([[[5.0, 10.0, 2.0]]]), mean_load=row(17.0, 3.0, 1.0), bias=row(0.0, 0.0, 9.0)
+    )
+    out = applied("merge", seen)
+    assert out.alive.tolist() == [[True, True, False]]
+    np.testing.assert_allclose(out.learned, [[[5.0, (3 * 10.0 + 1 * 2.0) / 4, 0.0]]])
+    np.testing.assert_allclose(np.exp(out.scores[0, 0, :2]), [0.85, 0.15])
+    np.testing.assert_allclose(out.mean_load, [[17.0, 4.0, 0.0]])
+    assert (out.scores[0, 0, 2], out.bias.tolist(), out.copies.tolist()) == (-np.inf, [[0.0, 0.0, 0.0]], [[1, 1, 0]])
+    # .4 and .1 of (.5, .4, .1): .4 is not below half the mean
+    assert applied("merge", view([[0.5, 0.4, 0.1]], (1.0,))).alive.all()
+    # two active experts need three to merge from
+    assert applied("merge", view([[0.96, 0.02, 0.02]], (1.0,), active=3)).alive.all()
+
+
+def test_prune_takes_the_cold_tail():
+    # .02 is below a tenth of the mean 1/3 and below 5 % of all; .03 in a tail of .05 is not
+    out = applied("prune", view([[0.90, 0.08, 0.02]], (1.0,)))
+    assert out.alive.tolist() == [[True, True, False]]
+    assert applied({"policy": "prune", "tail": 0.02}, view([[0.90, 0.08, 0.02]], (1.0,))).alive.all()
+    assert applied({"policy": "prune", "below": 0.05}, view([[0.90, 0.08, 0.02]], (1.0,))).alive.all()
+    assert applied("prune", view([[0.98, 0.02]], (1.0,), active=2)).alive.all()
+
+
+def test_growth_doubles_the_most_loaded_first():
+    P = np.pad(np.array([[0.3, 0.7]]), ((0, 0), (0, 2)))
+    alive = [True, True, False, False]
+    out = applied({"policy": "grow", "factor": 2.0}, view(P, (1.0,), alive=alive, scores=np.zeros((1, 1, 4))))
+    assert out.parent.tolist() == [[-1, -1, 1, 0]]
+    out = applied({"policy": "grow", "factor": 1.5}, view(P, (1.0,), alive=alive, scores=np.zeros((1, 1, 4))))
+    assert out.parent.tolist() == [[-1, -1, 1, -1]]
+
+
+def test_every_structure_is_tested_here():
+    assert set(structure.structure) == {
+        "fixed",
+        "split",
+        "split_or_replicate",
+        "replicate",
+        "merge",
+        "prune",
+        "grow",
+    }
+    assert set(structure.ways) == {"along_tree", "clone"}
+
+
+def test_separation_is_the_total_variation_from_the_parent():
+    # shares (.5, .5) of the parent and (.9, .1) of the child: half of .4 + .4
+    at = state([[5.0, 9.0], [5.0, 1.0]], parent=np.array([[-1, 0]]))
+    np.testing.assert_allclose(structure.separation(at), [[np.nan, 0.4]])
+
+
+# Placement: 2 devices of 2 slots unless said. Slots of a device are adjacent.
+def problem(loads, slots=4, devices=2, copies=None, previous=None, changed=False, step=0, alive=None):
+    loads = row(*loads)
+    there = np.ones(loads.shape, dtype=bool) if alive is None else np.array([alive])
+    copies = there.astype(int) if copies is None else np.array([copies])
+    before = None if previous is None else even(np.array([previous]), loads.shape[1])
+    return Problem(loads, there, copies, before, np.array([changed]), slots, devices, 1, step)
+
+
+PLACEMENT = {
+    # in order, spread over the devices
+    "static": ({}, problem((5.0, 1.0, 1.0)), [0, 1, 2, -1]),
+    "static, kept": ({}, problem((1.0, 9.0), previous=[1, -1, 0, -1]), [1, -1, 0, -1]),
+    # a second copy of expert 0 goes to the device with less load: 5 / 2 against 1
+    "static, added": ({}, problem((5.0, 1.0), copies=[2, 1], previous=[0, -1, 1, -1], changed=True), [0, -1, 1, 0]),
+    "static, gone": ({}, problem((5.0, 0.0), copies=[1, 0], previous=[0, -1, 1, -1], changed=True), [0, -1, -1, -1]),
+    # 5, then 4 and 3 on the other device, then 1 where room is
+    "packed": ({}, problem((5.0, 1.0, 3.0, 4.0)), [0, 1, 3, 2]),
+    # one spare slot for the hottest: 6 -> 3 + 3; packed 3, 3 apart, then 2 and 1
+    "eplb": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
+    "eplb, fewer": ({"slots": 2}, problem((6.0, 2.0)), [0, -1, 1, -1]),
+    # loads 6 : 1 of four slots: 3.43 and .57, so 3 and 1; copies of 2, 2, 2, 1
+    "popularity": ({}, problem((6.0, 1.0)), [0, 0, 0, 1]),
+    # EPLB's copies; shares below
+    "scheduled": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
+    # starts from EPLB's
+    "bounded": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
+    # 9 against 3: exchanging 5 and 2 leaves 6 and 6
+    "bounded, one": ({"moves": 1}, problem((5.0, 4.0, 2.0, 1.0), previous=[0, 1, 2, 3]), [2, 1, 0, 3]),
+    "bounded, still": ({"stop": 2.0}, problem((5.0, 4.0, 2.0, 1.0), previous=[0, 1, 2, 3]), [0, 1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("name", PLACEMENT)
+def test_placement(name):
+    options, given, expected = PLACEMENT[name]
+    made = placement.placement.only({"policy": name.partition(",")[0], **options})(given)
+    np.testing.assert_array_equal(made.slots, [expected])
+    held = np.zeros(given.loads.shape)
+    np.add.at(held[0], np.maximum(made.slots[0], 0), made.share[0])
+    np.testing.assert_allclose(held[given.copies > 0], 1.0)
+
+
+def test_every_placement_has_a_row():
+    assert {name.partition(",")[0] for name in PLACEMENT} == set(placement.placement)
+
+
+def test_scheduled_shares_level_the_devices():
+    # 9 in all: 4.5 each; the first device has 2 of expert 1 and 2.5 of the 6, the second 1 and 3.5
+    made = placement.placement.only("scheduled")(problem((6.0, 2.0, 1.0)))
+    np.testing.assert_allclose(made.share, [[2.5 / 6, 1.0, 3.5 / 6, 1.0]])
+    # between plans the slots stay
+    kept = placement.placement.only("scheduled")(problem((1.0, 2.0, 6.0), previous=[0, 1, 0, 2], step=110))
+    np.testing.assert_array_equal(kept.slots, [[0, 1, 0, 2]])
+
+
+def test_placement_is_asked_at_the_first_step_and_then_every_so_many():
+    asked = []
+
+    def policy(problem):
+        asked.append(problem.step)
+        return even(np.array([[0, 1]]), 2)
+
+    placing = placement.build({"policy": policy, "every": 20, "first": 5})
+    at = replace(state(OWN), placement=even(np.array([[1, 0]]), 2), migrated=np.zeros((1, 2)))
+    for step in range(41):
+        at = placement.place(placing, replace(at, step=step), setting(world((0.5, 0.5)), slots=2), np.array([False]))
+        if step == 5:
+            np.testing.assert_array_equal(at.migrated, [[1.0, 1.0]])
+        if step == 6:
+            np.testing.assert_array_equal(at.migrated, [[0.0, 0.0]])
+    assert asked == [5, 20, 40]
+    assert isinstance(placing, Placing)
+
+
+# Metrics of loads (1, 2, 5): mean 8/3.
+METRICS = {
+    "max_over_mean": 5 / (8 / 3),
+    "max_violation": 5 / (8 / 3) - 1,
+    "balancedness": (8 / 3) / 5,
+    # ranks -2, 0, 2: (-2 + 10) / (3 x 8)
+    "gini": 8 / 24,
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics(name):
+    assert getattr(metrics, name)(np.array([5.0, 1.0, 2.0])) == pytest.approx(METRICS[name])
+
+
+def test_tail_and_first_reach():
+    # the rarest tenth of twenty is two: those with frequency 1 and 2
+    natural = np.arange(20.0, 0.0, -1.0)[None]
+    assert metrics.tail_loss(np.arange(20.0)[None], natural) == pytest.approx([18.5])
+    assert metrics.tail_loss(row(7.0, 9.0), row(0.9, 0.1)) == pytest.approx([9.0])
+    # from 5 to 3 the target 4.5 lies a quarter of the way from 10 to 20
+    reached = metrics.first_reach(np.array([[5.0, 3.0, 2.0]] * 3), np.array([[10.0, 20.0, 30.0]] * 3), 4.5)
+    np.testing.assert_allclose(reached, 12.5)
+    np.testing.assert_array_equal(metrics.first_reach(row(5.0, 4.0), row(1.0, 2.0), 3.0), [np.nan])
+    np.testing.assert_array_equal(metrics.first_reach(row(2.0, 1.0), row(7.0, 8.0), 3.0), [7.0])
+    there = np.array([[True, False, True]])
+    np.testing.assert_array_equal(metrics.over_there(row(1.0, 9.0, 3.0), there, np.max), [3.0])
+
+
+def test_intervals():
+    # mean 2, deviation 1, three seeds: 4.302653 / sqrt(3)
+    assert interval(np.array([1.0, 2.0, 3.0])) == pytest.approx((2.0, 4.302653 / np.sqrt(3)))
+    assert interval(np.array([4.0])) == (4.0, 0.0)
+    gaps = np.array([[-1.0, 1.0, 0.0], [-1.1, 1.1, 1.0], [-0.9, 0.9, -1.0]])
+    np.testing.assert_array_equal(verdicts(gaps), [-1, 1, 0])
+    np.testing.assert_array_equal(verdicts(gaps[:1]), [0, 0, 0])
+
+
+# Learning.
+def test_curves():
+    # 1 + 2 / 4 + 3 / 6 and minus its slope 3 / 36; without limit 1.5; below first_tokens as there
+    values = {"E": 1.0, "A": 2.0, "alpha": 1.0, "B": 3.0, "beta": 1.0}
+    law = curve_of({"coefficients": values, "first_tokens": 2.0})
+    assert law.loss(4.0, 6.0) == pytest.approx(2.0)
+    assert law.gain(4.0, 6.0) == pytest.approx(3 / 36)
+    assert law.lowest(4.0) == pytest.approx(1.5)
+    assert law.loss(4.0, 0.5) == pytest.approx(3.0)
+    assert law.exponent() == pytest.approx(1.0)
+    # counted in units of 6 tokens the data term is 3 / 1
+    assert curve_of({"coefficients": values, "token_unit": 6.0, "first_tokens": 1.0}).loss(4.0, 6.0) == pytest.approx(
+        4.5
+    )
+    # 1 + 2 until 10 tokens are seen; a token before is worth a tenth of the step
+    quanta = curve_of({"policy": "quanta", "floor": 1.0, "data_scale": 2.0, "threshold": 10.0, "first_tokens": 1.0})
+    np.testing.assert_allclose(quanta.loss(1.0, np.array([9.0, 10.0])), [3.0, 1.0])
+    np.testing.assert_allclose(quanta.gain(1.0, np.array([9.0, 10.0])), [0.2, 0.0])
+    assert set(curves) == {"law", "quanta"}
+
+
+def test_a_coefficient_of_each_domain_follows_its_domain():
+    made = curve_of({"coefficients": {"B": [1.0, 2.0]}})
+    placed = made.placed(np.array([[2, 0, 1]]), np.array([0, 0, 1]))  # leaves hold domains 2, 0, 1 of groups 1, 0, 0
+    np.testing.assert_array_equal(placed.values["B"][0, :, 0], [2.0, 1.0, 1.0])
+
+
+def test_worth_of_repeats():
+    # twice 10 unique tokens: 10 + 10 x 2 (1 - exp(-1/2))
+    worth = worth_of({"name": "muennighoff2023", "R_D": 2.0})
+    assert worth(20.0, 10.0) == pytest.approx(10 + 20 * (1 - np.exp(-0.5)))
+    half = world((0.5, 0.5), (10.0, 10.0))
+    half = replace(half, worth=lambda tokens, unique: np.minimum(tokens, unique))
+    # 8 seen, 4 drawn: 2 of them are new; 4 seen: all
+    np.testing.assert_allclose(learning.fresh_worth(half, row(8.0, 4.0), row(4.0, 4.0)), [[0.5, 1.0]])
+
+
+def test_learning_and_forgetting():
+    learned, assigned = np.array([[[10.0, 0.0], [20.0, 4.0]]]), np.array([[[2.0, 1.0], [0.0, 3.0]]])
+    frozen = np.array([[False, True]])
+    out = learning.learn(learned, assigned, row(0.5, 1.0), frozen)
+    np.testing.assert_allclose(out, [[[11.0, 0.0], [20.0, 4.0]]])
+    # 1 % of a domain is forgotten per token of another: the second domain of the first expert loses .99^2
+    out = learning.learn(learned, assigned, row(1.0, 1.0), np.array([[False, False]]), 0.01)
+    np.testing.assert_allclose(out, [[[12.0, 1.0], [20.0 * 0.99**2, 3.0 + 4.0 * 0.99]]])
+
+
+def test_capacity_is_shared_by_what_an_expert_serves():
+    # shares (.5, .5): two domains; (1, 0): one; similar domains (all alike) count as one
+    assigned = np.array([[[5.0, 8.0], [5.0, 0.0]]])
+    np.testing.assert_allclose(learning.domains_served(world((0.5, 0.5)), assigned, assigned.sum(axis=1)), [[2.0, 1.0]])
+    # similarity 1/2: ordinariness .75 of both: 1 / .75
+    alike = world((0.5, 0.5), rho=0.5)
+    np.testing.assert_allclose(learning.domains_served(alike, assigned, assigned.sum(axis=1))[0, 0], 1 / 0.75)
+
+
+def test_losses_and_gains():
+    # losses (2, 4) chosen 3 : 1; nothing chosen counts nothing
+    P, losses = np.array([[[0.75, 0.25], [0.0, 0.0]]]), np.array([[[2.0, 4.0], [9.0, 9.0]]])
+    np.testing.assert_allclose(learning.domain_losses(P, losses), [[2.5, 0.0]])
+    # loss 1 + 1/tokens: at (2, 4) tokens gains 1/4 and 1/16; experts have loads 4 and 2
+    made, learned = world((0.5, 0.5)), np.array([[[2.0, 1.0], [4.0, 1.0]]])
+    params = row(1e300, 1e300)
+    np.testing.assert_allclose(learning.expert_losses(made, learned, params), [[[1.5, 2.0], [1.25, 2.0]]])
+    np.testing.assert_allclose(learning.domain_gains(made, learned, params, np.array([OWN])), [[1 / 4, 1.0]])
+    assigned = np.array([[[3.0, 1.0], [1.0, 1.0]]])
+    gains = learning.expert_gains(made, learned, params, assigned, assigned.sum(axis=1))
+    np.testing.assert_allclose(gains, [[(3 / 4 + 1 / 16) / 4, 1.0]])
+
+
+def test_the_finished_are_frozen():
+    # gains (1, 3, 8) of those there: half the mean 2 is 1; the first is not below it, at .6 x 2 it is
+    gains, alive = row(1.0, 3.0, 8.0), np.array([[True, True, False]])
+    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.5), [[False, False, False]])
+    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.6), [[True, False, False]])
+    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.0), [[False, False, False]])
+
+
+# Domains.
+def test_zipf_and_its_parts():
+    # 1, 1/2 of 1.5; unique tokens in the same shares; the first of them cut in two by an atom of .4
+    made = zipf(30.0, domains=2, skew=1.0)
+    np.testing.assert_allclose(made.frequency, [2 / 3, 1 / 3])
+    np.testing.assert_allclose(made.unique, [20.0, 10.0])
+    parts = divided(made, 0.4)
+    np.testing.assert_allclose(parts.frequency, [1 / 3] * 3)
+    np.testing.assert_allclose(parts.unique, [10.0] * 3)
+    assert (parts.names, parts.group.tolist()) == (("0.0", "0.1", "1"), [0, 0, 1])
+
+
+def test_the_tree():
+    # four leaves, rho .4, decay .5: siblings .4, cousins .2
+    expected = [[1.0, 0.4, 0.2, 0.2], [0.4, 1.0, 0.2, 0.2], [0.2, 0.2, 1.0, 0.4], [0.2, 0.2, 0.4, 1.0]]
+    np.testing.assert_allclose(tree.similarity(4, 0.4, 0.5), expected)
+    np.testing.assert_allclose(tree.mix(row(1.0, 0.0, 0.0, 10.0), 0.4, 0.5), [[3.0, 2.4, 4.2, 10.2]])
+    assert tree.best_cut(np.array([1.0, 1.0, 2.0, 6.0])) == ((3, 4), 0.6)
+    assert [tree.divisibility(share) for share in (0.5, 0.25, 1.0)] == [1.0, 0.5, 0.0]
