@@ -172,6 +172,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
+# Whose data a run may lie outside of: the bits of `*extrapolated_by`.
+OUTSIDE = {"law": 1, "repetition": 2, "anchor": 4}
+
+
 def stamp(dataset: xr.Dataset) -> xr.Dataset:
     """Write unit and long name of the table on every variable and coordinate that the table knows; in place."""
     for name, array in dataset.variables.items():
@@ -181,4 +185,11 @@ def stamp(dataset: xr.Dataset) -> xr.Dataset:
         if row is not None:
             said = _PREFIXES.get(prefix, "") + row.long_name + _SUFFIXES.get(suffix, "")
             array.attrs = {"units": row.unit, "long_name": said}
+        if str(name).endswith("extrapolated_by"):
+            masks = np.array([*OUTSIDE.values()], np.uint8)
+            array.attrs = {
+                "long_name": "outside the data of",
+                "flag_masks": masks,
+                "flag_meanings": " ".join(OUTSIDE),
+            }
     return dataset

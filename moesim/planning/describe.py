@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from moesim.laws.wrapped import dense
 from moesim.planning.model import Model
-
-if TYPE_CHECKING:
-    import xarray as xr
+from moesim.variables import OUTSIDE
 
 Cell = Mapping[str, Any]
-FLAGS = {"law": 1, "repetition": 2, "anchor": 4}
-FLAG_ATTRS = {"flag_masks": np.array([*FLAGS.values()], np.uint8), "flag_meanings": " ".join(FLAGS)}
 
 
 def describe(model: Model, log_size: Any, cell: Cell) -> dict[str, Any]:
@@ -28,16 +24,8 @@ def describe(model: Model, log_size: Any, cell: Cell) -> dict[str, Any]:
     return out | {"extrapolated": by > 0, "extrapolated_by": by}
 
 
-def flagged(dataset: xr.Dataset) -> xr.Dataset:
-    """The Dataset with what the values of its `*extrapolated_by` mean written on them (CF flags)."""
-    for name, array in dataset.data_vars.items():
-        if str(name).endswith("extrapolated_by"):
-            array.attrs = {"long_name": "outside the data of", **FLAG_ATTRS}
-    return dataset
-
-
 def extrapolated_by(model: Model, at: Cell, cell: Cell) -> np.ndarray:
-    """Whose data a run lies outside of, as the sum of its FLAGS.
+    """Whose data a run lies outside of, as the sum of its OUTSIDE.
 
     law: its data range; more than one epoch too, unless its range or the repetition's says how many were run.
     repetition: its data range, where tokens repeat or parameters are excess. anchor: where parameters are excess, the
@@ -53,7 +41,7 @@ def extrapolated_by(model: Model, at: Cell, cell: Cell) -> np.ndarray:
     }
     total = np.uint8(0)
     for name, flag in flags.items():
-        total = total | np.asarray(flag).astype(np.uint8) * np.uint8(FLAGS[name])
+        total = total | np.asarray(flag).astype(np.uint8) * np.uint8(OUTSIDE[name])
     return np.asarray(total)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.numerics.elementwise import blocks, parts, shape_of
 from moesim.output.provenance import signed
-from moesim.planning.describe import describe, flagged
+from moesim.planning.describe import describe
 from moesim.planning.flat import parabola, tolerated
 from moesim.planning.model import Model
 from moesim.planning.size import INFEASIBLE, STATUS, Found, best_size, fixed
@@ -108,9 +108,8 @@ def _dataset(
         variables |= {f"best_{name}": space.variable(values, gone) for name, values in found.items()}
         variables["best_sparsity_status"] = variables.pop("best_status")
     windows = {} if window is None else {"window": window}
-    return flagged(
-        xr.Dataset(variables, space.coords, {"sparsity_bounds": list(bounds), "tolerance": tolerance, **windows})
-    )
+    told = {"sparsity_bounds": list(bounds), "tolerance": tolerance, **windows}
+    return xr.Dataset(variables, space.coords, told)
 
 
 def solve(model: Model, context: Cell, search: Search, cells: int = _CELLS_AT_ONCE) -> dict[str, np.ndarray]:

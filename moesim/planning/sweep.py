@@ -11,7 +11,7 @@ from moesim.errors import InputError
 from moesim.numerics.elementwise import CELLS_IN_GRID, blocks, part, parts, shape_of
 from moesim.output.provenance import signed
 from moesim.output.result import Stream
-from moesim.planning.describe import describe, flagged
+from moesim.planning.describe import describe
 from moesim.planning.model import Model
 from moesim.planning.optimum import SPARSITY_BOUNDS, TOLERANCE, optimum
 from moesim.planning.space import SIZES, Space
@@ -125,7 +125,7 @@ def _dataset(model: Model, grid: _Product) -> xr.Dataset:
     for known in (grid.size, "compute" if "compute" in grid.cell else "tokens"):
         values.pop(known)
     variables = {name: grid.space.variable(value) for name, value in values.items()}
-    return flagged(xr.Dataset(variables, grid.space.coords))
+    return xr.Dataset(variables, grid.space.coords)
 
 
 def fill(f: Callable[..., Any], x: np.ndarray, cell: Mapping[str, Any]) -> np.ndarray:

@@ -9,9 +9,8 @@ import numpy as np
 
 from moesim.output.plots import spread
 from moesim.output.text import Page, Rows, aligned, coordinate, count, epochs, plain, text_of
-from moesim.planning.describe import FLAGS
 from moesim.planning.figures import named, swept
-from moesim.variables import VARIABLES
+from moesim.variables import OUTSIDE, VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -112,7 +111,7 @@ def _best(data: xr.Dataset, dims: Sequence[str], prefix: str) -> Rows:
 
 def _outside(flags: float) -> str:
     """Whose data a run lies outside of, in words."""
-    return ", ".join(name for name, flag in FLAGS.items() if int(flags) & flag)
+    return ", ".join(name for name, flag in OUTSIDE.items() if int(flags) & flag)
 
 
 def _optima(data: xr.Dataset, dims: Sequence[str]) -> list[Page]:
