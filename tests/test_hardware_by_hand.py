@@ -232,7 +232,17 @@ def test_records_of_a_step():
     at, _ = next(iter(records.trajectory(given)))
     parts = whole(machine())
     total = sum(parts[name] for name in step.PARTS)
+    tokens = given.tokens
+    loads = tokens * np.array([[0.75, 0.15]])
+    at = replace(at, frozen=np.array([[True, False]]), load=loads, dropped=np.array([tokens / 10]))
     out = records.record(given, at, {**parts, "step_time": total}, at.load)
+    np.testing.assert_array_equal(out["frozen_share"], [0.5])
+    np.testing.assert_allclose(out["drop_share"], [0.1])
+    np.testing.assert_allclose(out["max_vio"], [0.75 / 0.45 - 1])
+    # a copy of .75 of the tokens is the least that a device of its placement carries: 30 (of the parts) above it
+    np.testing.assert_allclose(out["regret_balance"], [30.0 / (0.75 * tokens) - 1.0])
+    least = step.least_step_seconds(given.machine, tokens, 1)
+    np.testing.assert_allclose(out["regret_time"], total / least - 1.0)
     np.testing.assert_allclose(out["idle_share"], 12 / 36)
     np.testing.assert_allclose(out["utilisation"], (24 + 24 + 3.6) / sum(STEP.values()))
     np.testing.assert_allclose(out["max_over_mean"], 1.5)
