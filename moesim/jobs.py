@@ -12,6 +12,7 @@ from moesim import plugins
 from moesim.errors import InputError
 from moesim.hydra_door import call_hydra, directory_in, directory_of
 from moesim.overrides import check
+from moesim.terminal import any_terminal, one_line_warnings
 from moesim.verbs import driver
 
 # Verb -> module whose collected(dataset) is the table of a multirun.
@@ -24,6 +25,8 @@ def run_job(config: Any) -> None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    any_terminal()
+    one_line_warnings()
     hydra = HydraConfig.get()
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     job = (hydra.job.name, resolved, Path(hydra.runtime.output_dir), tuple(hydra.overrides.task))
@@ -94,6 +97,7 @@ def multirun(verb: str, arguments: list[str]) -> None:
     directory = directory_in([*arguments, *where], "hydra.sweep.dir")
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # jobs side by side must not fight over the cores
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # nor run what lies in the directory they start in
     with watched(directory, 1):
         call_hydra(verb, [*arguments, *where], run_job)
     report = collect([directory])

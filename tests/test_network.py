@@ -291,7 +291,7 @@ def test_bad_settings():
         network.total(1, recompute="all")
     with pytest.raises(InputError, match="unknown key 'depth'"):
         Network.load("onenet", depth=3)
-    with pytest.raises(InputError, match="no 'twonet'; there are convnet"):
+    with pytest.raises(InputError, match="no 'twonet'; did you mean onenet"):
         Network.load("twonet")
     with pytest.raises(InputError, match="batch=0"):
         ratio.expert(0, update=2)

@@ -101,6 +101,9 @@ def _spec(name: str, content: Mapping[str, Any]) -> RunsSpec:
             raise InputError(f"runs {name}: unknown key {key!r}; it takes {', '.join(keys)}")
     if not content.get("file"):
         raise InputError(f"runs {name}: no key 'file'; give the path of {TAKES}")
+    for key in ("file", "group", "weight", "dataset"):
+        if not isinstance(content.get(key), str | None):
+            raise InputError(f"runs {name}: {key}={content[key]!r}; it takes the name of a column, or of the file")
     given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if v is not None}
     return RunsSpec(name, **given)
 

@@ -40,6 +40,7 @@ COUNT = Domain(lambda value: _whole(value, 0), "a whole number, 0 or more")
 INDEX = Domain(lambda value: _whole(value, -1), "the index of a layer, or -1 for the last")
 SWITCH = Domain(lambda value: isinstance(value, bool), "true or false")
 TEXT = Domain(lambda value: isinstance(value, str), "a text")
+NUMBER = Domain(COUNT.accepts, COUNT.words, _list_of(COUNT.accepts))
 PART = Domain(_whole, SIZE.words, lambda value: _whole(value, 0) or _list_of(_whole)(value))  # 0: there is no such part
 COUNTS = Domain(
     _either(lambda value: _whole(value, 0), _list_of(lambda value: _whole(value, 0))),
@@ -98,9 +99,12 @@ KEYS: Mapping[str, Key] = {
         "num_key_value_heads kv_n_heads q_lora_rank first_k_dense_replace num_sparse_encoder_layers "
         "num_sparse_decoder_layers expert_layer_offset attn_layer_offset",
     ),
-    **_rows(COUNTS, NEEDED, 0, "num_experts num_local_experts n_routed_experts moe_num_experts"),
-    **_rows(COUNTS, 0, 0, "n_shared_experts num_shared_expert moe_num_shared_experts"),
-    **_rows(SIZE, 0, 0, "head_dim n_inner num_decoder_layers attention_head_dim top_k_experts"),
+    **_rows(NUMBER, NEEDED, 0, "num_experts num_local_experts n_routed_experts moe_num_experts"),
+    **_rows(NUMBER, 0, 0, "n_shared_experts num_shared_expert moe_num_shared_experts"),
+    **_rows(SIZE, 0, 0, "head_dim n_inner attention_head_dim top_k_experts"),
+    **_rows(LAYERS, 0, 0, "num_decoder_layers"),
+    **_rows(SIZE, 4, None, "altup_num_inputs"),
+    **_rows(SIZE, 64, None, "laurel_rank"),
     **_rows(
         COUNT,
         0,
@@ -241,6 +245,13 @@ class Keys:
             own = self.name(name)
             raise InputError(f"{self.owner}: {own} has {len(values)} entries for num_hidden_layers={self.layers}")
         return list(values)
+
+    def at(self, name: str, index: int) -> Any:
+        """The entry of such a list for one layer; None where there is no list."""
+        values = self[name]
+        if values and len(values) != self.layers:
+            self._one_each(name, values)
+        return values[index] if values else None
 
     def kinds(self, name: str, *accepted: str) -> list[str] | None:
         """The kind of each layer by such a key, or None where it is not given; InputError for an unknown kind."""

@@ -98,6 +98,8 @@ class Layer:
         for f in takes:
             if f.default is MISSING and f.name not in settings:
                 raise InputError(f"{cls.__name__}: no value for {f.name!r}; it takes {accepted}")
+            if f.type == "bool" and not isinstance(settings.get(f.name, False), bool):
+                raise InputError(f"{cls.__name__}: {f.name}={settings[f.name]!r}; it takes true or false")
         return cls(**given, **settings)
 
     def flops(

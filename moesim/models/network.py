@@ -12,7 +12,7 @@ from typing import Any
 
 from moesim.config import read
 from moesim.errors import InputError
-from moesim.models import attention, feedforward, layers, recurrent
+from moesim.models import attention, feedforward, layers, recurrent, residual
 from moesim.models.layers import NOTHING, Layer, Passes, Shape, image
 from moesim.models.operations import Cost, Counting, choose, counting, whole
 from moesim.models.optimizers import optimizer
@@ -35,6 +35,8 @@ LAYERS: Mapping[str, type[Layer]] = {
     "delta_net": recurrent.DeltaNet,
     "mamba": recurrent.Mamba,
     "mamba2": recurrent.Mamba2,
+    "altup": residual.AltUp,
+    "laurel": residual.Laurel,
     "mlp": feedforward.MLP,
     "router": feedforward.Router,
     "experts": feedforward.Experts,
@@ -218,7 +220,10 @@ class Network:
         """
         known = {"description", "source", "input", "parameters", "layers"}
         _only(name, spec, known)
-        values = {**(spec.get("parameters") or {})}
+        values = spec.get("parameters") or {}
+        if not isinstance(values, Mapping):
+            raise InputError(f"{name}: parameters={values!r}; it takes a mapping of names to whole numbers")
+        values = dict(values)
         _only(f"{name}: parameters", parameters, values)
         values.update(parameters)
         shape, items = _shape(name, spec.get("input")), spec.get("layers")
@@ -256,6 +261,7 @@ def _shape(owner: str, value: Any) -> Shape:
     return shape
 
 
+_STAGE = ("channels", "blocks", "stride")  # settings of a stage of residual blocks; the first two must be there
 _PLACE = ("name", "copies", "applied", "updating")
 
 
@@ -266,11 +272,15 @@ def _entries(owner: str, item: Any, shape: Shape, values: Mapping[str, Any], pla
     if len(kinds) != 1:
         raise InputError(f"{owner}: {item!r} is not a layer; it takes one of {', '.join([*LAYERS, *BLOCKS])}")
     kind, at = kinds[0], {key: _value(item[key], values) for key in _PLACE if key in item}
-    settings = {key: _value(value, values) for key, value in (item[kind] or {}).items()}
     label = at.pop("name", f"{kind}{place + 1}")
+    if not isinstance(label, str) or not isinstance(item[kind] or {}, Mapping):
+        raise InputError(f"{owner}: {item!r} is not a layer; it takes a text as name and a mapping of settings")
+    settings = {key: _value(value, values) for key, value in (item[kind] or {}).items()}
     if "updating" in at:
         at["updating"] = _updating(label, at["updating"])
     if kind in BLOCKS:
+        _only(f"{owner}: {kind}", settings, _STAGE)
+        whole(f"{owner}: {kind}", 1, **{**dict.fromkeys(_STAGE[:2]), **settings})
         named, shape = BLOCKS[kind](shape, **settings)
         return [Entry(f"{label}.{name}", layer, **at) for name, layer in named], shape
     if kind not in LAYERS:
@@ -283,6 +293,7 @@ def _value(value: Any, values: Mapping[str, Any]) -> Any:
     return values.get(value, value) if isinstance(value, str) else value
 
 
+_MOST_BLOCKS = 10_000
 Named = list[tuple[str, Layer]]
 
 
@@ -300,6 +311,8 @@ def _residual(convolutions: Callable[[int, int], list[tuple[int, int, int]]], ex
 
     def stage(shape: Shape, channels: int, blocks: int, stride: int = 1) -> tuple[Named, Shape]:
         named: Named = []
+        if blocks > _MOST_BLOCKS:
+            raise InputError(f"residual stage: blocks={blocks}; it takes at most {_MOST_BLOCKS}")
         for block in range(blocks):
             step, before, added = (stride if block == 0 else 1), shape, []
             for place, settings in enumerate(convolutions(channels, step), 1):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -26,16 +27,25 @@ _DONE = ".done.json"
 _EVERY = 1.0  # s between two looks at how many jobs have ended
 
 
+def combinations(task: Iterable[str]) -> list[tuple[str, ...]]:
+    """The overrides of each job: every combination of the values typed for each key, of a key typed twice the last."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    columns: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides(list(task)):
+        key, several = override.get_key_element(), override.is_sweep_override()
+        values = override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
+        columns[key] = [f"{key}={value}" for value in values]
+    return list(product(*columns.values()))
+
+
 def asked_for(directory: Path) -> list[tuple[str, ...]]:
     """The overrides of every job that the multirun of this directory was asked for (none if it is not known)."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(directory / "multirun.yaml"), resolve=False)
-        parsed = OverridesParser.create().parse_overrides(list(content["hydra"]["overrides"]["task"]))
-        return [tuple(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        return combinations(content["hydra"]["overrides"]["task"])
     except Exception:  # killed while it was written, or not a multirun: only what is there can be reported
         return []
 
@@ -80,14 +90,12 @@ def resumed(verb: str, directory: Path, arguments: list[str]) -> list[str]:
     Raises InputError if the directory holds a finished job that the arguments do not ask for, or one whose config has
     changed since.
     """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
 
     jobs, _ = survey([directory])
     done = {_fingerprint(job.overrides): job for job in jobs if job.path}
     task = [a for a in arguments if not a.startswith(("-", "hydra.", "hydra/"))]
-    parsed = OverridesParser.create().parse_overrides(task)
-    asked = {_fingerprint(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch}
+    asked = set(map(_fingerprint, combinations(task)))
     if other := [job for fingerprint, job in done.items() if fingerprint not in asked]:
         raise InputError(
             f"resume={directory}: it holds {' '.join(other[0].overrides) or 'a job without choices'}, which is not "
@@ -102,7 +110,8 @@ def resumed(verb: str, directory: Path, arguments: list[str]) -> list[str]:
             )
     write_text(directory / _DONE, json.dumps(configs))
     subdir = datetime.now().strftime("resumed-%Y-%m-%d-%H-%M-%S-%f")
-    return [f"hydra.sweep.dir='{directory}'", f"hydra.sweep.subdir='{subdir}/${{hydra.job.num}}'"]
+    where = QuotedString(str(directory), Quote.single).with_quotes()
+    return [f"hydra.sweep.dir={where}", f"hydra.sweep.subdir='{subdir}/${{hydra.job.num}}'"]
 
 
 def _composed(verb: str, jobs: Iterable[Job]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.output.plots import spread
+from moesim.output.plots import how_many, spread
 from moesim.output.text import Page, Rows, aligned, coordinate, count, epochs, plain, text_of
 from moesim.planning.figures import named, swept
 from moesim.variables import OUTSIDE, VARIABLES
@@ -147,9 +147,19 @@ def comparison(dataset: xr.Dataset, compared: Sequence[str] | None = None) -> st
     plenty = float(dataset.unique_tokens.max()) if "unique_tokens" in dataset.dims else None
     base = dataset.optimal_active_params if plenty is None else dataset.optimal_active_params.sel(unique_tokens=plenty)
     cells = [dim for dim in _DIMS[:2] if dim in dataset.dims]
+    dataset, left_out = _with_few_budgets(dataset, compared)
     data = dataset.assign(ratio=dataset.optimal_active_params / base)
-    blocks = [_compared(cell, cells, compared) for cell in _cells(data, cells)]
-    return "\n\n".join(blocks)
+    return "\n\n".join([*(_compared(cell, cells, compared) for cell in _cells(data, cells)), *left_out])
+
+
+def _with_few_budgets(dataset: xr.Dataset, compared: Sequence[str]) -> tuple[xr.Dataset, list[str]]:
+    """As many budgets as fit into the lines, and a line that says so."""
+    if "compute" not in dataset.dims:
+        return dataset, []
+    lines = (np.prod([dataset.sizes[dim] for dim in compared]) + 3) * dataset.sizes.get("unique_tokens", 1)
+    budgets = spread(dataset["compute"], max(int(_AT_MOST // lines), 1))
+    shown = how_many("budgets", budgets, dataset["compute"])
+    return dataset.sel(compute=budgets), [f"{shown}; all are in the result"] if shown else []
 
 
 _DIMS = ("compute", "unique_tokens", "sparsity")
