@@ -114,3 +114,9 @@ def test_minimum_leaves_the_other_cells_alone():
     x, found = minimum(bowl, {"centre": np.array([0.5, 0.5]), "width": 1.0, "shift": 0.0}, *ends, where)
     assert found.tolist() == [True, False]
     assert np.isnan(x[1])
+
+
+def test_a_crossing_beyond_the_grid_says_on_which_side():
+    """x - c turns at c: before the grid -inf, since it is positive all along, and behind it inf."""
+    found = crossing(lambda x, cell: x - cell["c"], {"c": np.array([-5.0, 0.3, 5.0])}, np.linspace(0.0, 1.0, 11))
+    assert found == pytest.approx([-np.inf, 0.3, np.inf])

@@ -618,3 +618,12 @@ def test_a_penalty_is_added_to_the_loss():
     assert Model(law, repetition).loss(np.log(16.0), cell) == pytest.approx(1 + 2 + 3 + 2 * 9 * 8, rel=1e-12)
     at = Model(law).at(np.log(16.0), {**cell, "sparsity": 0.75})
     assert (at["tokens"], at["total_params"], at["experts"]) == pytest.approx((8, 64, 4))
+
+
+def test_sizes_without_an_axis_lie_around_the_optima():
+    """From a tenth of the smallest optimum to ten times the largest, 24 to a decade, at powers of 10^(1/24)."""
+    found = sweep("besiroglu2024", compute=[1e20, 1e21], best=False)
+    sizes, optima = np.log10(found.active_params.values), np.log10(found.optimal_active_params.values)
+    assert optima.min() - 1 - 1 / 24 < sizes[0] <= optima.min() - 1
+    assert optima.max() + 1 <= sizes[-1] < optima.max() + 1 + 1 / 24
+    assert sizes * 24 == pytest.approx(np.round(sizes * 24), abs=1e-9)
