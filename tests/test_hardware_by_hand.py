@@ -100,6 +100,12 @@ PARTS = {
         {"cluster": {"devices": 3}},
         [4.0 * 4 / 3],
     ),
+    # devices 0 and 1 share expert 0, devices 0 and 2 expert 1: device 0 sends for both
+    "sync, busiest": (
+        lambda m: step.sync_seconds(m, placed(0, 1, 0, -1, 1, -1)),
+        {"cluster": {"devices": 3}},
+        [8.0],
+    ),
     # two of device 0 and one of device 1: 2 x 2 layers x 10 weights x 28 bytes at 56 byte/s
     "update, memory": (
         lambda m: step.update_seconds(m, np.array([[1.0, 1.0, 1.0, 0.0]])),

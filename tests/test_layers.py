@@ -216,6 +216,9 @@ def test_padding_dispatch_and_latent_width():
     einsum = Experts(64, 96, 16, 2, capacity=1.5, einsum_group=48).flops(1).forward
     assert einsum - 1.5 * forward == 4 * 1.5 * 2 * 48 * 64
     assert (einsum - 1.5 * forward) / forward == pytest.approx(2 * 1.5 * 48 / (3 * 96))
+    # Backward: the gradient of the tokens in dispatch, those of outputs and weights in combine; the mask has none.
+    einsum = Experts(64, 96, 16, 2, einsum_group=48).flops(1)
+    assert einsum.input_gradient - plain.flops(1).input_gradient == 3 * (2 * 2 * 48 * 64)
     latent = Experts(64, 96, 16, 2, latent=16)
     assert latent.flops(1).forward == 6 * 16 * 96 * 2 + 4 * 64 * 16
 
