@@ -437,6 +437,22 @@ def test_experts_by_a_list_of_layers():
     assert Transformer.from_config({**V3_TOY, "moe_layer_freq": [0, 0, 1, 0]}).moe_layers == 1
 
 
+def test_fields_of_single_layers():
+    """As newer versions of transformers write what older ones call global_head_dim."""
+    config = of("gemma4_text", num_kv_shared_layers=0, attention_k_eq_v=True, num_global_key_value_heads=1)
+    config |= {"num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "full_attention"]}
+    config["global_head_dim"] = 48
+    older = Transformer.from_config(config)
+    given = {"1": {"head_dim": 48, "num_key_value_heads": 1}, "02": {"head_dim": 48, "num_key_value_heads": 1}}
+    newer = {name: value for name, value in config.items() if "global" not in name}
+    assert Transformer.from_config({**newer, "per_layer_config": given}) == older
+    for wrong in ({"3": {"head_dim": 8}}, {"0": {"width": 8}}, {"0": 8}, [1], {"x": {}}, {"0": {"head_dim": "8"}}):
+        with pytest.raises(InputError, match=r"per_layer_config|head_dim='8'"):
+            Transformer.from_config({**newer, "per_layer_config": wrong})
+    with pytest.raises(InputError, match=r"per_layer_config=.*; it takes none here"):
+        Transformer.from_config(of("llama", per_layer_config=given))
+
+
 def test_field_cases():
     """Learned positions are embeddings (arXiv:2001.08361, section 1.3); Qwen1.5-MoE-A2.7B as published."""
     gpt2 = Transformer(
