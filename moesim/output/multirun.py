@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -26,16 +27,25 @@ _DONE = ".done.json"
 _EVERY = 1.0  # s between two looks at how many jobs have ended
 
 
+def combinations(task: Iterable[str]) -> list[tuple[str, ...]]:
+    """The overrides of each job: every combination of the values typed for each key, of a key typed twice the last."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    columns: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides(list(task)):
+        key, several = override.get_key_element(), override.is_sweep_override()
+        values = override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
+        columns[key] = [f"{key}={value}" for value in values]
+    return list(product(*columns.values()))
+
+
 def asked_for(directory: Path) -> list[tuple[str, ...]]:
     """The overrides of every job that the multirun of this directory was asked for (none if it is not known)."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(directory / "multirun.yaml"), resolve=False)
-        parsed = OverridesParser.create().parse_overrides(list(content["hydra"]["overrides"]["task"]))
-        return [tuple(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        return combinations(content["hydra"]["overrides"]["task"])
     except Exception:  # killed while it was written, or not a multirun: only what is there can be reported
         return []
 
@@ -75,19 +85,15 @@ def _read(directory: Path, pattern: str, read: Callable[[Path], Job], problems: 
 
 
 def resumed(verb: str, directory: Path, arguments: list[str]) -> list[str]:
-    """Make a multirun's directory ready to be resumed; returns the overrides that put the new jobs into it.
+    """Make a multirun's directory ready to be resumed; returns the override that puts the new jobs aside.
 
     Raises InputError if the directory holds a finished job that the arguments do not ask for, or one whose config has
     changed since.
     """
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     jobs, _ = survey([directory])
     done = {_fingerprint(job.overrides): job for job in jobs if job.path}
     task = [a for a in arguments if not a.startswith(("-", "hydra.", "hydra/"))]
-    parsed = OverridesParser.create().parse_overrides(task)
-    asked = {_fingerprint(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch}
+    asked = set(map(_fingerprint, combinations(task)))
     if other := [job for fingerprint, job in done.items() if fingerprint not in asked]:
         raise InputError(
             f"resume={directory}: it holds {' '.join(other[0].overrides) or 'a job without choices'}, which is not "
@@ -102,7 +108,7 @@ def resumed(verb: str, directory: Path, arguments: list[str]) -> list[str]:
             )
     write_text(directory / _DONE, json.dumps(configs))
     subdir = datetime.now().strftime("resumed-%Y-%m-%d-%H-%M-%S-%f")
-    return [f"hydra.sweep.dir='{directory}'", f"hydra.sweep.subdir='{subdir}/${{hydra.job.num}}'"]
+    return [f"hydra.sweep.subdir='{subdir}/${{hydra.job.num}}'"]
 
 
 def _composed(verb: str, jobs: Iterable[Job]) -> dict[str, str]:
@@ -150,7 +156,7 @@ def difference(old: str, new: str) -> str:
 @contextmanager
 def watched(directory: Path, jobs: int) -> Iterator[None]:
     """Tell how many of the jobs have ended while the block runs; it counts what lies in the directory."""
-    stop, before = Event(), len(_ended(directory))
+    stop, before = Event(), len(ended(directory))
     watcher = Thread(target=_watch, args=(directory, max(jobs - before, 1), before, stop), daemon=True)
     watcher.start()
     try:
@@ -164,10 +170,11 @@ def _watch(directory: Path, jobs: int, before: int, stop: Event) -> None:
     seen = 0
     with progress(jobs, "job") as advance:
         while not stop.wait(_EVERY):
-            ended = len(_ended(directory)) - before
-            advance(ended - seen)
-            seen = ended
+            now = len(ended(directory)) - before
+            advance(now - seen)
+            seen = now
 
 
-def _ended(directory: Path) -> set[Path]:
+def ended(directory: Path) -> set[Path]:
+    """The directories of the jobs that have left a result or an error."""
     return {path.parent for pattern in ("*.nc", ERROR) for path in directory.rglob(pattern)} - {directory}
