@@ -10,7 +10,7 @@ from moesim.errors import InputError, nearest
 from moesim.hydra_door import call_hydra, fail, fault, files_of_code, prepared
 from moesim.jobs import rerun, run_job, single
 from moesim.many import collected, multirun
-from moesim.terminal import encodable
+from moesim.terminal import any_terminal
 from moesim.usage import page
 from moesim.verbs import VERBS
 
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     verb, *rest = arguments or ["--help"]
     tools = {"laws": _laws, "collect": collected, "rerun": _rerun}
     commands = tools | {"-sc": _complete, "--version": _version, "-h": _usage, "--help": _usage}
-    encodable()
+    any_terminal()
     if verb not in VERBS and verb not in commands:
         there = [*VERBS, *tools]
         fail(
@@ -46,10 +46,6 @@ def main(argv: list[str] | None = None) -> None:
     who = f"moesim {verb}"
     try:
         commands[verb](rest) if verb in commands else _verb(verb, rest)
-        if sys.stdout:
-            sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough
-        sys.stdout = None
     except KeyboardInterrupt:
         fail(who, "interrupted", 130)
     except (InputError, OSError) as error:

@@ -94,13 +94,15 @@ def _options(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     following = 0
     for word in arguments:
         name = word.partition("=")[0]
-        if following or name in _OPTIONS:
-            following = following - 1 if following else _OPTIONS[name] * ("=" not in word)
+        if following or word in _OPTIONS:
+            following = following - 1 if following else _OPTIONS[word]
             options.append(word)
         elif word.startswith("-"):
             raise InputError(f"no option {name!r}; there are -m, --help and --cfg job; everything else is KEY=VALUE")
         else:
             words.append(word)
+    if {"-c", "--cfg"} & set(options) and "job" not in options:
+        raise InputError("--cfg takes job: --cfg job shows the config that would be run")
     return options, words
 
 

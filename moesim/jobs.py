@@ -12,6 +12,7 @@ from moesim.errors import InputError
 from moesim.hydra_door import call_hydra, directory_in, directory_of
 from moesim.output.claim import claimed, stoppable
 from moesim.overrides import check
+from moesim.terminal import any_terminal, one_line_warnings
 from moesim.verbs import driver
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def run_job(config: Any) -> None:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    any_terminal()
+    one_line_warnings()
     hydra = HydraConfig.get()
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     job = (hydra.job.name, resolved, Path(hydra.runtime.output_dir), tuple(hydra.overrides.task))

@@ -40,6 +40,7 @@ def multirun(verb: str, words: list[str], arguments: Sequence[str]) -> None:
     directory = directory_in([*words, *where], "hydra.sweep.dir")
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # jobs side by side must not fight over the cores
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # nor run what lies in the directory they start in
     with claimed(directory, bool(resume), "resume=DIRECTORY goes on with it, or name another"), stoppable():
         where += resumed(verb, directory, words) if resume else []
         with watched(directory, asked):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import islice, product
@@ -16,7 +17,7 @@ from math import prod
 from typing import Any
 
 from moesim.config import choices, read, shipped
-from moesim.errors import InputError, nearest
+from moesim.errors import InputError
 from moesim.verbs import VERBS, driver
 
 MOST_JOBS = 100_000
@@ -65,9 +66,13 @@ def typed(text: str) -> Typed:
         raise InputError(f"{text}: a key has no @ or colon; write GROUP=NAME or GROUP.KEY=VALUE")
     if several and not override.is_discrete_sweep():
         raise InputError(f"{text}: an interval has no values to run; give a list or a range")
-    texts = tuple(islice(override.sweep_string_iterator(), MOST_JOBS + 1)) if several else _text(override)
+    try:
+        texts = tuple(islice(override.sweep_string_iterator(), MOST_JOBS + 1)) if several else _text(override)
+    except Exception:  # OmegaConf's, of several kinds, where a choice or a range stands inside of another
+        raise InputError(f"{text}: a choice or a range stands alone; write the values out") from None
     if len(texts) > MOST_JOBS:
-        raise InputError(f"{text}: more than {MOST_JOBS} jobs; make it an axis of one job: {_as_range(override)}")
+        axis = f"{override.key_or_group}={{linspace: [FIRST, LAST, N]}}"
+        raise InputError(f"{text}: more than {MOST_JOBS} jobs; make it an axis of one job: {axis}")
     value = None if several else override.value()
     _refuse_interpolation(text, [text, value, *texts])
     sign = override.get_key_element().removesuffix(override.key_or_group)
@@ -90,10 +95,6 @@ def _parsed(text: str) -> Any:
 
 def _text(override: Any) -> tuple[str, ...]:
     return () if override.is_delete() else (override.get_value_element_as_str(),)
-
-
-def _as_range(override: Any) -> str:
-    return f"{override.key_or_group}={{linspace: [FIRST, LAST, N]}}"
 
 
 def _refuse_interpolation(text: str, values: Iterable[Any]) -> None:
@@ -236,6 +237,8 @@ def _check(verb: str, known: Mapping[str, Any], key: str, value: Any) -> None:
     """A key that the verb knows, or one below a mapping of the user's own, with a value of its kind."""
     there = _lookup(verb, known, key)
     if _is_open(verb, key) or (isinstance(there, dict) and value is None):
+        if key in driver(verb).OPEN and not (value is None or isinstance(value, Mapping)):
+            raise InputError(f"{key}={value}: it takes keys and values, {key}={{KEY: VALUE}}")
         return
     if isinstance(there, dict):
         if not isinstance(value, Mapping):
@@ -244,6 +247,18 @@ def _check(verb: str, known: Mapping[str, Any], key: str, value: Any) -> None:
             _check(verb, known, f"{key}.{name}", inner)
     elif isinstance(there, bool) and not isinstance(value, bool) and (key, value) != ("figures", "all"):
         raise InputError(f"{key}={value}: it takes true or false{', or all' if key == 'figures' else ''}")
+    elif not _below(key, driver(verb).AXES):
+        _check_shape(key, there, value)
+
+
+def _check_shape(key: str, there: Any, value: Any) -> None:
+    """A list where a list stands, one value where a text stands, and keys nowhere."""
+    if isinstance(value, Mapping):
+        raise InputError(f"{key}={value}: it takes no keys; give a value")
+    if isinstance(there, str) and isinstance(value, list):
+        raise InputError(f"{key}={value}: it takes one value")
+    if isinstance(there, list) and not (value is None or isinstance(value, list)):
+        raise InputError(f"{key}={value}: it takes a list, {key}=[A,B]")
 
 
 def _lookup(verb: str, known: Mapping[str, Any], key: str) -> Any:
@@ -262,26 +277,27 @@ def _lookup(verb: str, known: Mapping[str, Any], key: str) -> Any:
 
 
 def _is_open(verb: str, key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in driver(verb).OPEN)
+    return _below(key, driver(verb).OPEN)
+
+
+def _below(key: str, names: Iterable[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _unknown(verb: str, known: Mapping[str, Any], key: str) -> str:
+    """What to say of a key that there is not: the same name elsewhere, a name much like it, another verb's, or all."""
     head, _, last = key.rpartition(".")
-    names = [name for name in _names(known) if name.partition(".")[0] not in _FILLED]
-    same = sorted((name for name in names if name.rpartition(".")[2] == last), key=lambda name: name.count("."))
-    beside = [name for name in names if name.rpartition(".")[0] == head]
-    tails = {name.rpartition(".")[2]: name for name in names}
-    if same:
-        hint = f"; did you mean {same[0]}?"
-    elif hint := nearest(key, names):
-        pass
-    elif near := nearest(last, tails):
-        hint = near.replace(near.split()[3], f"{tails[near.split()[3][:-1]]}?")
-    elif others := [f"moesim {v}" for v in VERBS if v != verb and key.partition(".")[0] in (*groups(v), *shipped(v))]:
-        hint = f"; it is one of {' and '.join(others)}"
-    else:
-        hint = f"; there are {', '.join(beside)}" if head and beside else f"; moesim {verb} --help lists the keys"
-    return f"no key {key!r}{hint}"
+    names = sorted((n for n in _names(known) if n.partition(".")[0] not in _FILLED), key=lambda name: name.count("."))
+    tails = {name.rpartition(".")[2]: name for name in reversed(names)}
+    like = [tails.get(last), *get_close_matches(key, names, 1), *map(tails.get, get_close_matches(last, tails, 1))]
+    others = [f"moesim {v}" for v in VERBS if v != verb and key.partition(".")[0] in (*groups(v), *shipped(v))]
+    if near := [name for name in like if name]:
+        return f"no key {key!r}; did you mean {near[0]}?"
+    if others:
+        return f"no key {key!r}; it is one of {' and '.join(others)}"
+    beside = [name for name in names if head and name.rpartition(".")[0] == head]
+    there = f"there are {', '.join(beside)}" if beside else f"moesim {verb} --help lists the keys"
+    return f"no key {key!r}; {there}"
 
 
 def _names(node: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -308,7 +324,7 @@ def _refuse_idle(verb: str, given: Iterable[Typed], known: Mapping[str, Any], co
     idle = driver(verb).idle(config)
     for one in given:
         for name, why in idle.items():
-            if (one.key == name or one.key.startswith(f"{name}.")) and one.value != _lookup(verb, known, one.key):
+            if _below(one.key, [name]) and one.value != _lookup(verb, known, one.key):
                 raise InputError(f"{one.key} has no effect {why}; leave it out")
 
 

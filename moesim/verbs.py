@@ -15,9 +15,10 @@ VERBS = {
 
 
 def driver(verb: str) -> Any:
-    """The module of a verb: `run(config)` does the work, and three things say what may be typed.
+    """The module of a verb: `run(config)` does the work, and four things say what may be typed.
 
-    `OPEN` names the mappings whose keys are the user's own; `keys(config)` gives keys with defaults in the code, beside
-    those in the files; `idle(config)` says which keys have no effect under a config, and why.
+    `OPEN` names the mappings whose keys are the user's own; `AXES` the keys that take lists and ranges;
+    `keys(config)` gives keys with defaults in the code, beside those in the files; `idle(config)` says which keys have
+    no effect under a config, and why.
     """
     return import_module(VERBS[verb][0])

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from balance_tools import row, setting, state, world
 
-from moesim.balance import metrics, placement, routing, sampling, structure
-from moesim.balance.intervals import interval, verdicts
+from moesim.balance import placement, routing, sampling, structure
 from moesim.balance.placement import Placing, Problem, even
-from moesim.domains import learning, tree
-from moesim.domains.curves import curve_of, curves, worth_of
-from moesim.domains.world import divided, zipf
 
 L3 = np.log(3.0)
 EXPLORE = np.sqrt(np.log(2.0) / 4.0)
@@ -20,8 +16,8 @@ OWN = [[1.0, 0.0], [0.0, 1.0]]  # each domain has an expert of its own
 # Sampling: options, natural, changes of the state, the mixture. Tokens 10 a step, 100 steps, decision every 10.
 SAMPLING = {
     "natural": ({}, (0.8, 0.2), {}, (0.8, 0.2)),
-    # sqrt(.8) : sqrt(.2) = 2 : 1
-    "temperature": ({"exponent": 0.5}, (0.8, 0.2), {}, (2 / 3, 1 / 3)),
+    # 0.8^2 : 0.2^2
+    "temperature": ({"exponent": 2.0}, (0.8, 0.2), {}, (16 / 17, 1 / 17)),
     # 4 epochs of 225 and 50 tokens are .9 and .2 of the run's 1000: half each, the second capped at .2
     "unimax": ({"epochs": 4.0}, (0.6, 0.4), {"unique": (225.0, 50.0)}, (0.8, 0.2)),
     # a = 1 (the curve's exponent), target (.9, .1): sqrt(.9) : sqrt(.1) = 3 : 1
@@ -227,6 +223,20 @@ def test_demand_overload_and_patience():
     assert (asked, at.hot.tolist()) == ([[], [0]], [[2, 0]])
 
 
+def test_the_hottest_is_asked_about_first():
+    # demand .3, .5, .2 over a mean of 1/3: .9, 1.5, .6; hot above .7 (a threshold of 1 or more is for runs)
+    asked = []
+
+    def ask(view):
+        asked.extend(view.hot.tolist())
+        return []
+
+    policy = replace(structure.build({"policy": ask}), threshold=0.7)
+    at = state([[0.3, 0.5, 0.2]], step=100)
+    structure.restructure(policy, at, setting(world((1.0,))))
+    assert asked == [1, 0]
+
+
 def test_split_halves_the_domains_along_the_tree():
     # natural (.25, .25, .25, .25): the best cut of three quarters leaves (0, 1) or one of them; share of (0, 1) is 2/3,
     # of a leaf 1/3: both 1/6 from a half, the first of the largest node wins. The child takes .98 of domains 0, 1.
@@ -390,6 +400,13 @@ def test_placement(name):
     np.testing.assert_allclose(held[given.copies > 0], 1.0)
 
 
+def test_replicas_in_proportion_by_largest_remainder():
+    # 7 slots for 5 : 3.2 : 1.8 are 3.5, 2.24 and 1.26: the one left over goes to the half
+    np.testing.assert_array_equal(placement.proportional_counts(np.array([[5.0, 3.2, 1.8]]), 7), [[4, 2, 1]])
+    # 4 slots for 100 : 1 : 1 are 3.92 and 0.04 twice, which keep one each: two are left for the first
+    np.testing.assert_array_equal(placement.proportional_counts(np.array([[100.0, 1.0, 1.0]]), 4), [[2, 1, 1]])
+
+
 def test_every_placement_has_a_row():
     assert {name.partition(",")[0] for name in PLACEMENT} == set(placement.placement)
 
@@ -420,140 +437,3 @@ def test_placement_is_asked_at_the_first_step_and_then_every_so_many():
             np.testing.assert_array_equal(at.migrated, [[0.0, 0.0]])
     assert asked == [5, 20, 40]
     assert isinstance(placing, Placing)
-
-
-# Metrics of loads (1, 2, 5): mean 8/3.
-METRICS = {
-    "max_over_mean": 5 / (8 / 3),
-    "max_violation": 5 / (8 / 3) - 1,
-    "balancedness": (8 / 3) / 5,
-    # ranks -2, 0, 2: (-2 + 10) / (3 x 8)
-    "gini": 8 / 24,
-}
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_metrics(name):
-    assert getattr(metrics, name)(np.array([5.0, 1.0, 2.0])) == pytest.approx(METRICS[name])
-
-
-def test_tail_and_first_reach():
-    # the rarest tenth of twenty is two: those with frequency 1 and 2
-    natural = np.arange(20.0, 0.0, -1.0)[None]
-    assert metrics.tail_loss(np.arange(20.0)[None], natural) == pytest.approx([18.5])
-    assert metrics.tail_loss(row(7.0, 9.0), row(0.9, 0.1)) == pytest.approx([9.0])
-    # from 5 to 3 the target 4.5 lies a quarter of the way from 10 to 20
-    reached = metrics.first_reach(np.array([[5.0, 3.0, 2.0]] * 3), np.array([[10.0, 20.0, 30.0]] * 3), 4.5)
-    np.testing.assert_allclose(reached, 12.5)
-    np.testing.assert_array_equal(metrics.first_reach(row(5.0, 4.0), row(1.0, 2.0), 3.0), [np.nan])
-    np.testing.assert_array_equal(metrics.first_reach(row(2.0, 1.0), row(7.0, 8.0), 3.0), [7.0])
-    there = np.array([[True, False, True]])
-    np.testing.assert_array_equal(metrics.over_there(row(1.0, 9.0, 3.0), there, np.max), [3.0])
-
-
-def test_intervals():
-    # mean 2, deviation 1, three seeds: 4.302653 / sqrt(3)
-    assert interval(np.array([1.0, 2.0, 3.0])) == pytest.approx((2.0, 4.302653 / np.sqrt(3)))
-    assert interval(np.array([4.0])) == (4.0, 0.0)
-    gaps = np.array([[-1.0, 1.0, 0.0], [-1.1, 1.1, 1.0], [-0.9, 0.9, -1.0]])
-    np.testing.assert_array_equal(verdicts(gaps), [-1, 1, 0])
-    np.testing.assert_array_equal(verdicts(gaps[:1]), [0, 0, 0])
-
-
-# Learning.
-def test_curves():
-    # 1 + 2 / 4 + 3 / 6 and minus its slope 3 / 36; without limit 1.5; below first_tokens as there
-    values = {"E": 1.0, "A": 2.0, "alpha": 1.0, "B": 3.0, "beta": 1.0}
-    law = curve_of({"coefficients": values, "first_tokens": 2.0})
-    assert law.loss(4.0, 6.0) == pytest.approx(2.0)
-    assert law.gain(4.0, 6.0) == pytest.approx(3 / 36)
-    assert law.lowest(4.0) == pytest.approx(1.5)
-    assert law.loss(4.0, 0.5) == pytest.approx(3.0)
-    assert law.exponent() == pytest.approx(1.0)
-    # counted in units of 6 tokens the data term is 3 / 1
-    assert curve_of({"coefficients": values, "token_unit": 6.0, "first_tokens": 1.0}).loss(4.0, 6.0) == pytest.approx(
-        4.5
-    )
-    # 1 + 2 until 10 tokens are seen; a token before is worth a tenth of the step
-    quanta = curve_of({"policy": "quanta", "floor": 1.0, "data_scale": 2.0, "threshold": 10.0, "first_tokens": 1.0})
-    np.testing.assert_allclose(quanta.loss(1.0, np.array([9.0, 10.0])), [3.0, 1.0])
-    np.testing.assert_allclose(quanta.gain(1.0, np.array([9.0, 10.0])), [0.2, 0.0])
-    assert set(curves) == {"law", "quanta"}
-
-
-def test_a_coefficient_of_each_domain_follows_its_domain():
-    made = curve_of({"coefficients": {"B": [1.0, 2.0]}})
-    placed = made.placed(np.array([[2, 0, 1]]), np.array([0, 0, 1]))  # leaves hold domains 2, 0, 1 of groups 1, 0, 0
-    np.testing.assert_array_equal(placed.values["B"][0, :, 0], [2.0, 1.0, 1.0])
-
-
-def test_worth_of_repeats():
-    # twice 10 unique tokens: 10 + 10 x 2 (1 - exp(-1/2))
-    worth = worth_of({"name": "muennighoff2023", "R_D": 2.0})
-    assert worth(20.0, 10.0) == pytest.approx(10 + 20 * (1 - np.exp(-0.5)))
-    half = world((0.5, 0.5), (10.0, 10.0))
-    half = replace(half, worth=lambda tokens, unique: np.minimum(tokens, unique))
-    # 8 seen, 4 drawn: 2 of them are new; 4 seen: all
-    np.testing.assert_allclose(learning.fresh_worth(half, row(8.0, 4.0), row(4.0, 4.0)), [[0.5, 1.0]])
-
-
-def test_learning_and_forgetting():
-    learned, assigned = np.array([[[10.0, 0.0], [20.0, 4.0]]]), np.array([[[2.0, 1.0], [0.0, 3.0]]])
-    frozen = np.array([[False, True]])
-    out = learning.learn(learned, assigned, row(0.5, 1.0), frozen)
-    np.testing.assert_allclose(out, [[[11.0, 0.0], [20.0, 4.0]]])
-    # 1 % of a domain is forgotten per token of another: the second domain of the first expert loses .99^2
-    out = learning.learn(learned, assigned, row(1.0, 1.0), np.array([[False, False]]), 0.01)
-    np.testing.assert_allclose(out, [[[12.0, 1.0], [20.0 * 0.99**2, 3.0 + 4.0 * 0.99]]])
-
-
-def test_capacity_is_shared_by_what_an_expert_serves():
-    # shares (.5, .5): two domains; (1, 0): one; similar domains (all alike) count as one
-    assigned = np.array([[[5.0, 8.0], [5.0, 0.0]]])
-    np.testing.assert_allclose(learning.domains_served(world((0.5, 0.5)), assigned, assigned.sum(axis=1)), [[2.0, 1.0]])
-    # similarity 1/2: ordinariness .75 of both: 1 / .75
-    alike = world((0.5, 0.5), rho=0.5)
-    np.testing.assert_allclose(learning.domains_served(alike, assigned, assigned.sum(axis=1))[0, 0], 1 / 0.75)
-
-
-def test_losses_and_gains():
-    # losses (2, 4) chosen 3 : 1; nothing chosen counts nothing
-    P, losses = np.array([[[0.75, 0.25], [0.0, 0.0]]]), np.array([[[2.0, 4.0], [9.0, 9.0]]])
-    np.testing.assert_allclose(learning.domain_losses(P, losses), [[2.5, 0.0]])
-    # loss 1 + 1/tokens: at (2, 4) tokens gains 1/4 and 1/16; experts have loads 4 and 2
-    made, learned = world((0.5, 0.5)), np.array([[[2.0, 1.0], [4.0, 1.0]]])
-    params = row(1e300, 1e300)
-    np.testing.assert_allclose(learning.expert_losses(made, learned, params), [[[1.5, 2.0], [1.25, 2.0]]])
-    np.testing.assert_allclose(learning.domain_gains(made, learned, params, np.array([OWN])), [[1 / 4, 1.0]])
-    assigned = np.array([[[3.0, 1.0], [1.0, 1.0]]])
-    gains = learning.expert_gains(made, learned, params, assigned, assigned.sum(axis=1))
-    np.testing.assert_allclose(gains, [[(3 / 4 + 1 / 16) / 4, 1.0]])
-
-
-def test_the_finished_are_frozen():
-    # gains (1, 3, 8) of those there: half the mean 2 is 1; the first is not below it, at .6 x 2 it is
-    gains, alive = row(1.0, 3.0, 8.0), np.array([[True, True, False]])
-    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.5), [[False, False, False]])
-    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.6), [[True, False, False]])
-    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.0), [[False, False, False]])
-
-
-# Domains.
-def test_zipf_and_its_parts():
-    # 1, 1/2 of 1.5; unique tokens in the same shares; the first of them cut in two by an atom of .4
-    made = zipf(30.0, domains=2, skew=1.0)
-    np.testing.assert_allclose(made.frequency, [2 / 3, 1 / 3])
-    np.testing.assert_allclose(made.unique, [20.0, 10.0])
-    parts = divided(made, 0.4)
-    np.testing.assert_allclose(parts.frequency, [1 / 3] * 3)
-    np.testing.assert_allclose(parts.unique, [10.0] * 3)
-    assert (parts.names, parts.group.tolist()) == (("0.0", "0.1", "1"), [0, 0, 1])
-
-
-def test_the_tree():
-    # four leaves, rho .4, decay .5: siblings .4, cousins .2
-    expected = [[1.0, 0.4, 0.2, 0.2], [0.4, 1.0, 0.2, 0.2], [0.2, 0.2, 1.0, 0.4], [0.2, 0.2, 0.4, 1.0]]
-    np.testing.assert_allclose(tree.similarity(4, 0.4, 0.5), expected)
-    np.testing.assert_allclose(tree.mix(row(1.0, 0.0, 0.0, 10.0), 0.4, 0.5), [[3.0, 2.4, 4.2, 10.2]])
-    assert tree.best_cut(np.array([1.0, 1.0, 2.0, 6.0])) == ((3, 4), 0.6)
-    assert [tree.divisibility(share) for share in (0.5, 0.25, 1.0)] == [1.0, 0.5, 0.0]

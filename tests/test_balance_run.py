@@ -51,6 +51,15 @@ def run(over=None, **choices):
     return outcome
 
 
+def test_what_exceeds_the_capacity_is_dropped():
+    """Two of two experts take every token: with room for half a fair share each, half of the assignments is dropped."""
+    over = {"experts": 2, "active_experts": 2, "steps": 3, "routing": {"capacity_factor": 0.5}}
+    records = run(over).records
+    np.testing.assert_allclose(records["drop_share"], 0.5)
+    tokens = run({**over, "routing": {}}).records["loads"]
+    np.testing.assert_allclose(records["loads"], tokens / 2)
+
+
 MEMBERS = [
     (group, name)
     for group in GROUPS
@@ -84,7 +93,7 @@ def test_every_policy_keeps_the_books_and_the_bounds(group, name):
     if outcome.setting.world.curve.values.get("threshold") is None:
         assert np.nanmin(records["regret_loss"]) > -1e-9
     assert (records["step_time"] > 0).all()
-    assert (np.diff(records["micro_loss"], axis=1) < 1e-3).mean() > 0.5
+    assert (records["micro_loss"][:, -1] < records["micro_loss"][:, 0]).all()
 
 
 @pytest.mark.parametrize("structure", ["split", "clone", "split_or_replicate", "replicate", "merge", "prune", "grow"])
@@ -496,3 +505,92 @@ def test_tokens_between_updates_are_learned_in_full():
         np.testing.assert_allclose(coarse.final.learned, fine.final.learned, rtol=1e-10)
         np.testing.assert_allclose(coarse.records["loads"], fine.records["loads"], rtol=1e-10)
         np.testing.assert_allclose(coarse.final.loss, fine.final.loss, rtol=1e-10)
+
+
+def test_the_primary_config_says_what_the_code_does():
+    from moesim.balance.setting import Run
+    from moesim.settings import defaults
+
+    shown = files.shipped("balance")
+    assert {name: shown[name] for name in defaults(Run)} == defaults(Run)
+
+
+def test_a_yaml_holds_only_what_differs():
+    from moesim.balance.run import keys
+
+    for group in GROUPS:
+        for name in files.choices(group):
+            content = files.read(group, name)
+            default = keys({group: content})[group]
+            same = [key for key in content if key != "policy" and content[key] == default[key]]
+            assert not same, f"conf/{group}/{name}.yaml repeats defaults: {same}"
+
+
+def mine(state, setting):
+    """A sampler of one's own."""
+    return setting.world.natural, state.memory
+
+
+def test_python_is_the_verb(tmp_path, monkeypatch):
+    import moesim
+    from moesim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    main(["balance", "steps=20", "seeds=2", "world.rho=0.1", "structure=split", "figures=false", "hydra.run.dir=out"])
+    verb = moesim.open_result("out")
+    same = moesim.simulate(steps=20, seeds=2, structure="split", **{"world.rho": 0.1})
+    assert verb.drop_attrs(deep=False).identical(same.drop_attrs(deep=False))
+    told = ("verb", "moesim_version", "world", "structure", "chip", "law", "repetition")
+    assert [verb.attrs[name] for name in told] == [same.attrs[name] for name in told]
+    nested = moesim.simulate(steps=20, seeds=2, structure={"policy": "split"}, world={"rho": 0.1})
+    assert nested.drop_attrs(deep=False).identical(same.drop_attrs(deep=False))
+    own = moesim.simulate(steps=20, seeds=2, structure="split", world={"rho": 0.1}, sampling=mine)
+    assert own.drop_attrs(deep=False).identical(same.drop_attrs(deep=False))
+    assert (own.attrs["sampling"], same.attrs["sampling"]) == ("mine", "natural")
+    with pytest.raises(InputError, match=r"unknown key .step.; it takes .*did you mean steps"):
+        moesim.simulate(step=20)
+    with pytest.raises(InputError, match="no 'slit'; did you mean split"):
+        moesim.simulate(structure="slit")
+
+
+def test_a_killed_study_keeps_its_worlds(tmp_path, monkeypatch):
+    from moesim.balance import study
+
+    monkeypatch.chdir(tmp_path)
+    policies = {"static": {}, "split_feed": {"structure": "split", "sampling": "feed_idle"}}
+    made = config({"policies": policies, "sweep": {"rho": [0.0, 0.3]}, "steps": 12, "figures": False})
+    whole, done, run_one = drive(made).dataset, [], study.compared
+
+    def dies(world, advance=None):
+        if done:
+            raise KeyboardInterrupt
+        done.append(world)
+        return run_one(world, advance)
+
+    monkeypatch.setattr(study, "compared", dies)
+    with pytest.raises(KeyboardInterrupt):
+        drive(made)
+    assert len(list(tmp_path.rglob("world_0.nc"))) == 1
+    monkeypatch.setattr(study, "compared", lambda world, advance=None: done.append(world) or run_one(world, advance))
+    assert drive(made).dataset.identical(whole)
+    assert len(done) == 2
+    assert not list(tmp_path.rglob("world_*.nc"))
+
+
+def test_what_the_first_step_would_not_see_is_refused_before_it():
+    for over, choices, message in (
+        ({"structure": {"way": "foo"}}, {"structure": "split"}, "split way: no policy 'foo'"),
+        ({"structure": {"factor": 0.5}}, {"structure": "grow"}, "factor=0.5"),
+        ({"seeds": 10**9}, {}, "1000000000 seeds x .* bytes of memory"),
+        ({"steps": 10**12}, {}, "records, 8 experts x 64 domains need about"),
+        ({"cluster": {"slots_per_device": 2.5}}, {}, "slots_per_device=2.5; it takes a whole number"),
+        ({"seed": -1}, {}, "seed=-1; it takes a whole number of 0 or more"),
+        ({"seed": True}, {}, "seed=True"),
+        ({"world": {"shuffle": 1}}, {}, "shuffle=1; it takes true or false"),
+        ({"world": {"domains": 2**21}}, {}, "domains=2097152"),
+        ({"world": {"atom": 1e-12}}, {}, "1e\\+12 domains"),
+        ({"schedule": {"optimizer": "adamm"}}, {}, "no 'adamm'"),
+        ({"structure": {"at_most": 1.5}}, {"structure": "split"}, "at_most=1.5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            drive(config({**over, "figures": False}, **choices))

@@ -130,3 +130,13 @@ def test_hold_outs_by_hand():
         [True, True, False, False],
         [False, False, True, True],
     )
+
+
+def test_the_normal_interval_of_a_mean():
+    """With the floor alone free and squared losses it is Student's: t s/sqrt(n) on both sides, t of 99 runs."""
+    found = fit("besiroglu2024", skewed(log=False), objective="squared", fixed=HELD)
+    noise = np.where(np.arange(100) % 10 == 0, 0.9, -0.1)
+    reach = 1.6603911559963902 * np.std(noise, ddof=1) / 10
+    assert found.estimate["E"] == pytest.approx(KNOWN["E"] + noise.mean(), rel=1e-9)
+    ends = (found.estimate["E"] - reach, found.estimate["E"] + reach)
+    assert found.interval(0.9, "normal")["E"] == pytest.approx(ends, rel=1e-6)

@@ -149,6 +149,7 @@ def test_files_that_are_read(name, tmp_path):
     runs = load_runs(tmp_path / name)
     found = [runs[variable].values.tolist() for variable in ("total_params", "tokens", "loss")]
     assert found == [[1e8, 2e8], [1e10, 2e10], [3.5, 2.5]]
+    assert ("column 1" in runs) == (name == "index.csv")  # a column without a name is called by its place
 
 
 # Files that are refused: name, content, what the message must hold besides the name.
@@ -166,6 +167,7 @@ REFUSED = {
     "either.csv": (b"loss;a,b\n1;2,5\n2;3,5\n", "comma and semicolon both cut its rows evenly"),
     "twice.csv": (b"loss,tokens, loss\n1,2,3\n", "the column 'loss' stands twice"),
     "thousands.csv": (COMMAS.replace("1e8", "1.000").encode(), "loss (column 'loss') is not a number"),
+    "us_thousands.csv": (b'loss,tokens\n"2,500",1e10\n"3,500",2e10\n', "loss (column 'loss') is not a number"),
     "runs.parquet": (b"PAR1\x15\x04", "is Parquet; write it as .csv"),
     "runs.jsonl": (b'{"loss": 1}\n', "is JSON; write it as .csv"),
     "runs.json": (b"[[1]]", "is JSON"),
@@ -186,9 +188,7 @@ def test_files_that_are_refused(name, tmp_path):
     with pytest.raises(InputError) as error:
         load_runs(tmp_path / name)
     assert words in str(error.value)
-    assert f"runs {name.removesuffix('.csv') if name in ('header.csv', 'thousands.csv') else name}: " in str(
-        error.value
-    )
+    assert str(error.value).startswith((f"runs {name}: ", f"runs {name.removesuffix('.csv')}: "))
 
 
 def test_every_part_of_a_table_is_refused_or_read(tmp_path):
@@ -228,6 +228,14 @@ def test_names_that_netcdf_does_not_take(tmp_path):
 def test_billions_taken_for_units_warn(change, words):
     with pytest.warns(RunsWarning, match=re.escape(words)):
         load_runs({**TABLE, **change})
+    load_runs({**TABLE, **{name: [*values[:3], 1e9] for name, values in change.items()}})  # one large run is enough
+
+
+def test_more_unique_tokens_than_tokens_warn():
+    whole = {**TABLE, "unique_tokens": TABLE["tokens"]}
+    load_runs(whole)  # one epoch
+    with pytest.warns(RunsWarning, match="more unique tokens than tokens in row 2"):
+        load_runs({**whole, "unique_tokens": [1e10, 3e10, 3e10, 4e10]})
 
 
 def test_a_missing_variable_lists_the_columns():

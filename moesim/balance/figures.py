@@ -1,14 +1,15 @@
-"""Figures of a run, of policies side by side, of a trace replay and of a study; no pyplot, no global state."""
+"""Figures of `moesim balance`: of a run, of policies side by side, of a trace replay and of a study over worlds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.balance.intervals import interval
 from moesim.errors import InputError
+from moesim.output.plots import COLOURS, DASHES, colours_of, finish, grid_of_panels, heading, titled
+from moesim.output.text import count, plain
 from moesim.variables import TIME_PARTS
 
 if TYPE_CHECKING:
@@ -16,22 +17,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Named = tuple[str, "Figure"]
+ABOUT = ("world", "routing", "structure", "sampling", "placement")
+_SMALL = 0.01  # of the longest step: a part of the time that is too short to see
+COMPARED = ("micro_loss", "macro_loss", "max_over_mean", "utilisation", "wall_clock", "step_time")  # of a multirun
+_MARKERS = "osD^vX*P"
+# Policies of the study in words.
+POLICIES = {
+    "static": "experts left alone",
+    "eplb": "hot experts replicated (EPLB)",
+    "hybrid": "split what divides, replicate the rest",
+    "hybrid_feed": "the same, and feed the idle",
+    "split_feed": "split the hotspots, feed the idle",
+}
 
-# Colours that stay apart in grey and for most colour-blind readers (Okabe and Ito 2008).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1)), (0, (6, 1, 1, 1)), "-", (0, (3, 3)))
 
-
-def _figure(rows: int, columns: int, width: float = 4.6, height: float = 3.4) -> tuple[Figure, np.ndarray]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained", dpi=130)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25, linewidth=0.5)
-    return figure, axes
+def draw(data: xr.Dataset) -> dict[str, Figure]:
+    """Every figure that the Dataset has the variables for, by file name."""
+    if "axes" in data.attrs:
+        return {loss_: study(data, loss_) for loss_ in ("micro_loss", "macro_loss")}
+    if "window" in data.coords:
+        return {"trace": trace(data)}
+    makers = {"loss": loss, "balance": balance, "time": time, "serves": serves, "family": family, "sampling": sampling}
+    return {name: make(data) for name, make in makers.items()}
 
 
 def _policies(data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -40,131 +47,149 @@ def _policies(data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     return [(str(name), data.sel(policy=name)) for name in data.policy.values]
 
 
-def _band(axis: Axes, x: np.ndarray, values: np.ndarray, label: str, colour: str) -> None:
-    """Mean over seeds (first axis) with its 95 % interval; each colour has its dashes, for lines that coincide."""
-    stats = np.array([interval(column) for column in values.T])
-    dashes = _DASHES[COLOURS.index(colour) % len(_DASHES)]
-    axis.plot(x, stats[:, 0], label=label or None, color=colour, linewidth=1.6, linestyle=dashes)
-    axis.fill_between(x, stats[:, 0] - stats[:, 1], stats[:, 0] + stats[:, 1], color=colour, alpha=0.2, linewidth=0)
-
-
-def _legend(axis: Axes, **kwargs: Any) -> None:
-    if axis.get_legend_handles_labels()[1]:
-        axis.legend(frameon=False, fontsize=8, **kwargs)
-
-
-def of_run(data: xr.Dataset) -> list[Named]:
-    """Every figure of a run or of policies side by side, by name."""
-    makers: dict[str, Callable[[xr.Dataset], Figure]] = {
-        "loss": loss,
-        "balance": balance,
-        "time": time_parts,
-        "serves": serves,
-        "family": family,
-        "sampling": weights,
+def _styles(data: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Policy -> colour, dashes (for lines that coincide) and label."""
+    shades = colours_of([name for name, _ in _policies(data)])
+    return {
+        name: {"color": colour, "ls": DASHES[i % len(DASHES)], "label": name or None}
+        for i, (name, colour) in enumerate(shades.items())
     }
-    return [(name, make(data)) for name, make in makers.items()]
+
+
+def _finish(figure: Figure, data: xr.Dataset, note: str = "") -> Figure:
+    return finish(figure, heading(data, *ABOUT), note, of="policy" if "policy" in data.dims else "")
+
+
+def _bands(data: xr.Dataset) -> str:
+    return f"bands: 95 % t interval over {data.sizes['seed']} seeds" if data.sizes["seed"] > 1 else "one seed"
+
+
+def _band(axes: Axes, x: np.ndarray, values: np.ndarray, style: dict[str, Any]) -> None:
+    """Mean over seeds (first axis) with its 95 % interval."""
+    stats = np.array([interval(column) for column in values.T])
+    axes.plot(x, stats[:, 0], **style)
+    axes.fill_between(x, stats[:, 0] - stats[:, 1], stats[:, 0] + stats[:, 1], color=style["color"], alpha=0.2, lw=0)
 
 
 def loss(data: xr.Dataset) -> Figure:
-    """Micro and macro loss against tokens and against wall-clock."""
-    figure, axes = _figure(2, 2)
-    for row, (name, label) in enumerate({"micro_loss": "micro loss", "macro_loss": "macro loss"}.items()):
-        for (policy, own), colour in zip(_policies(data), COLOURS * 9, strict=False):
-            values = own[name].values
-            _band(axes[row, 0], own.tokens.values[0], values, policy, colour)
-            hours = own.wall_clock.values / 3600.0
+    """Micro and macro loss against tokens and against wall-clock. `data`: of `moesim balance` or `moesim.simulate`."""
+    figure, panels = grid_of_panels(2, 2, (3.4, 2.5))
+    for row, (name, label) in zip(panels, {"micro_loss": "micro", "macro_loss": "macro"}.items(), strict=True):
+        for (_, own), style in zip(_policies(data), _styles(data).values(), strict=True):
+            values, hours = own[name].values, own.wall_clock.values / 3600.0
+            _band(row[0], own.tokens.values[0], values, style)
             grid = np.linspace(hours[:, 0].max(), hours[:, -1].min(), 200)
             at = np.array([np.interp(grid, h, v) for h, v in zip(hours, values, strict=True)])
-            _band(axes[row, 1], grid, at, policy, colour)
-        _window(axes[row, 0], data, name)
-        axes[row, 1].set_ylim(axes[row, 0].get_ylim())
-        axes[row, 0].set_ylabel(f"{label} (nat/token)")
-        axes[row, 0].set_xlabel("tokens")
-        axes[row, 1].set_xlabel("wall-clock (h)")
-    axes[0, 0].set_title("at equal tokens", fontsize=10)
-    axes[0, 1].set_title("at equal wall-clock", fontsize=10)
-    _legend(axes[0, 0])
-    return figure
+            _band(row[1], grid, at, style)
+        _window(row[0], data, name)
+        row[1].set_ylim(row[0].get_ylim())
+        row[0].set(ylabel=f"{label} loss (nat/token)", xlabel="tokens")
+        row[0].xaxis.set_major_formatter(lambda value, _: count(value))
+        row[1].set_xlabel("wall-clock (h)")
+    titled(panels[0][0], "at equal tokens")
+    titled(panels[0][1], "at equal wall-clock")
+    return _finish(figure, data, f"micro: by natural frequency; macro: every domain alike; {_bands(data)}")
 
 
-def _window(axis: Axes, data: xr.Dataset, name: str) -> None:
+def _window(axes: Axes, data: xr.Dataset, name: str) -> None:
     """Show the part of a falling curve after its first tenth, where policies differ."""
     late = data[name].isel(step=slice(max(1, data.sizes["step"] // 10), None))
     low, high = float(late.min()), float(late.max())
-    axis.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+    room = 0.04 * max(high - low, 1e-9)
+    axes.set_ylim(low - room, high + room)
+
+
+_BALANCE = {
+    "max_over_mean": "busiest / mean device",
+    "utilisation": "utilisation",
+    "max_vio": "MaxVio of experts",
+    "experts_alive": "experts",
+}
 
 
 def balance(data: xr.Dataset) -> Figure:
     """Busiest over mean device, MaxVio of experts, utilisation and number of experts over the run."""
-    figure, axes = _figure(2, 2)
-    labels = {
-        "max_over_mean": "busiest / mean device",
-        "utilisation": "utilisation",
-        "max_vio": "MaxVio of experts",
-        "experts_alive": "experts",
-    }
-    for axis, (name, label) in zip(axes.flat, labels.items(), strict=True):
-        for (policy, own), colour in zip(_policies(data), COLOURS * 9, strict=False):
-            _band(axis, own.step.values, own[name].values.astype(float), policy, colour)
-        axis.set_ylabel(label)
-        axis.set_xlabel("step")
-    axes[0, 0].axhline(1.0, color="0.5", linewidth=0.8, linestyle=":")
-    axes[0, 1].set_ylim(0, 1)
-    axes[1, 1].yaxis.get_major_locator().set_params(integer=True)
-    _legend(axes[0, 1], loc="lower right")
-    return figure
+    figure, panels = grid_of_panels(2, 2, (3.4, 2.3))
+    flat = [axes for row in panels for axes in row]
+    for axes, (name, text) in zip(flat, _BALANCE.items(), strict=True):
+        for (_, own), style in zip(_policies(data), _styles(data).values(), strict=True):
+            _band(axes, own.step.values, own[name].values.astype(float), style)
+        axes.set(ylabel=text, xlabel="step", xscale="log")  # most happens early
+    flat[0].axhline(1.0, color="0.5", lw=0.8, ls=":")
+    flat[1].set_ylim(0, 1)
+    flat[3].locator_params(axis="y", integer=True)
+    return _finish(figure, data, _bands(data))
 
 
-def time_parts(data: xr.Dataset) -> Figure:
-    """Mean step time by part, one bar per policy."""
-    figure, axes = _figure(1, 1, width=6.0)
-    axis, names = axes[0, 0], [name or "run" for name, _ in _policies(data)]
-    left = np.zeros(len(names))
-    for (part, label), colour in zip(TIME_PARTS.items(), COLOURS, strict=False):
-        width = np.array([float(own[f"time_{part}"].mean()) for _, own in _policies(data)])
-        axis.barh(names, width, left=left, label=label, color=colour, height=0.7)
-        left += width
-    axis.invert_yaxis()
-    axis.set_xlabel("time of a step (s), mean of the run")
-    axis.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return figure
+def time(data: xr.Dataset) -> Figure:
+    """Mean step time by part: of one run a bar for each part, of several policies a stacked bar for each."""
+    runs = _policies(data)
+    parts = [f"time_{part}" for part in TIME_PARTS]
+    means = {part: np.array([float(own[part].mean()) for _, own in runs]) for part in parts}
+    longest = max(np.sum(list(means.values()), axis=0))
+    shown = [part for part in parts if means[part].max() > _SMALL * longest]
+    words = {f"time_{part}": said for part, said in TIME_PARTS.items()}
+    figure, panels = grid_of_panels(1, 1, (5.6, 0.35 * max(len(runs), len(shown) if len(runs) == 1 else 0) + 0.7))
+    axes, left = panels[0][0], np.zeros(len(runs))
+    for part, colour in zip(shown, COLOURS, strict=False):
+        if len(runs) == 1:
+            bars = axes.barh([words[part]], means[part], color=colour, height=0.7)
+            axes.bar_label(bars, [f" {means[part][0]:.3g} s, {means[part][0] / longest:.0%}"], fontsize=8)
+        else:
+            axes.barh([n for n, _ in runs], means[part], left=left, label=words[part], color=colour, height=0.7)
+        left += means[part]
+    axes.invert_yaxis()
+    axes.margins(x=0.2 if len(runs) == 1 else 0.02)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("time of a step (s), mean of the run")
+    rest = [words[part] for part in parts if part not in shown and means[part].max() > 0]
+    note = f"too short to draw: {', '.join(rest)}" if rest else ""
+    return finish(figure, heading(data, *ABOUT), note)
 
 
 def serves(data: xr.Dataset) -> Figure:
     """Which expert serves which domain in the last step (first seed): share of a domain's tokens."""
     shown = _policies(data)[:4]
-    figure, axes = _figure(1, len(shown), width=4.2, height=4.2)
-    for axis, (policy, own) in zip(axes[0], shown, strict=True):
-        first = own.isel(seed=0)
-        order = np.argsort(-first.natural_weight.values, kind="stable")
-        tokens = first.expert_tokens.transpose("domain", "expert").values[order]
-        share = tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1e-300)
-        there = np.flatnonzero(first.alive.isel(step=-1).values)
-        ranked = there[np.argsort(share[:, there].argmax(axis=0), kind="stable")]
-        image = axis.imshow(share[:, ranked], aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_xlabel("expert, by its main domain")
-        axis.set_title(policy, fontsize=10)
-        axis.grid(visible=False)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0, 0].set_ylabel("domain, most frequent first")
-    figure.colorbar(image, ax=axes[0, -1], label="share of the domain's tokens")
-    return figure
+    figure, panels = grid_of_panels(1, len(shown), (3.2, 3.2), sharey=True)
+    shares = [_share(own) for _, own in shown]
+    whole = all(np.all((share < 0.01) | (share > 0.99)) for share in shares)
+    for axes, (policy, _), share in zip(panels[0], shown, shares, strict=True):
+        image = axes.imshow(share, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_xlabel("expert, by its main domain")
+        titled(axes, policy)
+        axes.grid(visible=False)
+        axes.locator_params(axis="x", integer=True)
+    panels[0][0].set_ylabel("domain, most frequent first")
+    if not whole:
+        figure.colorbar(image, ax=panels[0][-1], label="share of the domain's tokens")
+    note = "last step, first seed" + ("; dark: the expert serves the domain alone" if whole else "")
+    return finish(figure, heading(data, *ABOUT), note)
+
+
+def _share(own: xr.Dataset) -> np.ndarray:
+    """Share of each domain's tokens (row, most frequent first) that each expert there serves."""
+    first = own.isel(seed=0)
+    order = np.argsort(-first.natural_weight.values, kind="stable")
+    tokens = first.expert_tokens.transpose("domain", "expert").values[order]
+    share = tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1e-300)
+    there = np.flatnonzero(first.alive.isel(step=-1).values)
+    return share[:, there[np.argsort(share[:, there].argmax(axis=0), kind="stable")]]
 
 
 def family(data: xr.Dataset) -> Figure:
     """The family tree of experts (first seed): when each was split off, from whom, and how much it carries."""
     shown = [(name, own.isel(seed=0)) for name, own in _policies(data)]
     grown = [(name, own) for name, own in shown if (own.parent.values >= 0).any()] or shown[:1]
-    figure, axes = _figure(1, min(len(grown), 3), width=4.8, height=4.4)
-    for axis, (policy, own) in zip(axes[0], grown, strict=False):
-        _tree(axis, own)
-        axis.set_title(policy, fontsize=10)
-    axes[0, 0].set_ylabel("expert, children above their parent")
-    return figure
+    figure, panels = grid_of_panels(1, min(len(grown), 3), (3.8, 3.6))
+    for axes, (policy, own) in zip(panels[0], grown, strict=False):
+        _tree(axes, own)
+        titled(axes, policy)
+    panels[0][0].set_ylabel("expert, children above their parent")
+    note = "first seed; line width: mean load; orange: split off during the run"
+    return finish(figure, heading(data, *ABOUT), note)
 
 
-def _tree(axis: Axes, own: xr.Dataset) -> None:
+def _tree(axes: Axes, own: xr.Dataset) -> None:
     parent, born = own.parent.values.astype(int), own.born.values
     height = {expert: i for i, expert in enumerate(_depth_first(parent, own.alive.isel(step=-1).values))}
     steps, loads = own.step.values, own.loads.transpose("step", "expert").values
@@ -172,13 +197,13 @@ def _tree(axis: Axes, own: xr.Dataset) -> None:
     for expert, y in height.items():
         seen = steps >= born[expert]
         width = np.clip(1.2 * loads[seen, expert].mean() / scale, 0.3, 6.0)
-        axis.hlines(y, born[expert], steps[-1], color=COLOURS[0] if parent[expert] < 0 else COLOURS[1], linewidth=width)
+        axes.hlines(y, born[expert], steps[-1], color=COLOURS[0] if parent[expert] < 0 else COLOURS[1], lw=width)
         if parent[expert] in height:
-            axis.vlines(born[expert], height[parent[expert]], y, color="0.4", linewidth=0.8)
-    axis.set_yticks(list(height.values()), [str(e) for e in height], fontsize=6)
-    axis.set_xlabel("step (line width: mean load)")
+            axes.vlines(born[expert], height[parent[expert]], y, color="0.4", lw=0.8)
+    axes.set_yticks(list(height.values()), [str(e) for e in height], fontsize=6)
+    axes.set_xlabel("step")
     if not (parent >= 0).any():
-        axis.text(0.5, 0.5, "no expert was split", transform=axis.transAxes, ha="center", color="0.4")
+        axes.text(0.5, 0.5, "no expert was split", transform=axes.transAxes, ha="center", color="0.4")
 
 
 def _depth_first(parent: np.ndarray, there: np.ndarray) -> list[int]:
@@ -189,52 +214,71 @@ def _depth_first(parent: np.ndarray, there: np.ndarray) -> list[int]:
     return [e for e in line if there[e] or e in parent]
 
 
-def weights(data: xr.Dataset) -> Figure:
+def sampling(data: xr.Dataset) -> Figure:
     """Share of all drawn tokens against natural frequency (first seed)."""
-    figure, axes = _figure(1, 1, width=5.0, height=4.2)
-    axis = axes[0, 0]
-    lowest, highest = np.inf, 0.0
-    for i, (policy, own) in enumerate(_policies(data)):
+    figure, panels = grid_of_panels(1, 1, (4.4, 3.2))
+    axes, ends = panels[0][0], [np.inf, 0.0]
+    for i, ((_, own), style) in enumerate(zip(_policies(data), _styles(data).values(), strict=True)):
         first = own.isel(seed=0)
         x, y = first.natural_weight.values, first.domain_tokens.values / first.domain_tokens.values.sum()
-        axis.scatter(
-            x, y, s=12, alpha=0.8, color=COLOURS[i % len(COLOURS)], marker="osD^vX*P"[i % 8], label=policy or None
-        )
-        lowest, highest = min(lowest, x.min()), max(highest, x.max())
-    axis.plot([lowest, highest], [lowest, highest], color="0.5", linewidth=0.8, linestyle=":")
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_xlabel("natural frequency of a domain")
-    axis.set_ylabel("share of the tokens drawn")
-    _legend(axis)
-    return figure
+        axes.scatter(x, y, s=14, alpha=0.8, color=style["color"], marker=_MARKERS[i % 8], label=style["label"])
+        ends = [min(ends[0], x.min()), max(ends[1], x.max())]
+    axes.plot(ends, ends, color="0.5", lw=0.8, ls=":")
+    axes.set(xscale="log", yscale="log", xlabel="natural frequency of a domain", ylabel="share of the tokens drawn")
+    return _finish(figure, data, "first seed; dotted: drawn as frequent as natural")
 
 
-def of_trace(data: xr.Dataset) -> list[Named]:
-    """Busiest over mean device per window, beside the best that hindsight allows."""
-    figure, axes = _figure(1, 2)
-    windows = [str(w) for w in data.window.values]
-    for (policy, own), colour in zip(_policies(data), COLOURS * 9, strict=False):
-        line = own.isel(seed=0)
-        axes[0, 0].plot(
-            windows, line.max_over_mean.values, marker="o", markersize=4, label=policy or "replayed", color=colour
-        )
-        axes[0, 1].plot(windows, line.utilisation.values, marker="o", markersize=4, color=colour)
-    hindsight = _policies(data)[0][1].max_over_mean_hindsight.isel(seed=0).values
-    axes[0, 0].plot(windows, hindsight, color="0.5", linestyle=":", label="EPLB with hindsight")
-    axes[0, 0].set_ylabel("busiest / mean device")
-    axes[0, 1].set_ylabel("utilisation")
-    axes[0, 1].set_ylim(0, 1)
-    for axis in axes[0]:
-        axis.set_xlabel("window; planned on the one before")
-        axis.tick_params(axis="x", rotation=45 if max(map(len, windows)) > 3 else 0)
-    figure.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=6, frameon=False, fontsize=8
-    )
-    return [("trace", figure)]
+_TRACE = {
+    "max_over_mean": "busiest / mean device",
+    "utilisation": "utilisation",
+    "step_time": "time of a step (s)",
+    "moved_copies": "copies moved before the window",
+}
 
 
-_PLAIN = {
+def trace(data: xr.Dataset) -> Figure:
+    """Each recorded window under the placement planned on the one before: balance, utilisation, time, moved copies."""
+    figure, panels = grid_of_panels(1, 4, (2.7, 2.8))
+    windows, runs = [str(w) for w in data.window.values], _policies(data)
+    place, height = np.arange(len(windows)), 0.8 / len(runs)
+    for axes, (name, text) in zip(panels[0], _TRACE.items(), strict=True):
+        for i, ((_, own), style) in enumerate(zip(runs, _styles(data).values(), strict=True)):
+            y = place + height * (i - (len(runs) - 1) / 2)
+            axes.barh(y, own[name].isel(seed=0), height=height, color=style["color"], label=style["label"])
+        axes.set_yticks(place, windows if axes is panels[0][0] else [""] * len(windows))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(text)
+    hindsight = runs[0][1].max_over_mean_hindsight.isel(seed=0)
+    panels[0][0].plot(hindsight, place, "D", ms=5, color="white", mec="black", label="EPLB with hindsight")
+    panels[0][0].set_ylabel("window")
+    return _finish(figure, data, "each window is planned on the one before, the first on even loads")
+
+
+def compared(data: xr.Dataset) -> Figure:
+    """A multirun in one figure: loss, balance and time at the last step, a row for each job that is done."""
+    dims = [str(dim) for dim in data.job_status.dims]
+    jobs = data.stack(job=dims)
+    jobs = jobs.isel(job=(jobs.job_status == "done").values)
+    labels = [", ".join(map(str, np.atleast_1d(one))) for one in jobs.job.values.tolist()]
+    names = [name for name in COMPARED if name in jobs]
+    figure, panels = grid_of_panels(1, len(names), (2.3, 0.26 * len(labels) + 0.8), sharey=True)
+    place = np.arange(len(labels))
+    for axes, name in zip(panels[0], names, strict=True):
+        last = jobs[name].isel(step=-1)
+        values = last.transpose("job", "seed").values if "seed" in last.dims else last.values[:, None]
+        stats = np.array([interval(one[np.isfinite(one)]) for one in values])
+        axes.errorbar(stats[:, 0], place, xerr=stats[:, 1], fmt="o", ms=5, capsize=2, color=COLOURS[0])
+        unit = data[name].attrs.get("units", "1")
+        axes.set_xlabel(name.replace("_", " ") + (f" ({unit})" if unit != "1" else ""))
+        axes.locator_params(axis="x", nbins=4)
+    panels[0][0].set_yticks(place, labels)
+    panels[0][0].invert_yaxis()
+    note = f"error bars: 95 % t interval over {data.sizes['seed']} seeds" if data.sizes.get("seed", 1) > 1 else ""
+    return finish(figure, f"{', '.join(dims)}: at the last step; {heading(data, *ABOUT)}".rstrip("; "), note)
+
+
+_AXES = {
     "rho": "transfer between domains (rho)",
     "skew": "skew of domain frequencies (Zipf s)",
     "exponent": "learning exponent a",
@@ -245,41 +289,32 @@ _PLAIN = {
 }
 
 
-def of_study(data: xr.Dataset) -> list[Named]:
-    """For micro and macro loss: split_feed minus each policy along every axis, at equal tokens and equal wall-clock."""
+def study(data: xr.Dataset, loss: str = "micro_loss") -> Figure:
+    """split_feed minus each policy along every axis of a study over worlds, at equal tokens and at equal wall-clock.
+
+    `loss`: micro_loss, macro_loss or tail_loss.
+    """
     names = str(data.attrs["axes"]).split(", ")
-    return [(loss_, _gaps(data, names, loss_)) for loss_ in ("micro_loss", "macro_loss")]
-
-
-def _gaps(data: xr.Dataset, names: Sequence[str], loss_: str) -> Figure:
-    figure, axes = _figure(2, len(names), width=3.4, height=3.0)
     rivals = [str(p) for p in data.policy.values if p != "split_feed"]
     if not rivals:
         raise InputError("figures: the study has no policy besides split_feed; add one to policies")
-    for row, budget in enumerate(("tokens", "time")):
-        gap = data[f"gap_{loss_}_at_equal_{budget}"]
-        for axis, name in zip(axes[row], names, strict=True):
+    figure, panels = grid_of_panels(2, len(names), (2.8, 2.6), sharey="row", sharex="col")
+    shades = colours_of(rivals)
+    for row, (budget, said) in zip(panels, {"tokens": "tokens", "time": "wall-clock"}.items(), strict=True):
+        for axes, name in zip(row, names, strict=True):
+            gap = data[f"gap_{loss}_at_equal_{budget}"].mean([n for n in names if n != name])
             for i, rival in enumerate(rivals):
-                own = gap.sel(policy=rival).mean([n for n in names if n != name]).transpose("seed", name).values
-                stats = np.array([interval(column) for column in own.T])
-                x = np.arange(len(data[name])) + 0.08 * (i - (len(rivals) - 1) / 2)
-                axis.errorbar(x, stats[:, 0], stats[:, 1], color=COLOURS[i], marker="osD^vX"[i % 6], markersize=4,
-                              linewidth=1.2, capsize=2, label=f"against {rival}")  # fmt: skip
-            axis.axhline(0.0, color="0.3", linewidth=0.8)
-            axis.set_xticks(np.arange(len(data[name])), [f"{v:g}" for v in data[name].values])
-            axis.set_xlabel(_PLAIN.get(name, name))
-        limit = max(abs(v) for axis in axes[row] for v in axis.get_ylim())
-        for axis in axes[row]:
-            axis.set_ylim(-limit, limit)
-        axes[row, 0].set_ylabel(
-            f"split+feed minus policy,\n{loss_.replace('_', ' ')} (nat/token)\nat equal {_SAID[budget]}"
-        )
-    axes[0, 0].text(
-        0.03, 0.92, "below 0: split+feed is better", transform=axes[0, 0].transAxes, fontsize=8, color="0.35"
-    )
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(rivals), frameon=False, fontsize=9)
-    return figure
-
-
-_SAID = {"tokens": "tokens", "time": "wall-clock"}
+                stats = [interval(column) for column in gap.sel(policy=rival).transpose("seed", name).values.T]
+                x = np.arange(len(data[name])) + 0.1 * (i - (len(rivals) - 1) / 2)
+                style = {"color": shades[rival], "marker": _MARKERS[i % 8], "ms": 4, "lw": 1.2, "capsize": 2}
+                y, bar = np.array(stats).T
+                axes.errorbar(x, y, bar, label=f"{rival}: {POLICIES.get(rival, rival)}", **style)
+            axes.axhline(0.0, color="0.3", lw=0.8)
+            axes.set_xticks(np.arange(len(data[name])), [plain(v) for v in data[name].values])
+            if row is panels[1]:
+                axes.set_xlabel(_AXES.get(name, name))
+        limit = max(abs(v) for v in row[0].get_ylim())
+        row[0].set(ylim=(-limit, limit), ylabel=f"gap at equal {said}\n(nat/token)")
+    what = f"{loss.replace('_', ' ')} of split_feed ({POLICIES['split_feed']}) minus that of another policy; below 0:"
+    bars = f"mean over all other axes; error bars: 95 % t interval over {data.sizes['seed']} seeds"
+    return finish(figure, f"{what} split_feed is better", bars, of="the other policy")

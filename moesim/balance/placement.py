@@ -101,7 +101,7 @@ def _by_count(problem: Problem, solve: Callable[[np.ndarray, np.ndarray], np.nda
 
 
 @placement
-def static(problem: Problem):
+def static(problem: Problem) -> Placement:
     """Experts stay where they were put: in order at the start, later copies on the device with most free slots.
 
     Devices are filled evenly at the start, so spare slots are spread over all of them.
@@ -140,7 +140,7 @@ def _amended(slots: np.ndarray, copies: np.ndarray, loads: np.ndarray, devices: 
 
 
 @placement
-def packed(problem: Problem):
+def packed(problem: Problem) -> Placement:
     """Each copy that the structure wants, packed heaviest first onto the lightest device with room."""
     out = np.full((len(problem.loads), problem.slots), -1)
     per_device = problem.slots // problem.devices
@@ -155,7 +155,7 @@ def packed(problem: Problem):
 
 
 @placement
-def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None, distinct: bool = False):
+def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None, distinct: bool = False) -> Placement:
     """EPLB: every slot is used, hot experts are replicated (deepseek-ai/EPLB); hierarchical if `groups` fit the nodes.
 
     `slots`: how many of the machine's slots it may use (all by default). `distinct`: no two copies of an expert on one
@@ -190,7 +190,7 @@ def _spread(slots: np.ndarray, problem: Problem) -> np.ndarray:
 
 
 @placement
-def popularity(problem: Problem):
+def popularity(problem: Problem) -> Placement:
     """Replicas in proportion to load at every rebalancing, then packed (SYMI, 2504.19925, with every=1)."""
 
     def solve(rows, experts):
@@ -220,7 +220,7 @@ def proportional_counts(loads: np.ndarray, slots: int) -> np.ndarray:
 
 
 @placement
-def scheduled(problem: Problem, *, groups: int = 1, replan: int = 100):
+def scheduled(problem: Problem, *, groups: int = 1, replan: int = 100) -> Placement:
     """A linear programme shares each expert's tokens among its replicas (LPLB, MicroMoE) at every decision.
 
     EPLB places the replicas, anew only every `replan` steps or when experts change.
@@ -240,7 +240,7 @@ def scheduled(problem: Problem, *, groups: int = 1, replan: int = 100):
 
 
 @placement
-def bounded(problem: Problem, *, moves: int = 4, stop: float = 1.01):
+def bounded(problem: Problem, *, moves: int = 4, stop: float = 1.01) -> Placement:
     """Keep the placement but exchange up to `moves` pairs of slots per rebalancing, busiest device with least busy.
 
     Starts from EPLB's placement; stops once max/mean is below `stop` (as SwiftBalancer in vLLM does).

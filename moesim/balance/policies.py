@@ -44,10 +44,13 @@ def simulated(config: Mapping[str, Any], advance: Advance | None = None) -> xr.D
     return dataset(outcomes(config, advance))
 
 
-def compared(config: Mapping[str, Any]) -> xr.Dataset:
+def compared(config: Mapping[str, Any], advance: Advance | None = None) -> xr.Dataset:
     """The run of a config; with `policies`, one run each on common random numbers, along a dim `policy`."""
     policies = config.get("policies")
-    one = trace.replay if trace.is_trace(config) else simulated
+
+    def one(chosen: Mapping[str, Any]) -> xr.Dataset:
+        return trace.replay(chosen) if trace.is_trace(chosen) else simulated(chosen, advance)
+
     if not policies:
         return one({key: value for key, value in config.items() if key not in ("policies", "sweep")})
     import xarray as xr

@@ -106,13 +106,13 @@ def inclusion(z: np.ndarray, active: int) -> np.ndarray:
 
 
 @routing(drawn=True, sees_tokens=False)
-def topk(z, tokens, alive, active):
+def topk(z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int) -> np.ndarray:
     """The K experts with the highest noisy logits; the noise is the smoothing of a batch (temperature)."""
     return inclusion(z, active)
 
 
 @routing(drawn=True, sees_tokens=False)
-def hash_(z, tokens, alive, active, *, salt: int = 0):
+def hash_(z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int, *, salt: int = 0) -> np.ndarray:
     """A fixed hash of the domain, whatever the router learned: balanced only up to domain frequencies."""
     domains = np.arange(z.shape[1], dtype=np.uint64)
     mixed = (domains + np.uint64(salt + 1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -126,7 +126,9 @@ def hash_(z, tokens, alive, active, *, salt: int = 0):
 
 
 @routing
-def expert_choice(z, tokens, alive, active, *, capacity: float = 1.0):
+def expert_choice(
+    z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int, *, capacity: float = 1.0
+) -> np.ndarray:
     """Each expert takes the tokens it likes best up to capacity x K x tokens / experts (Zhou et al. 2022, 2202.09368).
 
     Balanced by construction; a token may get no expert or many. It looks at tokens that come later in the text.
@@ -143,7 +145,9 @@ def expert_choice(z, tokens, alive, active, *, capacity: float = 1.0):
 
 
 @routing(drawn=True)
-def balanced(z, tokens, alive, active, *, iterations: int = 50, sharpness: float = 1.0):
+def balanced(
+    z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int, *, iterations: int = 50, sharpness: float = 1.0
+) -> np.ndarray:
     """Equal loads by prices on experts: Sinkhorn's scaling; a high `sharpness` approaches BASE's linear assignment.
 
     For one active expert this is Sinkhorn normalisation of exp(logit) with equal column sums (Clark et al. 2022,
@@ -158,7 +162,9 @@ def balanced(z, tokens, alive, active, *, iterations: int = 50, sharpness: float
 _SOFTER = (32.0, 8.0, 2.0, 1.0)
 
 
-def equal_load_prices(z, tokens, alive, active, iterations, price=None):
+def equal_load_prices(
+    z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int, iterations: int, price: np.ndarray | None = None
+) -> np.ndarray:
     """Additions to the logits (seed, expert) that make expected loads equal, by `iterations` of log-scaling.
 
     Without a `price` to start from, a part of the iterations goes to logits divided by 32, 8 and 2.
@@ -175,7 +181,14 @@ def equal_load_prices(z, tokens, alive, active, iterations, price=None):
 
 
 @controls
-def none(scores, bias, probability, load, tokens, alive):
+def none(
+    scores: np.ndarray,
+    bias: np.ndarray,
+    probability: np.ndarray,
+    load: np.ndarray,
+    tokens: np.ndarray,
+    alive: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """No balancing."""
     return scores, bias
 
@@ -187,19 +200,46 @@ def excess(load: np.ndarray, alive: np.ndarray) -> np.ndarray:
 
 
 @controls
-def sign(scores, bias, probability, load, tokens, alive, *, step: float = 1e-3):
+def sign(
+    scores: np.ndarray,
+    bias: np.ndarray,
+    probability: np.ndarray,
+    load: np.ndarray,
+    tokens: np.ndarray,
+    alive: np.ndarray,
+    *,
+    step: float = 1e-3,
+) -> tuple[np.ndarray, np.ndarray]:
     """Loss-free balancing: bias += step x sign(mean load - load) (Wang et al. 2024, 2408.15664)."""
     return scores, bias - step * np.sign(excess(load, alive))
 
 
 @controls
-def proportional(scores, bias, probability, load, tokens, alive, *, step: float = 1e-2):
+def proportional(
+    scores: np.ndarray,
+    bias: np.ndarray,
+    probability: np.ndarray,
+    load: np.ndarray,
+    tokens: np.ndarray,
+    alive: np.ndarray,
+    *,
+    step: float = 1e-2,
+) -> tuple[np.ndarray, np.ndarray]:
     """Loss-free balancing in proportion: bias += step x (mean load - load) / mean load (ablation of 2408.15664)."""
     return scores, bias - step * excess(load, alive)
 
 
 @controls
-def quantile(scores, bias, probability, load, tokens, alive, *, iterations: int = 2):
+def quantile(
+    scores: np.ndarray,
+    bias: np.ndarray,
+    probability: np.ndarray,
+    load: np.ndarray,
+    tokens: np.ndarray,
+    alive: np.ndarray,
+    *,
+    iterations: int = 2,
+) -> tuple[np.ndarray, np.ndarray]:
     """Bias of the next step = the prices that would have balanced this one; no step size.
 
     The mean-field counterpart of alternating quantiles of (score - threshold).
@@ -211,8 +251,17 @@ def quantile(scores, bias, probability, load, tokens, alive, *, iterations: int 
 
 @controls
 def auxiliary(
-    scores, bias, probability, load, tokens, alive, *, weight: float = 1e-2, rate: float = 1.0, scope="global"
-):
+    scores: np.ndarray,
+    bias: np.ndarray,
+    probability: np.ndarray,
+    load: np.ndarray,
+    tokens: np.ndarray,
+    alive: np.ndarray,
+    *,
+    weight: float = 1e-2,
+    rate: float = 1.0,
+    scope: str = "global",
+) -> tuple[np.ndarray, np.ndarray]:
     """Gradient step on the auxiliary loss weight x sum_i f_i P_i, f_i = experts x share of the assignments.
 
     `scope` global: f over the whole batch, all-reduced; micro: f over each domain's own tokens, which pushes every
@@ -237,18 +286,18 @@ def _own_share(chosen, tokens):
 
 
 @rewards
-def advantage(probability, expert_loss, loss):
+def advantage(probability: np.ndarray, expert_loss: np.ndarray, loss) -> np.ndarray:
     """How much lower an expert's loss on a domain is than the domain's own (nat/token)."""
     return loss[:, :, None] - expert_loss
 
 
 @rewards
-def popularity(probability, expert_loss, loss):
+def popularity(probability: np.ndarray, expert_loss: np.ndarray, loss) -> np.ndarray:
     """1 for every choice: pure rich-get-richer."""
     return np.ones(())
 
 
-def reinforce(scores, probability, reward, rate: float, decay: float):
+def reinforce(scores: np.ndarray, probability: np.ndarray, reward: np.ndarray, rate: float, decay: float) -> np.ndarray:
     """One step of dS = rate x P x reward - decay x S: what is chosen and does well is chosen more."""
     step = probability * (rate * reward)
     step += (1.0 - decay) * scores

@@ -10,12 +10,14 @@ from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
 from moesim.domains.curves import curves
 from moesim.hardware import step
+from moesim.output.kept import Keep, kept, nothing
 from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.settings import defaults
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
 # The files that are taken where a group is not chosen.
 CHOICES = {
@@ -31,6 +33,22 @@ CHOICES = {
 }
 # Mappings whose keys are the user's own.
 OPEN = ("policies", "sweep", "world.curve", "world.repetition", "routing.control", "structure.way")
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ()
+_LEARNING = (
+    "steps",
+    "seeds",
+    "seed",
+    "experts",
+    "active_experts",
+    "max_experts",
+    "forgetting",
+    "selective",
+    "load_memory",
+    "learn_every",
+    "record_every",
+    "target_loss",
+)
 _KINDS = {
     "world": world.world,
     "routing": routing.routing,
@@ -46,20 +64,36 @@ def run(config: Mapping[str, Any]) -> Result:
     One run; with `policies` (name -> replaced groups) several on the same draws, along a dim; with `sweep` those over
     worlds (see `study`); with a trace as world the recorded loads are replayed. Raises InputError for bad input.
     """
+    with kept("balance", config) as keep:
+        data = _made(config, keep)
+    table = tables.table
     if config.get("sweep"):
-        data, draw, table = study.study(config), figures.of_study, tables.study_table
+        table = tables.study_table
     elif trace.is_trace(config):
-        data, draw, table = policies.compared(config), figures.of_trace, tables.trace_table
-    else:
-        data, draw, table = policies.compared(config), figures.of_run, tables.table
-    data = signed(data, "balance", config, **_names(config))
-    drawn = dict(draw(data)) if config.get("figures", True) else {}
+        table = tables.trace_table
+    drawn = figures.draw(data) if config.get("figures", True) else {}
     return Result(data, table(data), file="balance.nc", figures=drawn)
+
+
+def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
+    """The answer of a multirun: one table and one figure of what was varied, from its collected Dataset."""
+    if {"policy", "axes"} & {*data.dims, *data.attrs} or "step" not in data.dims:
+        return "dims: " + ", ".join(f"{name} {size}" for name, size in data.sizes.items()), {}
+    return tables.compared(data), {"comparison": figures.compared(data)}
+
+
+def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
+    data = study.study(config, keep) if config.get("sweep") else policies.compared(config)
+    return signed(data, "balance", config, **_names(config))
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
     """What a result tells of itself: the names of its choices, and the law and the repetition of its domains."""
-    told = {group: str(name) for group, name in (config.get("choices") or {}).items()}
+    varied = {group for changes in (config.get("policies") or {}).values() for group in changes or {}}
+    given = {group: config.get(group, {}).get("policy", CHOICES[group]) for group in _KINDS}
+    told = {group: getattr(policy, "__name__", str(policy)) for group, policy in given.items()}
+    told |= {group: str(name) for group, name in (config.get("choices") or {}).items()}
+    told = {group: name for group, name in told.items() if group not in varied}
     if trace.is_trace(config):
         return told
     keys = {**world.world.shared, **config["world"]}
@@ -84,7 +118,16 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
-    return {}
+    if trace.is_trace(config):
+        return dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+    idle = {}
+    if not config.get("policies"):
+        router, shape = config["routing"], config["structure"].get("policy")
+        if router.get("fidelity", "mean_field") != "tokens":
+            idle["routing.batch"] = "without routing.fidelity=tokens"
+        if shape in structure.structure and not structure.structure[shape].traits["grows"]:
+            idle |= dict.fromkeys(("structure.threshold", "structure.patience", "max_experts"), f"in structure={shape}")
+    return idle
 
 
 def simulate(**config: Any) -> xr.Dataset:
@@ -103,7 +146,7 @@ def simulate(**config: Any) -> xr.Dataset:
     own = _nested(config)
     whole = {group: _laid_over(group, own.get(group)) for group in CHOICES}
     names = {group: _name(config.get(group), default) for group, default in CHOICES.items()}
-    return run({**own, **whole, "choices": names, "figures": False}).dataset
+    return _made({**own, **whole, "choices": names})
 
 
 def _name(choice: Any, default: str) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.balance.state import State
 from moesim.domains.learning import domain_gains
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
 from moesim.settings import defaults, number, read, setting, whole
 from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
+
+if TYPE_CHECKING:
+    from moesim.balance.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,13 @@ def capped(mixture: np.ndarray, cap: np.ndarray) -> np.ndarray:
     return normalised(out)
 
 
-def epoch_caps(policy: Sampling, state, setting) -> np.ndarray:
+def epoch_caps(policy: Sampling, state: State, setting: Setting) -> np.ndarray:
     """Largest weight that keeps each domain within the epoch cap until the mixture is chosen again."""
     left = policy.epoch_cap * setting.world.unique - state.seen
     return np.maximum(left, 0.0) / (setting.tokens * min(policy.every, setting.steps - state.step))
 
 
-def sample(policy: Sampling, state, setting) -> tuple[np.ndarray, dict[str, Any]]:
+def sample(policy: Sampling, state: State, setting: Setting) -> tuple[np.ndarray, dict[str, Any]]:
     """The mixture of this step (seed, domain) and the sampler's memory."""
     if state.step % policy.every:
         return state.mixture, state.memory
@@ -88,20 +92,20 @@ def sample(policy: Sampling, state, setting) -> tuple[np.ndarray, dict[str, Any]
 
 
 @sampling
-def natural(state, setting):
+def natural(state: State, setting: Setting) -> tuple[np.ndarray, dict[str, Any]]:
     """Domains as they come: the natural frequency."""
     return setting.world.natural, state.memory
 
 
 @sampling
-def temperature(state, setting, *, exponent: float = 0.3):
+def temperature(state: State, setting: Setting, *, exponent: float = 0.3) -> tuple[np.ndarray, dict[str, Any]]:
     """Proportional to frequency^exponent (mT5 and XLM-R use 0.3)."""
     check("sampling temperature", "exponent", exponent, NON_NEGATIVE)
     return normalised(setting.world.natural**exponent), state.memory
 
 
 @sampling
-def unimax(state, setting, *, epochs: float = 4.0):
+def unimax(state: State, setting: Setting, *, epochs: float = 4.0) -> tuple[np.ndarray, dict[str, Any]]:
     """As even as possible, no domain passed more than `epochs` times in the run (Chung et al. 2023, 2304.09151)."""
     check("sampling unimax", "epochs", epochs, POSITIVE)
     caps = epochs * setting.world.unique / (setting.tokens * setting.steps)
@@ -115,7 +119,7 @@ def unimax(state, setting, *, epochs: float = 4.0):
 
 
 @sampling
-def optimal(state, setting, *, exponent: float | None = None):
+def optimal(state: State, setting: Setting, *, exponent: float | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """Proportional to target^(1/(1 + a)): the best fixed mixture for domain losses n^-a that do not interfere.
 
     `exponent` a: the data exponent of the world's curve unless given.
@@ -127,13 +131,15 @@ def optimal(state, setting, *, exponent: float | None = None):
     return normalised(setting.world.target ** (1.0 / (1.0 + a))), state.memory
 
 
-def served(state) -> np.ndarray:
+def served(state: State) -> np.ndarray:
     """Share of a domain's assignments that each expert gets (seed, domain, expert)."""
     return state.probability / np.maximum(state.probability.sum(axis=-1, keepdims=True), 1e-300)
 
 
 @sampling
-def feed_idle(state, setting, *, bound: float = 1.1, iterations: int = 20, least: float = 0.0):
+def feed_idle(
+    state: State, setting: Setting, *, bound: float = 1.1, iterations: int = 20, least: float = 0.0
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Feed under-used experts: nearest to natural (in KL) with no expert above `bound` x its fair share of tokens.
 
     q = p exp(-sum_e mu_e P(e|k)) with a price mu on each overloaded expert, found by `iterations` of scaling from the
@@ -151,7 +157,7 @@ def feed_idle(state, setting, *, bound: float = 1.1, iterations: int = 20, least
     return _tilted(natural, part, price, least), {**state.memory, "price": price}
 
 
-def _limits(state, bound: float) -> np.ndarray:
+def _limits(state: State, bound: float) -> np.ndarray:
     if not bound >= 1:
         raise InputError(f"sampling feed_idle: bound={bound:g} x the fair share; no mixture puts every expert below 1")
     copies = np.where(state.alive, state.copies, 0)
@@ -171,14 +177,14 @@ def _check_reach(world, limit: np.ndarray, least: float) -> None:
         )
 
 
-def _tilted(natural, part, price, least):
+def _tilted(natural: np.ndarray, part: np.ndarray, price: np.ndarray, least: float) -> np.ndarray:
     exponent = (part @ price[:, :, None])[..., 0]
     free = normalised(natural * np.exp(exponent.min(axis=1, keepdims=True) - exponent))
     return least * natural + (1.0 - least) * free
 
 
 @sampling
-def feed_idle_power(state, setting, *, strength: float = 1.0):
+def feed_idle_power(state: State, setting: Setting, *, strength: float = 1.0) -> tuple[np.ndarray, dict[str, Any]]:
     """q = p (mean load / load of the domain's experts)^strength; 1 equalises loads if each domain has one expert."""
     check("sampling feed_idle_power", "strength", strength, NON_NEGATIVE)
     natural = setting.world.natural
@@ -188,7 +194,9 @@ def feed_idle_power(state, setting, *, strength: float = 1.0):
 
 
 @sampling
-def marginal_gain(state, setting, *, credit: float = 0.5, smoothing: float = 0.1, least: float = 0.01):
+def marginal_gain(
+    state: State, setting: Setting, *, credit: float = 0.5, smoothing: float = 0.1, least: float = 0.01
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Proportional to frequency x learning speed x recent share^credit, smoothed (ADO-like, after Jiang et al. 2024).
 
     Speed is tokens x loss removed per token, a (L - floor) for a power law. `least` of the mass stays natural.
@@ -204,7 +212,7 @@ def marginal_gain(state, setting, *, credit: float = 0.5, smoothing: float = 0.1
 
 
 @sampling
-def bandit(state, setting, *, memory: float = 0.9):
+def bandit(state: State, setting: Setting, *, memory: float = 0.9) -> tuple[np.ndarray, dict[str, Any]]:
     """Exponential weights on the loss of each domain, with decaying exploration (ODM-like, Albalak et al. 2023).
 
     The reward is the loss itself divided by how often a domain is drawn: it cannot tell noise from rare value.
@@ -219,7 +227,7 @@ def bandit(state, setting, *, memory: float = 0.9):
 
 
 @sampling
-def replay(state, setting, *, share: float = 0.2):
+def replay(state: State, setting: Setting, *, share: float = 0.2) -> tuple[np.ndarray, dict[str, Any]]:
     """Natural, except that a `share` of the tokens replays domains in inverse proportion to what was seen of them."""
     check("sampling replay", "share", share, SHARE)
     rare = normalised(1.0 / (state.seen + setting.tokens / setting.world.domains))
@@ -227,7 +235,7 @@ def replay(state, setting, *, share: float = 0.2):
 
 
 @sampling
-def skip_solved(state, setting, *, solved: float = 1e-12):
+def skip_solved(state: State, setting: Setting, *, solved: float = 1e-12) -> tuple[np.ndarray, dict[str, Any]]:
     """Natural over the domains that still gain: those whose gain per token is above `solved` x the largest."""
     gain = domain_gains(setting.world, state.learned, setting.params(state), state.probability)
     open_ = gain > solved * gain.max(axis=-1, keepdims=True)

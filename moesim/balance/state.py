@@ -32,39 +32,49 @@ class Streams:
 class State:
     """Everything that one step hands to the next; arrays are never changed in place.
 
-    `scores` (seed, domain, expert): router logits, -inf for an expert that is not there. `bias` (seed, expert).
-    `learned` (seed, domain, expert): effective tokens an expert has had of a domain, but for those of the `pending`
-    (seed, domain) tokens that are credited with the next update. `assigned`: token assignments of
-    the last step, same shape. `probability`: share of a domain's assignments that an expert is meant to get.
-    `loss` (seed, domain), `gain` (seed, domain, expert): loss removed by one more token. `seen` (seed, domain): tokens
-    drawn. `load`, `mean_load` (seed, expert): of the last step and its moving average. `hot`: windows in a row that an
-    expert was overloaded. `alive`, `frozen`, `parent`, `born`, `copies` (seed, expert). `mixture` (seed, domain): the
-    sampling weights; `memory`: what the sampler remembers.
+    `step`: steps done. Arrays are (seed, expert) unless said.
+
+    Router: `scores` (seed, domain, expert), logits, -inf for an expert that is not there; `bias` on them; `probability`
+    (seed, domain, expert), the share of a domain's assignments that an expert is meant to get, rows sum to the active
+    experts.
+
+    Tokens of the step: `mixture` (seed, domain), the sampling weights; `drawn` (seed, domain), tokens; `assigned`
+    (seed, domain, expert), token assignments that were kept, of the last update; `dropped` (seed,), those that were
+    not; `load`, assignments of the step, `mean_load` their moving average. `memory`: what the sampler remembers.
+
+    Learning: `seen` (seed, domain), tokens drawn so far; `learned` (seed, domain, expert), effective tokens, but for
+    the `pending` (seed, domain) tokens that are credited with the next update; `loss` (seed, domain) and `expert_loss`
+    (seed, domain, expert), nat/token, of the last update; `frozen`: experts without weight updates.
+
+    Experts: `alive`; `copies`, slots that the structure wants; `hot`, windows in a row that one was overloaded;
+    `parent` it was split from (-1: none), `born` in which step; `splits` (seed,), so far.
+
+    Machine: `placement`; `migrated` (seed, device), copies to fetch in this step; `wall_clock` (seed,), s.
     """
 
     step: int
     scores: np.ndarray
     bias: np.ndarray
-    learned: np.ndarray
-    pending: np.ndarray
-    assigned: np.ndarray
     probability: np.ndarray
-    loss: np.ndarray
-    expert_loss: np.ndarray
-    seen: np.ndarray
+    mixture: np.ndarray
     drawn: np.ndarray
+    assigned: np.ndarray
     dropped: np.ndarray
     load: np.ndarray
     mean_load: np.ndarray
-    hot: np.ndarray
-    alive: np.ndarray
+    seen: np.ndarray
+    learned: np.ndarray
+    pending: np.ndarray
+    loss: np.ndarray
+    expert_loss: np.ndarray
     frozen: np.ndarray
+    alive: np.ndarray
+    copies: np.ndarray
+    hot: np.ndarray
     parent: np.ndarray
     born: np.ndarray
-    copies: np.ndarray
-    mixture: np.ndarray
-    placement: Placement
     splits: np.ndarray
+    placement: Placement
     migrated: np.ndarray
     wall_clock: np.ndarray
     memory: dict[str, Any] = field(default_factory=dict)

@@ -22,6 +22,9 @@ from moesim.variables import AT_LEAST_ONE
 ways = Policies("split way")
 criteria = Policies("split criterion")
 
+# What changes the experts of one seed.
+Edit = Callable[[State], State]
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -118,7 +121,7 @@ def _put(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
     return out
 
 
-def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature: float, active: int):
+def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature: float, active: int) -> Edit:
     """An edit that copies `parent` into `child`; the child takes `share` (domain,) of the parent's routing weight.
 
     Router weights of the pair sum to the parent's in every domain, so nobody else's load changes; both start with all
@@ -152,7 +155,7 @@ def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature
     return edit
 
 
-def replicate_edit(row: int, expert: int):
+def replicate_edit(row: int, expert: int) -> Edit:
     """An edit that gives an expert one more slot."""
 
     def edit(state: State) -> State:
@@ -162,7 +165,7 @@ def replicate_edit(row: int, expert: int):
     return edit
 
 
-def prune_edit(row: int, expert: int):
+def prune_edit(row: int, expert: int) -> Edit:
     """An edit that removes an expert; its tokens go where the router likes them next."""
 
     def edit(state: State) -> State:
@@ -179,7 +182,7 @@ def prune_edit(row: int, expert: int):
     return edit
 
 
-def merge_edit(row: int, kept: int, gone: int, temperature: float):
+def merge_edit(row: int, kept: int, gone: int, temperature: float) -> Edit:
     """An edit that averages two experts, weighted by load; the merged one inherits both routing weights."""
 
     def edit(state: State) -> State:
@@ -195,7 +198,7 @@ def merge_edit(row: int, kept: int, gone: int, temperature: float):
 
 
 @ways
-def along_tree(view: View, expert: int, *, leak: float = 0.02):
+def along_tree(view: View, expert: int, *, leak: float = 0.02) -> np.ndarray:
     """Child and parent share the domains along the node of the similarity tree that best halves the load.
 
     `leak`: the part of a domain that stays on the other side.
@@ -207,7 +210,7 @@ def along_tree(view: View, expert: int, *, leak: float = 0.02):
 
 
 @ways
-def clone(view: View, expert: int, *, noise: float = 0.01):
+def clone(view: View, expert: int, *, noise: float = 0.01) -> np.ndarray:
     """The child is a copy whose router differs by `noise` x the spread of the scores; then the two compete.
 
     Half of every domain goes to each, up to the noise (0.01 in Expert Upcycling, 2604.19835).
@@ -219,13 +222,13 @@ def clone(view: View, expert: int, *, noise: float = 0.01):
 
 
 @criteria
-def load(view: View, expert: int):
+def load(view: View, expert: int) -> float:
     """Split the most loaded experts first."""
     return float(view.load(expert))
 
 
 @criteria
-def residual(view: View, expert: int):
+def residual(view: View, expert: int) -> float:
     """Split first where load x loss above the domain's floor is largest."""
     state, curve = view.state, view.setting.world.curve
     floor = np.broadcast_to(curve.lowest(1e300), (state.seeds, state.scores.shape[1], 1))[view.row, :, 0]
@@ -233,7 +236,7 @@ def residual(view: View, expert: int):
 
 
 @criteria
-def divisible(view: View, expert: int):
+def divisible(view: View, expert: int) -> float:
     """Split first where load x divisibility is largest; an expert with one indivisible domain counts nothing."""
     return float(view.load(expert)) * cut_quality(view, expert)
 
@@ -249,13 +252,13 @@ def _split(view: View, expert: int, child: int, way: Callable):
 
 
 @structure(grows=False)
-def fixed(view: View):
+def fixed(view: View) -> list[Edit]:
     """The experts stay as they are."""
     return []
 
 
 @structure
-def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int = 4):
+def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int = 4) -> list[Edit]:
     """Split up to `at_most` hot experts per window, ranked by the criterion `by` (load, residual, divisible).
 
     `way`: along_tree or clone, with options. Only load counts by default, as in the plain recipe: a hot expert with a
@@ -271,7 +274,9 @@ def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int
 
 
 @structure
-def split_or_replicate(view: View, *, divisibility: float = 0.5, way: Any = "along_tree", at_most: int = 4):
+def split_or_replicate(
+    view: View, *, divisibility: float = 0.5, way: Any = "along_tree", at_most: int = 4
+) -> list[Edit]:
     """Split a hot expert if the best cut divides its load well (quality `divisibility` or more), else replicate it."""
     way, edits, vacant = ways.only(way), [], view.vacant()
     for expert in view.hot[:at_most]:
@@ -285,13 +290,13 @@ def split_or_replicate(view: View, *, divisibility: float = 0.5, way: Any = "alo
 
 
 @structure
-def replicate(view: View, *, at_most: int = 4):
+def replicate(view: View, *, at_most: int = 4) -> list[Edit]:
     """Give hot experts more slots; nothing is split."""
     return [replicate_edit(view.row, int(e)) for e in view.hot[: min(at_most, max(view.room([]), 0))]]
 
 
 @structure
-def merge(view: View, *, below: float = 0.5, at_most: int = 1):
+def merge(view: View, *, below: float = 0.5, at_most: int = 1) -> list[Edit]:
     """Merge the two least loaded experts while both are below `below` x the mean load."""
     edits, order = [], view.alive[np.argsort(view.load(view.alive), kind="stable")]
     limit = below * view.demand[view.row].sum() / len(order)
@@ -303,7 +308,7 @@ def merge(view: View, *, below: float = 0.5, at_most: int = 1):
 
 
 @structure
-def prune(view: View, *, below: float = 0.1, tail: float = 0.05, at_most: int = 1):
+def prune(view: View, *, below: float = 0.1, tail: float = 0.05, at_most: int = 1) -> list[Edit]:
     """Remove experts with load below `below` x the mean that together carry less than `tail` (LAEP, 2601.14327)."""
     load = view.load(view.alive)
     order = np.argsort(load, kind="stable")
@@ -313,7 +318,7 @@ def prune(view: View, *, below: float = 0.1, tail: float = 0.05, at_most: int = 
 
 
 @structure
-def grow(view: View, *, factor: float = 2.0, way: Any = "clone"):
+def grow(view: View, *, factor: float = 2.0, way: Any = "clone") -> list[Edit]:
     """Multiply the experts by `factor` at every window while there is room, most loaded first (staged upcycling)."""
     if not factor > 1:
         raise InputError(f"structure grow: factor={factor:g}; it takes a number above 1")

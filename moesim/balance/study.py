@@ -10,6 +10,8 @@ import numpy as np
 
 from moesim.balance.policies import compared
 from moesim.errors import InputError
+from moesim.output.kept import Keep, nothing
+from moesim.output.progress import progress
 from moesim.variables import stamp
 
 if TYPE_CHECKING:
@@ -44,15 +46,14 @@ def _put(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[s
     return {**config, head: _put(config.get(head, {}), tuple(rest), value) if rest else value}
 
 
-def study(config: Mapping[str, Any]) -> xr.Dataset:
+def study(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
     """The claim in many worlds: losses of every policy at equal tokens and at equal wall-clock.
 
     Dims policy, seed and one for each axis of `sweep`. Equal wall-clock is the time that the fastest policy of a world
     takes for all its tokens, seed by seed; the others are read from their curves at that time. `gap_*` is the loss of
-    `split_feed` minus a policy's, on the same seeds.
+    `split_feed` minus a policy's, on the same seeds. `keep` is asked for every world, so that it may have it already.
     """
     import xarray as xr
-    from tqdm import tqdm
 
     names, combinations = cells(config["sweep"])
     policies = [str(name) for name in config.get("policies") or {}]
@@ -61,11 +62,13 @@ def study(config: Mapping[str, Any]) -> xr.Dataset:
             f"balance: a sweep compares {CLAIM} with other policies; give policies with that name among them"
         )
     results = []
-    for values in tqdm(combinations, disable=None, desc="worlds", unit="world"):
-        world = dict(config)
-        for name, value in zip(names, values, strict=True):
-            world = _put(world, AXES[name], value)
-        results.append(_ends(compared(world)))
+    with progress(len(combinations), "world") as advance:
+        for number, values in enumerate(combinations):
+            world = dict(config)
+            for name, value in zip(names, values, strict=True):
+                world = _put(world, AXES[name], value)
+            results.append(keep(f"world_{number}", lambda world=world: _ends(compared(world, lambda _: advance(0)))))
+            advance(1)
     shape = tuple(len(config["sweep"][name]) for name in names)
     coords = {"policy": policies, "seed": results[0].seed.values, **{n: list(config["sweep"][n]) for n in names}}
     data = {}

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moesim.balance.figures import ABOUT, COMPARED
 from moesim.balance.intervals import interval, verdicts
 from moesim.balance.study import CLAIM, LOSSES
+from moesim.output.plots import heading
+from moesim.output.text import aligned, coordinate
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,15 +32,18 @@ COLUMNS = {
 
 
 def table(data: xr.Dataset) -> str:
-    """Means over seeds at the last step, one line per policy, +- half a 95 % interval for the losses."""
-    names = [str(p) for p in data.policy.values] if "policy" in data.dims else ["run"]
+    """Means over seeds at the last step, one line per policy, +- half a 95 % interval; first what holds for all."""
     lines = [["policy", *COLUMNS]]
-    for name in names:
-        own = data.sel(policy=name) if "policy" in data.dims else data
+    for name, own in _rows(data):
         last = own.isel(step=-1)
         lines.append([name, *(_cell(last[column].values, form) for column, form in COLUMNS.items())])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
+    return f"{heading(data, *ABOUT)}\n{aligned(lines)}"
+
+
+def _rows(data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    if "policy" in data.dims:
+        return [(str(name), data.sel(policy=name)) for name in data.policy.values]
+    return [("run", data)]
 
 
 def _cell(values: np.ndarray, form: str) -> str:
@@ -48,40 +54,34 @@ def _cell(values: np.ndarray, form: str) -> str:
 def study_table(data: xr.Dataset) -> str:
     """Against each policy: in how many worlds split_feed is better, undecided, worse; then mean gaps by axis."""
     axes, rivals = str(data.attrs["axes"]).split(", "), _rivals(data)
-    head = "".join(f"{name:>14}" for name in rivals)
-    lines = [
+    counts = [["", *rivals], *(_counts(data, budget, loss) for loss, budget in product(LOSSES, ("tokens", "time")))]
+    parts = [
         f"{CLAIM} against a policy: worlds better / undecided / worse (95 % interval over seeds)",
-        f"{'':32}{head}",
+        aligned(counts, 2),
     ]
-    lines += [_counts(data, budget, loss) for loss, budget in product(LOSSES, ("tokens", "time"))]
     for budget, said in {"tokens": "tokens", "time": "wall-clock"}.items():
-        lines += [
-            "",
-            f"mean gap in micro loss at equal {said} (nat/token; below 0: {CLAIM} is better)",
-            f"{'':32}{head}",
-        ]
         gap = data[f"gap_micro_loss_at_equal_{budget}"]
-        for axis in axes:
-            for value in data[axis].values:
-                means = [float(gap.sel({axis: value, "policy": rival}).mean()) for rival in rivals]
-                lines.append(f"{axis + f' = {value:g}':>32}" + "".join(f"{mean:>+14.3f}" for mean in means))
-    return "\n".join(lines)
+        rows = [["", *rivals]]
+        for axis, value in ((name, value) for name in axes for value in data[name].values):
+            means = [float(gap.sel({axis: value, "policy": rival}).mean()) for rival in rivals]
+            rows.append([f"{axis} = {value:g}", *(f"{mean:+.3f}" for mean in means)])
+        parts += [f"mean gap in micro loss at equal {said} (nat/token; below 0: {CLAIM} is better)", aligned(rows, 2)]
+    return "\n".join(parts)
 
 
 def _rivals(data: xr.Dataset) -> list[str]:
     return [str(p) for p in data.policy.values if p != CLAIM]
 
 
-def _counts(data: xr.Dataset, budget: str, loss: str) -> str:
+def _counts(data: xr.Dataset, budget: str, loss: str) -> list[str]:
     gap = data[f"gap_{loss}_at_equal_{budget}"]
     signs = [verdicts(gap.sel(policy=rival).transpose("seed", ...).values) for rival in _rivals(data)]
-    cells_ = [f"{(v < 0).sum():d} / {(v == 0).sum():d} / {(v > 0).sum():d}" for v in signs]
-    return f"{loss.replace('_', ' ') + ' at equal ' + budget:>32}" + "".join(f"{cell:>14}" for cell in cells_)
+    said = f"{loss.replace('_', ' ')} at equal {budget}"
+    return [said, *(f"{(v < 0).sum():d} / {(v == 0).sum():d} / {(v > 0).sum():d}" for v in signs)]
 
 
 def trace_table(data: xr.Dataset) -> str:
     """Per policy: means over the windows after the first, which nothing was planned on."""
-    names = [str(p) for p in data.policy.values] if "policy" in data.dims else ["run"]
     columns = (
         "max_over_mean",
         "max_over_mean_hindsight",
@@ -92,9 +92,21 @@ def trace_table(data: xr.Dataset) -> str:
         "moved_copies",
         "shared_devices",
     )
-    lines = ["  ".join(["policy".rjust(12), *(c.rjust(max(len(c), 9)) for c in columns)])]
-    for name in names:
-        own = (data.sel(policy=name) if "policy" in data.dims else data).isel(step=slice(1, None))
-        cells_ = [f"{float(own[c].mean()):.4g}".rjust(max(len(c), 9)) for c in columns]
-        lines.append("  ".join([name.rjust(12), *cells_]))
-    return "\n".join(lines)
+    lines = [["policy", *columns]]
+    for name, own in _rows(data):
+        lines.append([name, *(f"{float(own[c].isel(step=slice(1, None)).mean()):.4g}" for c in columns)])
+    return f"{heading(data, *ABOUT)}\n{aligned(lines)}"
+
+
+def compared(data: xr.Dataset) -> str:
+    """A multirun in one table: a row for each job that is done, its choices first, mean over seeds at the last step."""
+    dims = [str(dim) for dim in data.job_status.dims]
+    columns = [name for name in COMPARED if name in data]
+    jobs = data.stack(job=dims)
+    rows = [[*dims, *columns]]
+    for i in np.flatnonzero((jobs.job_status == "done").values):
+        job = jobs.isel(job=i)
+        last = {name: job[name].isel(step=-1).values for name in columns}
+        values = [_cell(value[np.isfinite(value)], COLUMNS.get(name, "{:.4g}")) for name, value in last.items()]
+        rows.append([*(coordinate(dim, job[dim].item()) for dim in dims), *values])
+    return aligned(rows)

@@ -54,6 +54,11 @@ def from_rows(rows: Sequence[Mapping[str, str]], windows: Sequence[str] | None, 
     for row in rows:
         if row[window] in names:
             place = names.index(row[window]), layers.index(row["layer"]), experts.index(row["expert"])
+            if not np.isnan(loads[place]):
+                raise InputError(
+                    f"{owner}: window {row[window]}, layer {row['layer']}, expert {row['expert']} stands twice; "
+                    "add the two counts, or leave one out"
+                )
             loads[place] = _count(owner, row)
     if np.isnan(loads).any():
         w, y, e = (int(i) for i in np.argwhere(np.isnan(loads))[0])
@@ -88,7 +93,7 @@ def trace(
     model: str = "OLMoE-1B-7B-0924",
     count_kind: str = "topk",
     windows: list | None = None,
-):
+) -> Trace:
     """Recorded loads: the shipped tables (OLMoE, Mixtral), or a CSV with columns window, layer, expert, count.
 
     In the shipped tables a window is a data domain; windows come in the order given.
@@ -122,7 +127,7 @@ def lognormal_trace(
     windows: int = 8,
     active: int = 8,
     seed: int = 0,
-):
+) -> Trace:
     """Synthetic loads exp(x): x is normal over experts with standard deviation `spread` in every window.
 
     From one window to the next x changes by `drift` (root mean square). The defaults reproduce DeepSeek-R1's published

@@ -56,6 +56,8 @@ class Subject:
 
 # Mappings whose keys are the user's own.
 OPEN = ("updating", "model.transformer")
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ("batch", "optimizer", "depth", "tokens", "sequence")
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -116,22 +118,8 @@ def flops(
     `count`. Raises InputError for whatever is unknown, out of range or without effect.
     """
     several = isinstance(model, list | tuple)
-    config = {
-        "model": None if several else model,
-        "compare": model if several else (),
-        "batch": batch,
-        "optimizer": optimizer,
-        "tokens": tokens,
-        "sequence": sequence,
-        "mask": mask,
-        "mtp": mtp,
-        "recompute": recompute,
-        "as": as_,
-        "counting": counting,
-        "touched_only": touched_only,
-        "updating": updating,
-        "depth": depth,
-    }
+    asked = {name.rstrip("_"): value for name, value in locals().items() if name not in ("model", "several")}
+    config = {"model": None if several else model, "compare": model if several else (), **asked}
     given = model if several else [model]
     return _over_sequences(config, lambda at: [found for one in given for found in _given(one, at)])
 
@@ -353,11 +341,12 @@ def _depths(value: Any) -> list[Any]:
 def _whole_axis(name: str, value: Any) -> Any:
     """A whole number or an array of them, 0 or more; InputError otherwise."""
     values = axis(name, value)
-    if (values != np.floor(values)).any() if np.ndim(values) else values != np.floor(values):
+    near = np.round(values)  # the last bits of a range are not a fraction
+    if not np.allclose(values, near, rtol=1e-12, atol=0):
         raise InputError(f"{name}: {value!r}; it takes whole numbers, 0 or more")
-    if np.min(values) < 0:
-        raise InputError(f"{name}={np.min(values):g}; it takes whole numbers, 0 or more")
-    return np.asarray(values).astype(int) if np.ndim(values) else int(values)
+    if np.min(near) < 0:
+        raise InputError(f"{name}={np.min(near):g}; it takes whole numbers, 0 or more")
+    return near.astype(int) if np.ndim(near) else int(near)
 
 
 def _network(name: str | None, content: Any, depth: int | None) -> Subject:

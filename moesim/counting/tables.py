@@ -145,4 +145,5 @@ def _sizes(dataset: xr.Dataset, dim: str, names: list[str]) -> str:
         columns[f"run of {plain(tokens)}"] = run.isel(tokens=-1) if "tokens" in run.dims else run
     rows = [[full(value) for value in np.broadcast_to(column.values, len(names))] for column in columns.values()]
     cells = [[dim, *columns], *([name, *row] for name, row in zip(names, zip(*rows, strict=True), strict=True))]
-    return f"weights, and FLOP with {at.optimizer.item()}\n" + aligned(cells)
+    where = f", models at {plain(dataset.attrs['sequence'])} tokens per sequence" if "params" in dataset else ""
+    return f"weights, and FLOP with {at.optimizer.item()}{where}\n" + aligned(cells)

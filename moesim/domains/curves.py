@@ -96,7 +96,7 @@ def curve_of(config: Any) -> Curve:
 
 
 @curves
-def law(*, name: Any = "hoffmann2022", coefficients: Mapping | None = None, token_unit: float = 1.0):
+def law(*, name: Any = "hoffmann2022", coefficients: Mapping | None = None, token_unit: float = 1.0) -> Curve:
     """Any law of `moesim.laws` by the `name` (or path) of its coefficient file, or a Law itself.
 
     `coefficients` replaces some of them; each may be a list with one value per domain. Every parameter count of the law
@@ -128,7 +128,7 @@ def _quanta(params, tokens, floor, data_scale, threshold):
 
 
 @curves
-def quanta(*, floor: Any = 0.0, data_scale: Any = 1.0, threshold: Any = 1e7):
+def quanta(*, floor: Any = 0.0, data_scale: Any = 1.0, threshold: Any = 1e7) -> Curve:
     """floor + data_scale until a domain has `threshold` tokens, then floor (Michaud et al. 2023, 2303.13506)."""
     return Curve(_quanta, dict(locals()))
 

@@ -21,7 +21,9 @@ def fresh_worth(world: World, seen: np.ndarray, drawn: np.ndarray) -> np.ndarray
     return np.where(drawn > 0, gained / np.where(drawn > 0, drawn, 1.0), 1.0)
 
 
-def learn(learned, assigned, worth, frozen, forgetting: float = 0.0) -> np.ndarray:
+def learn(
+    learned: np.ndarray, assigned: np.ndarray, worth: np.ndarray, frozen: np.ndarray, forgetting: float = 0.0
+) -> np.ndarray:
     """Effective tokens after a step: what was assigned times what it is worth, except for frozen experts.
 
     `forgetting`: share that an expert forgets of a domain per token of other domains.
@@ -61,13 +63,15 @@ def domain_losses(probability: np.ndarray, expert_loss: np.ndarray) -> np.ndarra
     return np.einsum("ske,ske->sk", probability, expert_loss) / np.where(total > 0, total, 1.0)
 
 
-def domain_gains(world: World, learned, params, probability) -> np.ndarray:
+def domain_gains(world: World, learned: np.ndarray, params: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Loss of each domain removed by one more of its tokens (seed, domain), at the present routing."""
     gain = world.curve.gain(params[:, None, :], world.mix(learned))
     return domain_losses(probability, gain * np.ones(probability.shape))
 
 
-def expert_gains(world: World, learned, params, assigned, load) -> np.ndarray:
+def expert_gains(
+    world: World, learned: np.ndarray, params: np.ndarray, assigned: np.ndarray, load: np.ndarray
+) -> np.ndarray:
     """Loss removed by one more token of its usual mixture, for each expert (seed, expert)."""
     gain = world.curve.gain(params[:, None, :], world.mix(learned))
     return np.einsum("ske,ske->se", assigned, gain * np.ones(assigned.shape)) / np.maximum(load, _TINY)

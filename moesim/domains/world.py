@@ -183,7 +183,7 @@ def _numbered(count: int) -> tuple[str, ...]:
 
 
 @world
-def zipf(tokens, *, domains: int = 64, skew: float = 1.0, unique_tokens: float | None = None):
+def zipf(tokens, *, domains: int = 64, skew: float = 1.0, unique_tokens: float | None = None) -> Domains:
     """Domain k has frequency proportional to k^-skew; unique tokens in the same proportion (default: one epoch)."""
     if not 1 <= domains <= MOST_DOMAINS:
         raise InputError(f"world zipf: domains={domains}; it takes a whole number from 1 to {MOST_DOMAINS}")
@@ -194,7 +194,7 @@ def zipf(tokens, *, domains: int = 64, skew: float = 1.0, unique_tokens: float |
 
 
 @world
-def given(tokens, *, frequency: list, unique_tokens: float | None = None, names: list | None = None):
+def given(tokens, *, frequency: list, unique_tokens: float | None = None, names: list | None = None) -> Domains:
     """Frequencies from the config; they must sum to 1. `unique_tokens` is the total, shared out by frequency."""
     values = frequencies("frequency", frequency)
     labels = tuple(map(str, names)) if names else _numbered(len(values))
@@ -204,7 +204,7 @@ def given(tokens, *, frequency: list, unique_tokens: float | None = None, names:
 
 
 @world
-def corpus(tokens, *, table: str, frequency: str = "size", tokens_per_unit: float = 1e9):
+def corpus(tokens: float, *, table: str, frequency: str = "size", tokens_per_unit: float = 1e9) -> Domains:
     """The domains of a real corpus (The Pile, RedPajama, Dolma): `size` is the natural stream, in `tokens_per_unit`.
 
     `frequency`: `size` for the share of the raw corpus, `train_weight` or `epochs_or_upsample` (size x epochs) for

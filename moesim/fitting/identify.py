@@ -15,7 +15,7 @@ LOOSE = (NOT_IDENTIFIED, AT_BOUND, VANISHES)  # verdicts of coefficients whose d
 # Width of a 95 % interval in x (a factor e^width for a positive coefficient, half typical ranges for a real one)
 # from which a coefficient counts as weakly, or as not identified: a factor of 2 says its first digit, of 100 nothing.
 _WEAK, _NOT = np.log(2.0), np.log(100.0)
-# Correlation at which knowing the other coefficient would more than halve the interval (1 - 0.9^2 = 0.19).
+# Correlation from which knowing the other coefficient would more than halve the interval: (1 - 0.9^2)^0.5 = 0.44.
 _TRADE_OFF = 0.9
 _NOTHING, _FAINT = 1e-9, 1e-6  # effect of a unit of x on a residual that counts as none, and that of a vanishing term
 

@@ -37,9 +37,14 @@ def scores(predicted: np.ndarray, observed: np.ndarray) -> dict[str, float]:
 
 
 def information(objective: float, runs: int, free: int) -> dict[str, float]:
-    """AIC and BIC of a least-squares fit; the residual variance counts as one more coefficient."""
-    deviance = runs * np.log(max(2.0 * objective / runs, 1e-300)) + runs * (1.0 + np.log(2.0 * np.pi))
-    return {"aic": float(deviance + 2.0 * (free + 1)), "bic": float(deviance + np.log(runs) * (free + 1))}
+    """AIC, AICc and BIC of a least-squares fit; the residual variance counts as one more coefficient.
+
+    AICc (Hurvich and Tsai 1989) corrects for few runs; infinite where they are as few as the coefficients.
+    """
+    k, deviance = free + 1, runs * np.log(max(2.0 * objective / runs, 1e-300)) + runs * (1.0 + np.log(2.0 * np.pi))
+    small = 2.0 * k * (k + 1) / (runs - k - 1) if runs > k + 1 else np.inf
+    aic = deviance + 2.0 * k
+    return {"aic": float(aic), "aicc": float(aic + small), "bic": float(deviance + np.log(runs) * k)}
 
 
 def held_out(runs: xr.Dataset, holdout: Mapping[str, Any] | None, rng: np.random.Generator) -> np.ndarray:

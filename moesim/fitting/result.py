@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting import checks
 from moesim.fitting.bootstrap import Draws, solved_share
 from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.judge import SCORES, information, scores
 from moesim.fitting.model import contents_of
+from moesim.fitting.predict import covered
 from moesim.fitting.profile import Profile, profile
 from moesim.fitting.runs import listed
 from moesim.fitting.solve import AT_BOUND, CONVERGED, STATUSES
-from moesim.fitting.task import Optimum, Task, inputs_of
+from moesim.fitting.task import Optimum, Task
 from moesim.fitting.uncertainty import Spread
 from moesim.laws import Law, Repetition
+from moesim.output.provenance import signed
 from moesim.output.text import Page, shown
-from moesim.variables import stamp
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,7 +100,7 @@ class Fit:
     @cached_property
     def identification(self) -> Identification:
         """What the runs can and cannot tell about each free coefficient."""
-        return identify(self.task, self.optimum.x, self.local, self._usable_x(), self.profiles)
+        return identify(self.task, self.optimum.x, self.local, self.usable_x(), self.profiles)
 
     @property
     def verdict(self) -> dict[str, str]:
@@ -125,26 +127,20 @@ class Fit:
         ends = {"bootstrap": self._percentiles, "profile": self._profiled, "normal": self._normal}[method](level)
         return dict(zip(self.task.parameters.free, self.task.parameters.ends(ends), strict=True))
 
-    def predict(self, runs: Any, level: float | None = None, seed: int = 0) -> xr.Dataset:
-        """Loss of given runs (a Dataset or mapping of the law's inputs): `loss(run)` and, if there are draws,
-        `confidence(run, bound)` of the law and `prediction(run, bound)` of a further run, its scatter included."""
-        import xarray as xr
+    def predict(self, runs: Any, level: float | None = None, seed: int = 0, widen: str = "none") -> xr.Dataset:
+        """Loss of given runs, with intervals of the law and of a further run.
+
+        `runs`: a Dataset (variables are aligned by their dims, so a grid stays a grid), a data frame, or a mapping of
+        the law's inputs to numbers or 1-D arrays, one value for each run. Gives `loss(run)`, `confidence(run, bound)`
+        of the law and `prediction(run, bound)` of a further run, its scatter included, which follows compute if that of
+        the runs does. Without draws the intervals come from the covariance. `widen="holdout"` stretches both until they
+        hold as many of the held-out runs as `level` says. Raises InputError for a missing or impossible input.
+        """
+        from moesim.fitting.predict import predicted
 
         level = self.level if level is None else level
-        columns = {} if isinstance(runs, xr.Dataset) else {n: ("run", np.atleast_1d(v)) for n, v in runs.items()}
-        data = runs if isinstance(runs, xr.Dataset) else xr.Dataset(columns)
-        at = self.task.target.at(inputs_of(self.task.target, data))
-        out = xr.Dataset({"loss": ("run", _losses(self.task, at, self.optimum.x[None])[0])})
-        if self.draws is None:
-            return out
-        lines = _losses(self.task, at, self._usable_x())
-        ends = [0.5 - level / 2, 0.5 + level / 2]
-        rng = np.random.default_rng(seed)
-        noise = rng.choice(self.task.centred(self.optimum.x), lines.shape)
-        further = lines * np.exp(-noise) if self.task.objective.log else lines - noise
-        out["confidence"] = (("run", "bound"), np.quantile(lines, ends, axis=0).T)
-        out["prediction"] = (("run", "bound"), np.quantile(further, ends, axis=0).T)
-        return out.assign_coords(bound=["low", "high"])
+        check_level(level)
+        return predicted(self, runs, level, seed, widen)
 
     def to_dataset(self) -> xr.Dataset:
         """Everything of the fit as one Dataset, see `record`."""
@@ -194,48 +190,41 @@ class Fit:
             return dict(self.estimate)
         import xarray as xr
 
-        table = self.task.parameters.table(self._usable_x())
+        table = self.task.parameters.table(self.usable_x())
         columns = dict(zip(self.task.parameters.names, table.T, strict=True))
         return {
             name: xr.DataArray(column, dims="draw") if np.ptp(column) > 0 else self.estimate[name]
             for name, column in columns.items()
         }
 
-    def _usable_x(self) -> np.ndarray:
+    def usable_x(self) -> np.ndarray:
+        """The draws that converged, in x: (draws, p); the estimate alone without draws."""
         return self.optimum.x[None] if self.draws is None else self.draws.x[self.draws.usable]
 
     def _percentiles(self, level: float) -> np.ndarray:
         if self.draws is None:
             raise InputError("interval: there are no draws; fit with fit.draws=1000 or choose method=normal")
-        ends = np.quantile(self._usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+        ends = np.quantile(self.usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
         loose = self._loose()
-        return np.where(loose[:, None], self._profiled(level), ends) if loose.any() else ends
+        return np.where(loose[:, None], self._profiled(level, loose), ends) if loose.any() else ends
 
     def _loose(self) -> np.ndarray:
         """Entries whose interval only a profile tells, and which have one: (p,)."""
         verdict = np.array([word in LOOSE for word in self.identification.verdict], bool)
         return verdict & self.profiles.done if self.profiles is not None else verdict & False
 
-    def _profiled(self, level: float) -> np.ndarray:
-        """Profile ends in x: (p, 2)."""
+    def _profiled(self, level: float, which: np.ndarray | None = None) -> np.ndarray:
+        """Profile ends in x of the entries `which` (all): (p, 2)."""
         found = self.profiles
-        if found is not None and level == self.level and found.done.all():
+        which = np.ones(len(self.optimum.x), bool) if which is None else which
+        if found is not None and level == self.level and found.done[which].all():
             return found.interval
-        scale = None if found is None else found.scale
-        again = profile(
-            self.task, self.optimum.x, self.objective, self.local, level, scale=scale, starts=self.optimum.others
-        )
-        return again.interval
+        more = {"scale": None if found is None else found.scale, "starts": self.optimum.others, "which": which}
+        return profile(self.task, self.optimum.x, self.objective, self.local, level, **more).interval
 
     def _normal(self, level: float) -> np.ndarray:
         reach = student(self.task, level) * self.local.error
         return np.stack([self.optimum.x - reach, self.optimum.x + reach], axis=1)
-
-
-def _losses(task: Task, at: Any, x: np.ndarray) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        loss = at(task.parameters.values(x, derive=False))
-    return np.broadcast_to(loss, (len(x), next(iter(at.runs.values())).size))
 
 
 def data_range(runs: xr.Dataset) -> dict[str, tuple[float, float]]:
@@ -283,6 +272,7 @@ def _warnings(result: Fit):
     if result.profiles is not None and result.profiles.lowest < result.objective * (1 - 1e-6) - 1e-20:
         yield f"a profile found a lower objective ({result.profiles.lowest:.8g}): raise fit.starts and fit again"
     yield from _outliers(result)
+    yield from checks.messages(result)
 
 
 def _outliers(result: Fit):
@@ -325,7 +315,9 @@ def record(fit: Fit) -> xr.Dataset:
         "part": list(_PARTS),
         "row": ("run", np.asarray(fit.runs["row"])),
     }
-    return stamp(xr.Dataset(data, coords=coords, attrs=_attributes(fit)))
+    attrs = _attributes(fit)
+    config = {name.removeprefix("fit_"): json.loads(text) for name, text in _described(fit).items()}
+    return signed(xr.Dataset(data, coords=coords, attrs=attrs), "fit", {**config, "runs": attrs["runs"]})
 
 
 def _dimmed(data: Mapping[str, Any]) -> list[tuple]:
@@ -435,8 +427,11 @@ def _storable(values: np.ndarray) -> np.ndarray:
 def _scores(fit: Fit) -> dict[str, Any]:
     inside, outside = in_sample(fit), out_of_sample(fit)
     table = {name: ("part", [inside[name], outside.get(name, np.nan)], {"long_name": SCORES[name]}) for name in SCORES}
+    pairs = [covered(fit, part, fit.level) for part in (~fit.outside, fit.outside) if part.any()]
+    shares = [hits / n for hits, n in pairs] + [np.nan] * (2 - len(pairs))
+    table["coverage"] = ("part", shares, {"long_name": "share of the runs in their prediction intervals"})
     counts = [int((~fit.outside).sum()), int(fit.outside.sum())]
-    return {**table, "runs_used": ("part", counts), **{n: inside[n] for n in ("aic", "bic") if n in inside}}
+    return {**table, "runs_used": ("part", counts), **{n: inside[n] for n in ("aic", "aicc", "bic") if n in inside}}
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:

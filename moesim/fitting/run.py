@@ -32,6 +32,8 @@ OPEN = (
     "runs.where",
     "runs.columns",
 )
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ()
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -65,8 +67,8 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
-    """The answer of a multirun: its fits side by side, from its collected Dataset."""
-    return tables.collected(dataset), {}
+    """The answer of a multirun: one table and one figure of its fits, from its collected Dataset."""
+    return tables.collected(dataset), {"comparison": figures.compared(dataset)} if "interval" in dataset else {}
 
 
 def _compared(config: Mapping[str, Any]) -> Result:

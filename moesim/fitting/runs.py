@@ -51,6 +51,7 @@ class RunsSpec:
     dataset: str | None = None
     source: str = ""
     licence: str = ""
+    loss_unit: str = "nat/token"  # what is written on the loss; another unit is a name, nothing is converted
     caveats: tuple[str, ...] = ()
 
 
@@ -100,6 +101,9 @@ def _spec(name: str, content: Mapping[str, Any]) -> RunsSpec:
             raise InputError(f"runs {name}: unknown key {key!r}; it takes {', '.join(keys)}")
     if not content.get("file"):
         raise InputError(f"runs {name}: no key 'file'; give the path of {TAKES}")
+    for key in ("file", "group", "weight", "dataset"):
+        if not isinstance(content.get(key), str | None):
+            raise InputError(f"runs {name}: {key}={content[key]!r}; it takes the name of a column, or of the file")
     given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items() if v is not None}
     return RunsSpec(name, **given)
 
@@ -327,7 +331,9 @@ def _dataset(
     columns = {_stored(name): ("run", column) for name, column in both.items()}
     data = xr.Dataset(columns | named, coords={"row": ("run", rows)})
     attrs = {"runs": spec.name, "source": spec.source, "licence": spec.licence, "caveats": "\n".join(spec.caveats)}
-    return stamp(data.assign_attrs({key: value for key, value in attrs.items() if value}))
+    data = stamp(data.assign_attrs({key: value for key, value in attrs.items() if value}))
+    data["loss"].attrs["units"] = spec.loss_unit
+    return data
 
 
 def _stored(name: str) -> str:

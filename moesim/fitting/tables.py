@@ -48,12 +48,14 @@ def _coefficients(data: xr.Dataset) -> Rows:
 
 
 def _scores(data: xr.Dataset) -> Page:
-    rows: list[Sequence[str]] = [("", "runs", "R2", "MAPE", "worst", "RMSE", "bias")]
+    rows: list[Sequence[str]] = [("", "runs", "R2", "MAPE", "worst", "RMSE", "bias", "in interval")]
     for part in data.part.values:
         one = data.sel(part=part)
         if int(one.runs_used):
             rows.append((str(part), str(int(one.runs_used)), *_score_cells(one)))
-    criteria = [f"AIC {float(data.aic):.2f}, BIC {float(data.bic):.2f}"] if "aic" in data else []
+    criteria = (
+        [f"AIC {float(data.aic):.2f}, AICc {float(data.aicc):.2f}, BIC {float(data.bic):.2f}"] if "aic" in data else []
+    )
     return [rows, *criteria]
 
 
@@ -64,6 +66,7 @@ def _score_cells(one: xr.Dataset) -> tuple[str, ...]:
         f"{float(one.worst):.2%}",
         f"{float(one.rmse):.4f}",
         f"{float(one.bias):+.4f}",
+        f"{float(one.coverage):.0%}" if "coverage" in one and np.isfinite(one.coverage) else "-",
     )
 
 

@@ -19,7 +19,7 @@ from moesim.models import ratio
 from moesim.models.operations import Tensor
 from moesim.models.optimizers import optimizer
 from moesim.settings import number, numbers, read, setting, truth, whole
-from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE, TIME_PARTS
+from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, TIME_PARTS
 
 PARTS = tuple(TIME_PARTS)
 WIDTH = 1408  # d_expert unless a width or a capacity is given
@@ -117,7 +117,7 @@ class Schedule:
     `optimizer_bytes`, which move with an expert unless the optimiser is sharded.
     """
 
-    microbatches: float = setting(8.0, number(POSITIVE))
+    microbatches: float = setting(8.0, number(AT_LEAST_ONE))
     value_bytes: float = setting(2.0, number(POSITIVE))
     dispatch_bytes: float = setting(1.0, number(NON_NEGATIVE))
     combine_bytes: float = setting(2.0, number(NON_NEGATIVE))

@@ -14,6 +14,7 @@ from moesim.models.layers import Embedding, Layer, Linear, Norm, Unembedding
 from moesim.models.network import Entry, Network
 from moesim.models.operations import choose, whole
 from moesim.models.recurrent import DeltaNet, Mamba, Mamba2
+from moesim.models.residual import AltUp, Laurel
 
 FORMS = {"trained": False, "executed": True}
 """`trained`: what the model's definition asks for; `executed`: what its module in `transformers` computes where that is
@@ -51,7 +52,8 @@ class Description:
     do nothing, `router_bias`, `selection_bias`, `router_scales`; `dense_layers` have none.
     Around them: `tied` embeddings, `head_bias`, `block_norms` for each layer, `norm_bias` (LayerNorm), `norm_gains`,
     `learned_positions` (rows), `relative_buckets` (T5), `layer_embedding` (width of an embedding for each layer, of
-    `layer_vocabulary` rows; Gemma 4), `encoder_layers` (the others are then a decoder with cross attention),
+    `layer_vocabulary` rows; Gemma 4), `altup_inputs` streams and residuals of `laurel_rank` (Gemma 3n),
+    `encoder_layers` (the others are then a decoder with cross attention),
     `mtp_layers` (multi-token prediction modules, counted only on request).
     `variants`: mappings of `layers` (so many of them) and the fields in which they differ from the rest.
     What the module of a family computes beyond that, counted only on request: `every_expert`, `state_chunk`.
@@ -130,6 +132,8 @@ class Description:
     relative_buckets: int = 0
     layer_embedding: int = 0
     layer_vocabulary: int = 0
+    altup_inputs: int = 0
+    laurel_rank: int = 0
     encoder_layers: int = 0
     mtp_layers: int = 0
     variants: tuple[Mapping[str, Any], ...] = ()
@@ -272,6 +276,11 @@ class Description:
             yield Entry("positions", Embedding(self.learned_positions, d))
         if self.layer_embedding:
             yield from self._layer_embeddings()
+        if self.altup_inputs:
+            yield Entry("altup", AltUp(d, self.altup_inputs), self.layers)
+            yield Entry("altup.projections", Linear(d, d, bias=False), 2 * (self.altup_inputs - 1))
+        if self.laurel_rank:
+            yield Entry("laurel", Laurel(d, self.laurel_rank), self.layers)
         for place, group in enumerate(self.groups, 1):
             for entry in group._blocks(sequence, mask, executed):
                 yield entry if place == 1 else replace(entry, name=f"{entry.name}_{place}")

@@ -103,6 +103,8 @@ KEYS: Mapping[str, Key] = {
     **_rows(NUMBER, 0, 0, "n_shared_experts num_shared_expert moe_num_shared_experts"),
     **_rows(SIZE, 0, 0, "head_dim n_inner attention_head_dim top_k_experts"),
     **_rows(LAYERS, 0, 0, "num_decoder_layers"),
+    **_rows(SIZE, 4, None, "altup_num_inputs"),
+    **_rows(SIZE, 64, None, "laurel_rank"),
     **_rows(
         COUNT,
         0,

@@ -12,7 +12,7 @@ from typing import Any
 
 from moesim.config import read
 from moesim.errors import InputError
-from moesim.models import attention, feedforward, layers, recurrent
+from moesim.models import attention, feedforward, layers, recurrent, residual
 from moesim.models.layers import NOTHING, Layer, Passes, Shape, image
 from moesim.models.operations import Cost, Counting, choose, counting, whole
 from moesim.models.optimizers import optimizer
@@ -35,6 +35,8 @@ LAYERS: Mapping[str, type[Layer]] = {
     "delta_net": recurrent.DeltaNet,
     "mamba": recurrent.Mamba,
     "mamba2": recurrent.Mamba2,
+    "altup": residual.AltUp,
+    "laurel": residual.Laurel,
     "mlp": feedforward.MLP,
     "router": feedforward.Router,
     "experts": feedforward.Experts,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.config import choices
+from moesim.config import choices, read
 from moesim.errors import InputError
 from moesim.laws.load import law_from, load_law, load_repetition, repetition_from
 from moesim.models.architecture import architecture_from, load_architecture
@@ -37,6 +37,8 @@ _EXTRAPOLATED = {
 
 # Mappings whose keys are the user's own.
 OPEN = ("compare", "law.data_range", "law.definitions")
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ("space", "law.coefficients", "repetition.coefficients", "architecture.fields")
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -51,7 +53,7 @@ def run(config: Mapping[str, Any]) -> Result:
         dataset = shown = _compared(config, axes, given)
     else:
         model = _model(config, {})
-        axes = with_size(model, axes)
+        axes = with_size(model, _dense(model, config, axes))
         large = _cells(model, axes) * 8 > config["memory"]
         dataset = shown = sweep(model, loss=not large, **given, **axes)
         if large:
@@ -60,6 +62,13 @@ def run(config: Mapping[str, Any]) -> Result:
     drawn = figures.draw(shown) if config["figures"] else {}
     text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
+
+
+def _dense(model: Model, config: Mapping[str, Any], axes: dict[str, Any]) -> dict[str, Any]:
+    """The axes at sparsity 0 alone if all runs behind the law were dense and its sparsities are the space's own."""
+    name = config["choices"].get("space")
+    own = name in choices("space") and read("space", name).get("sparsity") == axes.get("sparsity")
+    return {**axes, "sparsity": 0.0} if model.law.dense and own else axes
 
 
 def keys(_: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +154,10 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], given: dict[str, 
     """The optima of every combination of the compared choices, along one dim for each."""
     import xarray as xr
 
-    compare = {name: list(values) for name, values in config["compare"].items()}
+    compare = dict(config["compare"])
+    for name, values in compare.items():
+        if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+            raise InputError(f"compare: {name}={values!r}; it takes a list of names")
     if unknown := [name for name in compare if name not in _COMPARED]:
         raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
     found: list[xr.Dataset] = [
@@ -172,5 +184,8 @@ def _warnings(dataset: xr.Dataset) -> tuple[str, ...]:
     if any(outside.values()):
         shares = ", ".join(f"{share:.0%} of {what}" for what, share in outside.items() if share)
         out.append(f"outside the data range of law {dataset.attrs['law']}: {shares} (variables *extrapolated)")
+    if "optimal_loss" in dataset and dataset.optimal_loss.isnull().all():
+        why = ", ".join(sorted(set(dataset.optimum_status.values.ravel().tolist())))
+        return (*out, f"no cell has a loss: all are {why} (optimum_status); give other axes or coefficients")
     failed = int((dataset.optimum_status == "failed").sum()) if "optimum_status" in dataset else 0
     return (*out, f"{failed} optima were not found (optimum_status)") if failed else tuple(out)

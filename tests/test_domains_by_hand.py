@@ -1,0 +1,166 @@
+"""Metrics, bounds, intervals, curves, learning and the tree of domains on numbers that fit on paper."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from balance_tools import row, world
+
+from moesim.balance import bounds, metrics
+from moesim.balance.intervals import interval, verdicts
+from moesim.domains import learning, tree
+from moesim.domains.curves import curve_of, curves, worth_of
+from moesim.domains.world import divided, zipf
+
+OWN = [[1.0, 0.0], [0.0, 1.0]]  # each domain has an expert of its own
+
+# Metrics of loads (1, 2, 5): mean 8/3.
+METRICS = {
+    "max_over_mean": 5 / (8 / 3),
+    "max_violation": 5 / (8 / 3) - 1,
+    "balancedness": (8 / 3) / 5,
+    # ranks -2, 0, 2: (-2 + 10) / (3 x 8)
+    "gini": 8 / 24,
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics(name):
+    assert getattr(metrics, name)(np.array([5.0, 1.0, 2.0])) == pytest.approx(METRICS[name])
+
+
+def test_no_placement_beats_the_mean_nor_the_largest_copy():
+    loads = np.array([[6.0, 2.0, 1.0]])
+    assert bounds.makespan_bound(loads, np.array([[2, 1, 1]]), 2) == 4.5  # 9 on two devices, whose copies carry 3
+    assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), 2) == 6.0
+
+
+def test_the_least_loss_is_a_bound_however_well_it_is_solved():
+    # losses 1 + 1/n of .8 and .2: the best mixture is 2 : 1, with (.8^.5 + .2^.5)^2 / 10 = .18. From natural sampling,
+    # 1.2, slopes .125 and .5 are at most .5 - .2 more at one domain than along the mixture: 1.2 - .3
+    given = SimpleNamespace(world=world((0.8, 0.2)), capacity=1.0)
+    assert bounds.least_loss(given, np.array([10.0]), steps=200) == pytest.approx(1.18, rel=1e-6)
+    assert bounds.least_loss(given, np.array([10.0]), steps=1) == pytest.approx(0.9)
+
+
+def test_tail_and_first_reach():
+    # the rarest tenth of twenty is two: those with frequency 1 and 2
+    natural = np.arange(20.0, 0.0, -1.0)[None]
+    assert metrics.tail_loss(np.arange(20.0)[None], natural) == pytest.approx([18.5])
+    assert metrics.tail_loss(row(7.0, 9.0), row(0.9, 0.1)) == pytest.approx([9.0])
+    # from 5 to 3 the target 4.5 lies a quarter of the way from 10 to 20
+    reached = metrics.first_reach(np.array([[5.0, 3.0, 2.0]] * 3), np.array([[10.0, 20.0, 30.0]] * 3), 4.5)
+    np.testing.assert_allclose(reached, 12.5)
+    np.testing.assert_array_equal(metrics.first_reach(row(5.0, 4.0), row(1.0, 2.0), 3.0), [np.nan])
+    np.testing.assert_array_equal(metrics.first_reach(row(2.0, 1.0), row(7.0, 8.0), 3.0), [7.0])
+    there = np.array([[True, False, True]])
+    np.testing.assert_array_equal(metrics.over_there(row(1.0, 9.0, 3.0), there, np.max), [3.0])
+
+
+def test_intervals():
+    # mean 2, deviation 1, three seeds: 4.302653 / sqrt(3)
+    assert interval(np.array([1.0, 2.0, 3.0])) == pytest.approx((2.0, 4.302653 / np.sqrt(3)))
+    assert interval(np.array([4.0])) == (4.0, 0.0)
+    gaps = np.array([[-1.0, 1.0, 0.0], [-1.1, 1.1, 1.0], [-0.9, 0.9, -1.0]])
+    np.testing.assert_array_equal(verdicts(gaps), [-1, 1, 0])
+    np.testing.assert_array_equal(verdicts(gaps[:1]), [0, 0, 0])
+
+
+# Learning.
+def test_curves():
+    # 1 + 2 / 4 + 3 / 6 and minus its slope 3 / 36; without limit 1.5; below first_tokens as there
+    values = {"E": 1.0, "A": 2.0, "alpha": 1.0, "B": 3.0, "beta": 1.0}
+    law = curve_of({"coefficients": values, "first_tokens": 2.0})
+    assert law.loss(4.0, 6.0) == pytest.approx(2.0)
+    assert law.gain(4.0, 6.0) == pytest.approx(3 / 36)
+    assert law.lowest(4.0) == pytest.approx(1.5)
+    assert law.loss(4.0, 0.5) == pytest.approx(3.0)
+    assert law.exponent() == pytest.approx(1.0)
+    # counted in units of 6 tokens the data term is 3 / 1
+    assert curve_of({"coefficients": values, "token_unit": 6.0, "first_tokens": 1.0}).loss(4.0, 6.0) == pytest.approx(
+        4.5
+    )
+    # 1 + 2 until 10 tokens are seen; a token before is worth a tenth of the step
+    quanta = curve_of({"policy": "quanta", "floor": 1.0, "data_scale": 2.0, "threshold": 10.0, "first_tokens": 1.0})
+    np.testing.assert_allclose(quanta.loss(1.0, np.array([9.0, 10.0])), [3.0, 1.0])
+    np.testing.assert_allclose(quanta.gain(1.0, np.array([9.0, 10.0])), [0.2, 0.0])
+    assert set(curves) == {"law", "quanta"}
+
+
+def test_a_coefficient_of_each_domain_follows_its_domain():
+    made = curve_of({"coefficients": {"B": [1.0, 2.0]}})
+    placed = made.placed(np.array([[2, 0, 1]]), np.array([0, 0, 1]))  # leaves hold domains 2, 0, 1 of groups 1, 0, 0
+    np.testing.assert_array_equal(placed.values["B"][0, :, 0], [2.0, 1.0, 1.0])
+
+
+def test_worth_of_repeats():
+    # twice 10 unique tokens: 10 + 10 x 2 (1 - exp(-1/2))
+    worth = worth_of({"name": "muennighoff2023", "R_D": 2.0})
+    assert worth(20.0, 10.0) == pytest.approx(10 + 20 * (1 - np.exp(-0.5)))
+    half = world((0.5, 0.5), (10.0, 10.0))
+    half = replace(half, worth=lambda tokens, unique: np.minimum(tokens, unique))
+    # 8 seen, 4 drawn: 2 of them are new; 4 seen: all
+    np.testing.assert_allclose(learning.fresh_worth(half, row(8.0, 4.0), row(4.0, 4.0)), [[0.5, 1.0]])
+
+
+def test_learning_and_forgetting():
+    learned, assigned = np.array([[[10.0, 0.0], [20.0, 4.0]]]), np.array([[[2.0, 1.0], [0.0, 3.0]]])
+    frozen = np.array([[False, True]])
+    out = learning.learn(learned, assigned, row(0.5, 1.0), frozen)
+    np.testing.assert_allclose(out, [[[11.0, 0.0], [20.0, 4.0]]])
+    # 1 % of a domain is forgotten per token of another: the second domain of the first expert loses .99^2
+    out = learning.learn(learned, assigned, row(1.0, 1.0), np.array([[False, False]]), 0.01)
+    np.testing.assert_allclose(out, [[[12.0, 1.0], [20.0 * 0.99**2, 3.0 + 4.0 * 0.99]]])
+
+
+def test_capacity_is_shared_by_what_an_expert_serves():
+    # shares (.5, .5): two domains; (1, 0): one; similar domains (all alike) count as one
+    assigned = np.array([[[5.0, 8.0], [5.0, 0.0]]])
+    np.testing.assert_allclose(learning.domains_served(world((0.5, 0.5)), assigned, assigned.sum(axis=1)), [[2.0, 1.0]])
+    # similarity 1/2: ordinariness .75 of both: 1 / .75
+    alike = world((0.5, 0.5), rho=0.5)
+    np.testing.assert_allclose(learning.domains_served(alike, assigned, assigned.sum(axis=1))[0, 0], 1 / 0.75)
+
+
+def test_losses_and_gains():
+    # losses (2, 4) chosen 3 : 1; nothing chosen counts nothing
+    P, losses = np.array([[[0.75, 0.25], [0.0, 0.0]]]), np.array([[[2.0, 4.0], [9.0, 9.0]]])
+    np.testing.assert_allclose(learning.domain_losses(P, losses), [[2.5, 0.0]])
+    # loss 1 + 1/tokens: at (2, 4) tokens gains 1/4 and 1/16; experts have loads 4 and 2
+    made, learned = world((0.5, 0.5)), np.array([[[2.0, 1.0], [4.0, 1.0]]])
+    params = row(1e300, 1e300)
+    np.testing.assert_allclose(learning.expert_losses(made, learned, params), [[[1.5, 2.0], [1.25, 2.0]]])
+    np.testing.assert_allclose(learning.domain_gains(made, learned, params, np.array([OWN])), [[1 / 4, 1.0]])
+    assigned = np.array([[[3.0, 1.0], [1.0, 1.0]]])
+    gains = learning.expert_gains(made, learned, params, assigned, assigned.sum(axis=1))
+    np.testing.assert_allclose(gains, [[(3 / 4 + 1 / 16) / 4, 1.0]])
+
+
+def test_the_finished_are_frozen():
+    # gains (1, 3, 8) of those there: half the mean 2 is 1; the first is not below it, at .6 x 2 it is
+    gains, alive = row(1.0, 3.0, 8.0), np.array([[True, True, False]])
+    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.5), [[False, False, False]])
+    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.6), [[True, False, False]])
+    np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.0), [[False, False, False]])
+
+
+# Domains.
+def test_zipf_and_its_parts():
+    # 1, 1/2 of 1.5; unique tokens in the same shares; the first of them cut in two by an atom of .4
+    made = zipf(30.0, domains=2, skew=1.0)
+    np.testing.assert_allclose(made.frequency, [2 / 3, 1 / 3])
+    np.testing.assert_allclose(made.unique, [20.0, 10.0])
+    parts = divided(made, 0.4)
+    np.testing.assert_allclose(parts.frequency, [1 / 3] * 3)
+    np.testing.assert_allclose(parts.unique, [10.0] * 3)
+    assert (parts.names, parts.group.tolist()) == (("0.0", "0.1", "1"), [0, 0, 1])
+
+
+def test_the_tree():
+    # four leaves, rho .4, decay .5: siblings .4, cousins .2
+    expected = [[1.0, 0.4, 0.2, 0.2], [0.4, 1.0, 0.2, 0.2], [0.2, 0.2, 1.0, 0.4], [0.2, 0.2, 0.4, 1.0]]
+    np.testing.assert_allclose(tree.similarity(4, 0.4, 0.5), expected)
+    np.testing.assert_allclose(tree.mix(row(1.0, 0.0, 0.0, 10.0), 0.4, 0.5), [[3.0, 2.4, 4.2, 10.2]])
+    assert tree.best_cut(np.array([1.0, 1.0, 2.0, 6.0])) == ((3, 4), 0.6)
+    assert [tree.divisibility(share) for share in (0.5, 0.25, 1.0)] == [1.0, 0.5, 0.0]
