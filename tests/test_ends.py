@@ -39,14 +39,13 @@ def stopped_at(monkeypatch):
     return stop
 
 
-def test_an_interrupted_multirun_is_collected_and_says_how_it_is_resumed(command, stopped_at, monkeypatch):
+def test_an_interrupted_multirun_is_collected_and_says_how_it_is_resumed(command, stopped_at):
     stopped_at(2, KeyboardInterrupt())
     code, out, err = command("sweep", "-m", *LAWS, "hydra.sweep.dir=many")
     assert code == 130
     assert "Traceback" not in out + err
     assert "collected 1 of 3 jobs" in out
     assert "missing: law=kaplan2020" in out
-    monkeypatch.undo()
     (told,) = [line.partition(": ")[2] for line in out.splitlines() if line.startswith("to run what is missing: ")]
     again = shlex.split(told)
     assert again[0] == "moesim"
