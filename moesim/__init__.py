@@ -41,6 +41,7 @@ _PUBLIC = {
     "flops": "moesim.counting.run",
     "simulate": "moesim.balance.run",
     "open_result": "moesim.output.store",
+    "save": "moesim.output.store",
 }
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 

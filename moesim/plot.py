@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from moesim.balance.figures import balance, family, loss, sampling, serves, study, time, trace
 from moesim.counting.figures import expert_update, flops_by_layer, flops_by_sequence, ratio_by_batch, ratio_by_depth
 from moesim.errors import InputError
+from moesim.fitting.figures import isoflop as fitted_isoflop
+from moesim.fitting.figures import predictions, profiles, trade_offs
 from moesim.planning.figures import coefficient, comparison, isoflop, sparsity
 
 if TYPE_CHECKING:
@@ -28,10 +30,13 @@ __all__ = [
     "draw",
     "expert_update",
     "family",
+    "fitted_isoflop",
     "flops_by_layer",
     "flops_by_sequence",
     "isoflop",
     "loss",
+    "predictions",
+    "profiles",
     "ratio_by_batch",
     "ratio_by_depth",
     "sampling",
@@ -40,9 +45,10 @@ __all__ = [
     "study",
     "time",
     "trace",
+    "trade_offs",
 ]
 
-_DRAWN = {"sweep": "planning", "optimum": "planning", "flops": "counting", "balance": "balance"}
+_DRAWN = {"sweep": "planning", "optimum": "planning", "flops": "counting", "balance": "balance", "fit": "fitting"}
 
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:

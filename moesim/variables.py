@@ -53,6 +53,9 @@ VARIABLES = {
     "compute": Variable("FLOP", "training compute", "C"),
     "active_params": Variable("parameter", "active parameters", "N_a"),
     "total_params": Variable("parameter", "total parameters", "N"),
+    "low_params": Variable("parameter", "fewest active parameters within the tolerance of the best loss", "N_a"),
+    "high_params": Variable("parameter", "most active parameters within the tolerance of the best loss", "N_a"),
+    "parabola_active_params": Variable("parameter", "active parameters at the vertex of a fitted parabola", "N_a"),
     "active_nonembedding_params": Variable("parameter", "active parameters without embeddings", "N_a"),
     "nonembedding_params": Variable("parameter", "total parameters without embeddings", "N"),
     "sparsity": Variable("1", "inactive share of the routed experts", "S", SHARE),
@@ -169,6 +172,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
+# Whose data a run may lie outside of: the bits of `*extrapolated_by`.
+OUTSIDE = {"law": 1, "repetition": 2, "anchor": 4}
+
+
 def stamp(dataset: xr.Dataset) -> xr.Dataset:
     """Write unit and long name of the table on every variable and coordinate that the table knows; in place."""
     for name, array in dataset.variables.items():
@@ -178,4 +185,11 @@ def stamp(dataset: xr.Dataset) -> xr.Dataset:
         if row is not None:
             said = _PREFIXES.get(prefix, "") + row.long_name + _SUFFIXES.get(suffix, "")
             array.attrs = {"units": row.unit, "long_name": said}
+        if str(name).endswith("extrapolated_by"):
+            masks = np.array([*OUTSIDE.values()], np.uint8)
+            array.attrs = {
+                "long_name": "outside the data of",
+                "flag_masks": masks,
+                "flag_meanings": " ".join(OUTSIDE),
+            }
     return dataset

@@ -383,7 +383,7 @@ BALANCING = {
         ("np.maximum(loads.sum(axis=-1) / devices,", "np.minimum(loads.sum(axis=-1) / devices,"),
         ("best = np.maximum(best, loss - ", "best = np.maximum(best, loss + "),
     ],
-    ("balance/simulate.py", "test_balance_run.py -k 'capacity or drop or memory or books'"): [
+    ("balance/simulate.py", "test_balance_run.py -k 'capacity or dropped or memory or books'"): [
         (
             "room = given.routing.capacity_factor * given.tokens * given.active",
             "room = given.routing.capacity_factor * given.tokens",
@@ -396,7 +396,7 @@ BALANCING = {
     ],
     (
         "balance/records.py",
-        f"{BALANCE} test_balance_run.py -k 'hand or idle or drop or books or regret or tail or macro'",
+        f"{BALANCE} test_balance_run.py -k 'hand or idle or dropped or books or regret or tail or macro'",
     ): [
         (
             '1.0 - parts["compute"] / (parts["compute"] + parts["wait"])',

@@ -58,9 +58,14 @@ def test_a_dataset_says_where_it_is_from():
     assert "2305.16264" in found["repetition_source"]
 
 
-def test_a_python_sweep_is_repeated_from_its_file(tmp_path, capsys):
+def _plain(dataset, path):
+    dataset.to_netcdf(path, engine="h5netcdf")
+
+
+@pytest.mark.parametrize("write", [moesim.save, _plain])
+def test_a_python_sweep_is_repeated_from_its_file(tmp_path, capsys, write):
     path = tmp_path / "mine.nc"
-    moesim.sweep(LAW, repetition=REPETITION, **AXES).to_netcdf(path, engine="h5netcdf")
+    write(moesim.sweep(LAW, repetition=REPETITION, **AXES), path)
     main(["rerun", os.fspath(path)])
     assert "the same bit for bit" in capsys.readouterr().out
 

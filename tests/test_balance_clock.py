@@ -187,6 +187,7 @@ BAD = {
     "missing": (GOOD[:3], "no count for window b, layer 0, expert 1"),
     "text": ([*GOOD[:3], ("b", 0, 1, "many")], "count='many' is not a number"),
     "not a number": ([*GOOD[:3], ("b", 0, 1, "nan")], "count=nan"),
+    "twice": ([*GOOD, ("a", 0, 1, 7)], "window a, layer 0, expert 1 stands twice"),
     "idle layer": ([*GOOD[:2], ("b", 0, 0, 0), ("b", 0, 1, 0)], "a layer has no tokens"),
 }
 

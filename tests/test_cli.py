@@ -136,7 +136,7 @@ BAD = {
     "axis domain": (["sweep", "space.sparsity=[0,1]"], "sparsity=1"),
     "coefficient": (["sweep", "law.coefficients.a=-1"], "a=-1"),
     "excess": (["sweep", "repetition.excess=some"], "excess='some'"),
-    "no coefficients": (["sweep", "repetition=lovelace2026"], "lovelace2026: no value for coefficient 'P'"),
+    "no coefficients": (["sweep", "repetition.coefficients.R_D=null"], "no value for coefficient 'R_D'"),
     "bounds": (["sweep", "space.sparsity_bounds=[0.9,0.1]"], "sparsity_bounds"),
     "group": (["sweep", "compare={lwa:[a]}"], "lwa"),
     "missing file": (["sweep", "law=none/such.yaml"], "such.yaml"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.numerics.elementwise import blocks, crossing, lowest, minimum, part, parts, root, select, shape_of, vertex
+from moesim.numerics.elementwise import blocks, crossing, dips, minimum, part, parts, root, secant, select, shape_of
 
 GRID = np.linspace(-3, 3, 61)
 CELLS = {"centre": np.array([-1.234, 0.5, 2.0])[:, None], "width": np.array([0.5, 2.0]), "shift": 7.0}
@@ -40,39 +40,53 @@ def test_select_is_flat():
     assert (bowl(0.3, select(CELLS, where)) == bowl(0.3, CELLS)[where]).all()
 
 
-def test_lowest_is_the_nearest_grid_point():
-    best, rival = lowest(bowl, CELLS, GRID)
-    assert GRID[best] == pytest.approx(np.broadcast_to([[-1.2], [0.5], [2.0]], (3, 2)))
-    assert (best == rival).all()
+def test_dips_are_the_nearest_grid_points():
+    found = dips(bowl, CELLS, GRID, near=1.0)
+    assert GRID[found.best] == pytest.approx(np.broadcast_to([[-1.2], [0.5], [2.0]], (3, 2)))
+    assert (found.rival == -1).all()
+    for beside, by in ((found.low, -1), (found.middle, 0), (found.high, 1)):
+        assert beside == pytest.approx(bowl(GRID[found.best + by], CELLS))
 
 
-def test_lowest_names_a_rival_that_may_be_deeper():
+def test_dips_name_a_rival_that_may_be_deeper():
     """Dips at -1.05 and 1: between the grid points the first is deeper, on them the second is lower."""
 
     def two(x, cell):
         return np.minimum(abs(x + 1.05) * cell["steep"], abs(x - 1) + 0.02)
 
-    best, rival = lowest(two, {"steep": np.array([1.0, 0.1])}, GRID)
-    assert GRID[best] == pytest.approx([1.0, -1.0], abs=0.11)
-    assert GRID[rival][0] == pytest.approx(-1.05, abs=0.06)
+    found = dips(two, {"steep": np.array([1.0, 0.1])}, GRID, near=0.05)
+    assert GRID[found.best] == pytest.approx([1.0, -1.0], abs=0.11)
+    assert GRID[found.rival][0] == pytest.approx(-1.05, abs=0.06)
 
 
-def test_lowest_takes_nan_for_infinite():
-    best, _ = lowest(lambda x, cell: np.where(x < 1, np.nan, x) + cell["a"], {"a": np.zeros(2)}, GRID)
-    assert GRID[best] == pytest.approx([1.0, 1.0])
+def test_dips_name_a_rival_of_an_end():
+    """The grid is lowest at its end; a dip between two of its points may be lower still, or is too high to matter."""
+
+    def tail(x, cell):
+        return np.minimum(3.0 - x, abs(x + 1.05) + cell["above"])
+
+    found = dips(tail, {"above": np.array([-0.04, 2.0])}, GRID, near=0.05)
+    assert (found.best == 60).all()
+    assert GRID[found.rival][0] == pytest.approx(-1.05, abs=0.06)
+    assert found.rival[1] == -1
 
 
-def test_vertex_of_a_parabola_is_exact():
-    x, value, dip = vertex(bowl, CELLS, GRID)
-    assert value - dip == pytest.approx(np.full((3, 2), 7.0))
-    assert (abs(x - CELLS["centre"]) <= 0.05 + 1e-12).all()
+def test_dips_take_nan_for_infinite():
+    found = dips(lambda x, cell: np.where(x < 1, np.nan, x) + cell["a"], {"a": np.zeros(2)}, GRID, near=0.1)
+    assert GRID[found.best] == pytest.approx([1.0, 1.0])
 
 
-def test_vertex_at_an_end_has_no_dip():
-    x, value, dip = vertex(lambda x, cell: x + cell["a"], {"a": np.zeros(2)}, GRID)
-    assert (x == -3).all()
-    assert (value == -3).all()
-    assert (dip == 0).all()
+def test_secant_keeps_what_it_has_found():
+    """Cells that end early stay; a cell without a root is not called found."""
+
+    def cubic(x, cell):
+        return (x - cell["at"]) * (1 + x * x) if cell["at"].size > 2 else x * x + 1
+
+    at = np.array([0.3, -1.7, 2.5])
+    x, done = secant(cubic, {"at": at}, np.array([0.3, -1.0, 1.0]), 1.0, steps=40)
+    assert done.all()
+    assert x == pytest.approx(at, abs=1e-13)
+    assert not secant(cubic, {"at": np.zeros(1)}, np.ones(1), 1.0)[1].any()
 
 
 def test_crossing_is_the_root_and_says_where_there_is_none():
@@ -114,3 +128,9 @@ def test_minimum_leaves_the_other_cells_alone():
     x, found = minimum(bowl, {"centre": np.array([0.5, 0.5]), "width": 1.0, "shift": 0.0}, *ends, where)
     assert found.tolist() == [True, False]
     assert np.isnan(x[1])
+
+
+def test_a_crossing_beyond_the_grid_says_on_which_side():
+    """x - c turns at c: before the grid -inf, since it is positive all along, and behind it inf."""
+    found = crossing(lambda x, cell: x - cell["c"], {"c": np.array([-5.0, 0.3, 5.0])}, np.linspace(0.0, 1.0, 11))
+    assert found == pytest.approx([-np.inf, 0.3, np.inf])

@@ -9,7 +9,7 @@ from moesim.fitting.result import in_sample, out_of_sample
 from moesim.fitting.runs import load_runs
 from moesim.fitting.solve import values
 from moesim.forms import Coefficient, Form
-from moesim.laws import load_law
+from moesim.laws import load_law, load_repetition
 from moesim.variables import REAL
 
 # --- Chinchilla: Besiroglu et al. 2024, arXiv:2404.10102, and the authors' notebook -----------------------------------
@@ -321,3 +321,19 @@ def test_gadre_extrapolation():
     off = 100 * np.abs(predicted / large.loss.values - 1)
     assert off[large.chinchilla_multiplier.values == 32] == pytest.approx([0.7103], abs=1e-4)
     assert off[large.total_params.values > 6e9] == pytest.approx([0.7320], abs=1e-4)
+
+
+def test_repeated_mixtures_of_experts():
+    """Li et al. 2026, 63 runs: R_D between 5.4 and 6.1, RMSE 0.0020 BPC, as another fit of the form gave."""
+    runs = load_runs("li2026")
+    assert len(runs.run) == 75
+    assert runs.loss.attrs["units"] == "bit/character"
+    few = load_runs("li2026", where={"table": [9, 10, 11, 12, 14, 15, 16]})
+    found = fit("li2026", few, repetition="li2026", fixed={"R_N": np.inf, "alpha": 0.1}, objective="squared", draws=200)
+    assert len(few.run) == 63
+    assert 5.4 < found.estimate["R_D"] < 6.1
+    assert found.estimate["R_D"] == pytest.approx(load_repetition("li2026").coefficients["R_D"], rel=1e-5)
+    assert np.sqrt(2 * found.objective / 63) == pytest.approx(0.0020, abs=5e-5)
+    low, high = found.interval(0.9)["R_D"]
+    assert low < 4
+    assert high > 9

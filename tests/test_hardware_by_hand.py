@@ -100,6 +100,12 @@ PARTS = {
         {"cluster": {"devices": 3}},
         [4.0 * 4 / 3],
     ),
+    # devices 0 and 1 share expert 0, devices 0 and 2 expert 1: device 0 sends for both
+    "sync, busiest": (
+        lambda m: step.sync_seconds(m, placed(0, 1, 0, -1, 1, -1)),
+        {"cluster": {"devices": 3}},
+        [8.0],
+    ),
     # two of device 0 and one of device 1: 2 x 2 layers x 10 weights x 28 bytes at 56 byte/s
     "update, memory": (
         lambda m: step.update_seconds(m, np.array([[1.0, 1.0, 1.0, 0.0]])),
@@ -232,7 +238,17 @@ def test_records_of_a_step():
     at, _ = next(iter(records.trajectory(given)))
     parts = whole(machine())
     total = sum(parts[name] for name in step.PARTS)
+    tokens = given.tokens
+    loads = tokens * np.array([[0.75, 0.15]])
+    at = replace(at, frozen=np.array([[True, False]]), load=loads, dropped=np.array([tokens / 10]))
     out = records.record(given, at, {**parts, "step_time": total}, at.load)
+    np.testing.assert_array_equal(out["frozen_share"], [0.5])
+    np.testing.assert_allclose(out["drop_share"], [0.1])
+    np.testing.assert_allclose(out["max_vio"], [0.75 / 0.45 - 1])
+    # a copy of .75 of the tokens is the least that a device of its placement carries: 30 (of the parts) above it
+    np.testing.assert_allclose(out["regret_balance"], [30.0 / (0.75 * tokens) - 1.0])
+    least = step.least_step_seconds(given.machine, tokens, 1)
+    np.testing.assert_allclose(out["regret_time"], total / least - 1.0)
     np.testing.assert_allclose(out["idle_share"], 12 / 36)
     np.testing.assert_allclose(out["utilisation"], (24 + 24 + 3.6) / sum(STEP.values()))
     np.testing.assert_allclose(out["max_over_mean"], 1.5)

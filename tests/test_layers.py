@@ -10,6 +10,7 @@ from moesim.models.feedforward import MLP, Experts, MoE, Router
 from moesim.models.layers import Conv2d, Embedding, GlobalAverage, Linear, Loss, Norm, Pool, ReLU, Unembedding
 from moesim.models.network import Network
 from moesim.models.recurrent import DeltaNet, Mamba, Mamba2
+from moesim.models.residual import AltUp, Laurel
 
 SIZE = st.integers(1, 10**6)
 EVERY = [
@@ -25,6 +26,10 @@ EVERY = [
     Attention(12, 4, 2, 5, context=32, qkv_bias=True, qk_norm="head", gate=True, sinks=True),
     LatentAttention(12, 4, 6, 5, 4, 2, 3, context=32),
     DeltaNet(12, 2, 4, 3, 5),
+    DeltaNet(12, 2, 4, 3, 5, chunk=8, sequence=20),
+    Mamba2(12, 4, 6, 8, 2, chunk=8, sequence=20),
+    AltUp(12, 3),
+    Laurel(12, 5),
     Mamba(12, 24, 8, 3, bias=True, norms=True),
     Mamba2(12, 4, 6, 8, 2, bias=True),
     Indexer(12, 6, 2, 4, 10),
@@ -102,7 +107,7 @@ def test_backward_is_twice_forward_unless_it_is_the_first_layer(layer):
 @pytest.mark.parametrize("counting", ["matmul", "pointwise"])
 def test_linear_in_the_batch_but_for_the_update(layer, counting):
     one, many = (layer.flops(n, counting=counting) for n in (1, 23))
-    assert many[:3] == tuple(23 * value for value in one[:3])
+    assert many[:3] == pytest.approx([23 * value for value in one[:3]], rel=1e-14)
     assert many.update == one.update
 
 
@@ -137,6 +142,34 @@ def test_latent_attention_formula():
     assert layer.weights == weights + rq + rkv
     assert layer.flops(1).forward == 2 * weights + 2 * H * (n + r + v) * 10
     assert LatentAttention(d, H, 0, rkv, n, r, v).weights == weights - d * rq - rq * H * (n + r) + d * H * (n + r) + rkv
+
+
+BY_HAND = [
+    (Mamba(4, 8, 2, 3), 248, 2 * (64 + 32 + 56 + 24 + 32) + 4 * 8 * 2),
+    (Mamba(4, 8, 2, 3, kernel_bias=False, norms=True, bias=True), 248 - 8 + 3 + 4 + 16 + 4, 480),
+    (Mamba2(4, 2, 4, 2), 88 + 32 + 48 + 6 + 8 + 12, 2 * (88 + 48 + 32) + 4 * 8 * 2),
+    (Mamba2(4, 2, 4, 2, chunk=4, sequence=6), 194, 2 * (168 + 8 / 6 * 2 * (4 * 6 + 2 * 8) + 9 / 6 * 2 * 8)),
+    (DeltaNet(4, 1, 2, 3, 5, chunk=4, sequence=6), 4 * 26 + 4 * 4 + 40 + 16 * 4 + 9, None),
+    (Indexer(4, 3, 2, 5, 10), 30 + 20 + 8 + 10, 2 * (30 + 20 + 8 + 100 + 20)),
+    (AltUp(4, 2), 28, 2 * (8 + 8 + 8 + 4 + 16)),
+    (Laurel(4, 2), 20, 32),
+    (Attention(4, 2, 1, context=10, kv_projections=1), 16 + 8 + 16, 2 * 40 + 4 * 4 * 10),
+    (Attention(4, 2, 1, context=10, kv_projections=0, qk_norm="head"), 16 + 16 + 2, 2 * 32 + 4 * 4 * 10),
+    (Experts(4, 3, 4, 2, zero_experts=4), 4 * 36, 2 * 36),
+    (Experts(4, 3, 4, 2, every=True), 4 * 36, 2 * 4 * 36),
+    (Experts(4, 3, 4, 2, latent=2, latent_bias=True), 4 * 18 + 16 + 6, 2 * (2 * 18 + 16)),
+    (Router(4, 6, selection_bias=True, scales=True), 24 + 6 + 4 + 6, 48),
+]
+
+
+@pytest.mark.parametrize(("layer", "weights", "forward"), BY_HAND)
+def test_numbers_on_paper(layer, weights, forward):
+    """Weights and forward FLOP per token, each product written out."""
+    assert layer.weights == weights
+    if forward is None:  # 2 value heads, 8 of 6 tokens padded; the solve for 8 columns takes 3/2 per row
+        within = 8 / 6 * 2 * (2 * 3 * 4 + 1.5 * 8 + 4 * 5 + 3 * 15)
+        forward = 2 * (4 * 26 + 4 * 4 + 16 * 4 + 40 + within)
+    assert layer.flops(1).forward == pytest.approx(forward, rel=1e-14)
 
 
 def test_keys_seen():
@@ -183,6 +216,9 @@ def test_padding_dispatch_and_latent_width():
     einsum = Experts(64, 96, 16, 2, capacity=1.5, einsum_group=48).flops(1).forward
     assert einsum - 1.5 * forward == 4 * 1.5 * 2 * 48 * 64
     assert (einsum - 1.5 * forward) / forward == pytest.approx(2 * 1.5 * 48 / (3 * 96))
+    # Backward: the gradient of the tokens in dispatch, those of outputs and weights in combine; the mask has none.
+    einsum = Experts(64, 96, 16, 2, einsum_group=48).flops(1)
+    assert einsum.input_gradient - plain.flops(1).input_gradient == 3 * (2 * 2 * 48 * 64)
     latent = Experts(64, 96, 16, 2, latent=16)
     assert latent.flops(1).forward == 6 * 16 * 96 * 2 + 4 * 64 * 16
 

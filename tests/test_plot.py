@@ -42,6 +42,7 @@ DATASETS = {
     "policies": lambda: moesim.simulate(policies=POLICIES, **SHORT),
     "trace": lambda: moesim.simulate(world="trace", placement="eplb", **{"cluster.slots_per_device": 9}),
     "study": lambda: moesim.simulate(policies=POLICIES, sweep={"rho": [0.0, 0.3], "skew": [0.8, 1.2]}, **SHORT),
+    "fit": lambda: moesim.fit("hoffmann2022", "chinchilla", draws=40, starts=4, profiles=True).to_dataset(),
     "model": lambda: moesim.flops("deepseek_v3"),
     "network": lambda: moesim.flops("onenet"),
     "networks": lambda: moesim.flops(["mixtral_8x7b", "llama3_8b"]),
@@ -106,6 +107,7 @@ def test_figures_say_what_they_show(name):
         ("run", ("zipf", "topk", "split", "natural", "static")),
         ("trace", ("trace", "eplb")),
         ("model", ("deepseek_v3",)),
+        ("fit", ("hoffmann2022", "chinchilla")),
     ],
 )
 def test_figures_name_what_they_rest_on(name, words):

@@ -437,6 +437,22 @@ def test_experts_by_a_list_of_layers():
     assert Transformer.from_config({**V3_TOY, "moe_layer_freq": [0, 0, 1, 0]}).moe_layers == 1
 
 
+def test_fields_of_single_layers():
+    """As newer versions of transformers write what older ones call global_head_dim."""
+    config = of("gemma4_text", num_kv_shared_layers=0, attention_k_eq_v=True, num_global_key_value_heads=1)
+    config |= {"num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "full_attention"]}
+    config["global_head_dim"] = 48
+    older = Transformer.from_config(config)
+    given = {"1": {"head_dim": 48, "num_key_value_heads": 1}, "02": {"head_dim": 48, "num_key_value_heads": 1}}
+    newer = {name: value for name, value in config.items() if "global" not in name}
+    assert Transformer.from_config({**newer, "per_layer_config": given}) == older
+    for wrong in ({"3": {"head_dim": 8}}, {"0": {"width": 8}}, {"0": 8}, [1], {"x": {}}, {"0": {"head_dim": "8"}}):
+        with pytest.raises(InputError, match=r"per_layer_config|head_dim='8'"):
+            Transformer.from_config({**newer, "per_layer_config": wrong})
+    with pytest.raises(InputError, match=r"per_layer_config=.*; it takes none here"):
+        Transformer.from_config(of("llama", per_layer_config=given))
+
+
 def test_field_cases():
     """Learned positions are embeddings (arXiv:2001.08361, section 1.3); Qwen1.5-MoE-A2.7B as published."""
     gpt2 = Transformer(
@@ -477,6 +493,47 @@ def test_flop_per_token_as_published_with_megatron(name, sequence, mtp, publishe
     """NVIDIA's training FLOP per token, as closely as printed."""
     flops = Transformer.load(name).training_flops(sequence, "megatron", mtp=mtp)
     assert flops == pytest.approx(published, rel=5e-4)
+
+
+SMALL = {"layers": 1, "d_model": 4, "heads": 1, "vocabulary": 128}
+MEGATRON = [
+    ({"mamba_layers": 1, "ffnless_layers": 1, "mamba_inner": 8, "mamba_state": 2, "mamba_heads": 2}, 88 + 32 + 56),
+    ({"experts": 4, "active_experts": 2, "d_expert": 3, "expert_latent": 2}, 64 + 36 + 16),
+    ({"experts": 4, "active_experts": 2, "d_expert": 3, "zero_experts": 4}, 64 + 36),
+    ({"d_ff": 3, "kv_projections": 1}, 48 + 36),
+    ({"d_ff": 3, "mixerless_layers": 1}, 36),
+]
+
+
+@pytest.mark.parametrize(("fields", "layer"), MEGATRON)
+def test_megatron_on_paper(fields, layer):
+    """6 x (multiply-adds of the layer + 4 x 128 of the head)."""
+    assert Transformer(**SMALL, **fields).training_flops(0, "megatron") == pytest.approx(6 * (layer + 512), rel=1e-14)
+
+
+def test_variants_are_layers_of_their_own():
+    """Two layers of 64 wide heads among six of 32: as two models of these layers, less what they share."""
+    base = {"d_model": 64, "vocabulary": 100, "heads": 2, "head_dim": 32, "d_ff": 96, "window": 8}
+    wide = {"head_dim": 64, "kv_heads": 1, "d_ff": 48}
+    mixed = Transformer(8, local_layers=4, variants=({"layers": 2, **wide},), **base)
+    apart = [Transformer(6, local_layers=4, **base), Transformer(2, **{**base, **wide})]
+    assert (mixed.full_layers, mixed.mlp_layers) == (4, 8)
+    shared = 2 * 100 * 64 + 64
+    assert mixed.total_params == sum(model.total_params for model in apart) - shared
+    for convention in ("exact", "palm", "torchtitan", "torchtitan_b5bcd76", "megatron", "megatron_bridge"):
+        both = sum(model.training_flops(32, convention) for model in apart)
+        head = {"palm": shared, "exact": 6400, "megatron": 8192, "megatron_bridge": 8192}.get(convention, 6464)
+        assert mixed.training_flops(32, convention) == pytest.approx(both - 6 * head, rel=1e-12)
+
+
+def test_sparse_attention_sees_the_keys_that_its_indexer_leaves():
+    """2 H (d_q + d_v) for min(i, k) keys, 2 H_i (d_i + 1) for all of them; layers that share a choice score none."""
+    sizes = {"q_rank": 8, "kv_rank": 8, "nope_dim": 4, "rope_dim": 2, "value_dim": 5, "d_ff": 96, "indexer_keys": 3}
+    index = {"indexer_heads": 2, "indexer_dim": 7}
+    model = Transformer(4, 64, 8, 100, **sizes, **index, variants=({"layers": 1, "indexer_heads": 0},))
+    core = model.forward_flops(10, "causal_diagonal") - model.forward_flops()
+    seen = (1 + 2 + 3 * 8) / 10
+    assert core == pytest.approx(4 * 2 * 8 * (6 + 5) * seen + 3 * 2 * 2 * 8 * 5.5, rel=1e-12)
 
 
 def test_flop_per_token_of_torchtitan():

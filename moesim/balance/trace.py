@@ -54,6 +54,11 @@ def from_rows(rows: Sequence[Mapping[str, str]], windows: Sequence[str] | None, 
     for row in rows:
         if row[window] in names:
             place = names.index(row[window]), layers.index(row["layer"]), experts.index(row["expert"])
+            if not np.isnan(loads[place]):
+                raise InputError(
+                    f"{owner}: window {row[window]}, layer {row['layer']}, expert {row['expert']} stands twice; "
+                    "add the two counts, or leave one out"
+                )
             loads[place] = _count(owner, row)
     if np.isnan(loads).any():
         w, y, e = (int(i) for i in np.argwhere(np.isnan(loads))[0])

@@ -7,23 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.errors import InputError
 from moesim.fitting.profile import rise_of
-from moesim.output.plots import grid_of_panels, label
-from moesim.output.text import plain
+from moesim.fitting.saved import fit_of
+from moesim.output.plots import COLOURS, colour_map, finish, grid_of_panels, label, panels_for, titled
 from moesim.variables import SIZES
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from moesim.fitting.result import Fit
 
-_INSIDE, _OUTSIDE = "#31688e", "#d95f02"
-_CURVES, _PAIRS, _COLUMNS = 7, 6, 3
+_INSIDE, _OUTSIDE = COLOURS[:2]
+_CURVES, _PAIRS, _NAMED = 7, 6, 6  # shown at most: budgets, pairs of coefficients, rows by number
+_FAR = 8.0  # usual scatters: beyond, a run is named
+_STRAY = 0.005  # share of the draws at each end that may lie outside the panel
 
 
-def draw(fit: Fit) -> dict[str, Figure]:
-    """Every figure that the fit has the means for, by file name."""
+def draw(given: Fit | xr.Dataset) -> dict[str, Figure]:
+    """Every figure that the fit, or its Dataset, has the means for, by file name."""
+    fit = _fit(given)
     drawn = {"predictions": predictions(fit)}
     if _has_isoflops(fit):
         drawn["isoflop"] = isoflop(fit)
@@ -34,10 +39,15 @@ def draw(fit: Fit) -> dict[str, Figure]:
     return drawn
 
 
-def predictions(fit: Fit) -> Figure:
-    """Left: predicted against observed loss. Right: relative residuals. Held-out runs in colour."""
+def _fit(given: Fit | xr.Dataset) -> Fit:
+    return fit_of(given) if hasattr(given, "dims") else given  # type: ignore[arg-type, return-value]
+
+
+def predictions(given: Fit | xr.Dataset) -> Figure:
+    """Left: predicted against observed loss. Right: relative residuals. Held-out runs in colour, far ones by row."""
+    fit = _fit(given)
     observed, predicted = fit.runs["loss"].values, fit.predict(fit.runs)["loss"].values
-    figure, panels = grid_of_panels(1, 2)
+    figure, panels = grid_of_panels(1, 2, (3.4, 2.8))
     left, right = panels[0]
     span = np.array([min(observed.min(), predicted.min()), max(observed.max(), predicted.max())])
     left.plot(span, span, color="0.5", lw=0.8, zorder=1)
@@ -47,15 +57,17 @@ def predictions(fit: Fit) -> Figure:
             style = {"s": 12, "color": colour, "alpha": 0.7, "lw": 0, "zorder": 2}
             left.scatter(observed[chosen], predicted[chosen], label=f"{name} ({chosen.sum()} runs)", **style)
             right.scatter(observed[chosen], 100.0 * (predicted / observed - 1.0)[chosen], **style)
-    for axes in (left, right):
-        axes.set(xscale="log", xlabel="observed loss (nat/token)")
-        _plain_log(axes.xaxis)
-    left.set(yscale="log", ylabel="predicted loss (nat/token)")
-    _plain_log(left.yaxis)
-    right.set(ylabel="predicted / observed - 1 (%)")
-    left.legend(fontsize=8, loc="upper left")
-    figure.suptitle(_title(fit), fontsize=9)
-    return figure
+    off = 100.0 * (predicted / observed - 1.0)
+    scatter = 1.4826 * np.median(np.abs(off - np.median(off)))
+    far = np.flatnonzero(np.abs(off - np.median(off)) > max(_FAR * scatter, 1e-9))
+    for i in far[np.argsort(-np.abs(off[far]))][:_NAMED]:
+        right.annotate(
+            f"row {fit.runs['row'].values[i]}", (observed[i], off[i]), (4, 0), textcoords="offset points", fontsize=7
+        )
+    left.set(xscale="log", yscale="log", xlabel="observed loss (nat/token)", ylabel="predicted loss (nat/token)")
+    right.set(xscale="log", xlabel="observed loss (nat/token)", ylabel="predicted / observed - 1 (%)")
+    note = f"named: more than {_FAR:g} times the usual scatter" if len(far) else ""
+    return finish(figure, _title(fit), note)
 
 
 def _has_isoflops(fit: Fit) -> bool:
@@ -67,28 +79,28 @@ def _has_isoflops(fit: Fit) -> bool:
     return len(sizes) == 1 and "tokens" in inputs and "compute" in runs and not varied
 
 
-def isoflop(fit: Fit) -> Figure:
+def isoflop(given: Fit | xr.Dataset) -> Figure:
     """Loss against size with fitted curves of some budgets, their bands, and every run in its budget's colour."""
-    from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
+    fit, shades = _fit(given), colour_map("compute")
+    if not _has_isoflops(fit):
+        raise InputError("isoflop of a fit: its runs vary in more than compute, size and tokens; see predictions")
     runs, size = fit.runs, next(name for name in fit.task.target.inputs if name in SIZES)
     compute, sizes, loss = runs["compute"].values, runs[size].values, runs["loss"].values
     norm = LogNorm(compute.min(), compute.max())
-    figure, panels = grid_of_panels(1, 1)
+    figure, panels = grid_of_panels(1, 1, (5.4, 3.4))
     axes = panels[0][0]
-    figure.set_size_inches(5.4, 3.6)
     for budget in np.exp(np.quantile(np.log(compute), np.linspace(0.03, 0.97, _CURVES))):
-        _budget_curve(fit, axes, size, float(budget), colormaps["viridis"](norm(budget)))
-    dots = axes.scatter(sizes, loss, c=compute, norm=norm, cmap="viridis", s=12, lw=0.3, edgecolor="white", zorder=3)
+        _budget_curve(fit, axes, size, float(budget), shades(norm(budget)))
+    dots = axes.scatter(sizes, loss, c=compute, norm=norm, cmap=shades, s=12, lw=0.3, edgecolor="white", zorder=3)
     bar = figure.colorbar(dots, ax=axes, label="compute (FLOP)")
     bar.outline.set_visible(False)  # type: ignore[operator]
-    margin = 0.06 * (loss.max() - loss.min())
+    margin = 0.1 * (loss.max() - loss.min())
     axes.set(xscale="log", yscale="log", xlabel=size.replace("_", " ").replace("params", "parameters"))
     axes.set(ylabel="loss (nat/token)", ylim=(loss.min() - margin, loss.max() + margin))
-    _plain_log(axes.yaxis)
-    figure.suptitle(_title(fit), fontsize=9)
-    return figure
+    bands = "; bands: 90 % confidence of the curve (bootstrap)" if fit.draws is not None else ""
+    return finish(figure, _title(fit), f"dots: runs; curves: where runs of about that compute lie{bands}")
 
 
 def _budget_curve(fit: Fit, axes: Axes, size: str, budget: float, colour: Any) -> None:
@@ -106,26 +118,22 @@ def _budget_curve(fit: Fit, axes: Axes, size: str, budget: float, colour: Any) -
         axes.fill_between(grid, *line["confidence"].values.T, color=colour, alpha=0.2, lw=0, zorder=1)
 
 
-def profiles(fit: Fit) -> Figure:
+def profiles(given: Fit | xr.Dataset) -> Figure:
     """For each free coefficient, how far the objective rises when the coefficient is held and the others follow.
 
     The rise is in units of that which ends the interval, 1; a bar below shows the bootstrap's interval.
     """
+    fit = _fit(given)
     found, parameters = fit.profiles, fit.task.parameters
     if found is None:
-        raise ValueError("the fit has no profiles")
+        raise InputError("profiles: the fit has none; fit with profiles=True")
     entries = np.flatnonzero(found.done).tolist()
-    columns = min(_COLUMNS, len(entries))
-    figure, panels = grid_of_panels(-(-len(entries) // columns), columns, sharey=True)
-    flat = [axes for row in panels for axes in row]
+    figure, flat = panels_for(len(entries), sharey=True)
     for axes, j in zip(flat, entries, strict=False):
         _profile(fit, axes, j, parameters.free[j], parameters.transforms[j])
-    for axes in flat[len(entries) :]:
-        axes.set_visible(False)
-    label(figure, "coefficient", "rise of the objective")
-    said = f"{fit.level:.0%} profile interval: below the dashed line; bar: bootstrap"
-    figure.suptitle(f"{_title(fit)}\n{said}", fontsize=9)
-    return figure
+    label(figure, "", "rise of the objective")
+    said = f"{fit.level:.0%} profile interval: below the dashed line; orange: bootstrap, an arrow where it goes on"
+    return finish(figure, _title(fit), said)
 
 
 def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
@@ -143,16 +151,22 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
     axes.axvline(fit.estimate[name], color="0.4", lw=0.8)
     shown = move.forward(found.points[j][known][height[known] < 2.5])
     if fit.draws is not None:
-        bar = fit.interval(method="bootstrap")[name]
-        axes.plot(bar, [-0.12, -0.12], color=_OUTSIDE, lw=3, solid_capstyle="butt")
+        bar = np.array(fit.interval(method="bootstrap")[name])
         room = np.ptp(shown)  # for a bar that reaches further, but not to where an unidentified one ends
-        shown = np.append(shown, np.clip(bar, shown.min() - room, shown.max() + room))
-    axes.set(ylim=(-0.25, 2.2), xlim=(shown.min(), shown.max() + 0.04 * np.ptp(shown)))
-    axes.set_title(name, fontsize=9)
+        ends = np.clip(bar, shown.min() - room, shown.max() + room)
+        axes.plot(ends, [-0.12, -0.12], color=_OUTSIDE, lw=3, solid_capstyle="butt")
+        for end, whole, arrow in zip(ends, bar, "<>", strict=True):
+            axes.plot(end, -0.12, arrow, color=_OUTSIDE, ms=6, alpha=float(end != whole))
+        shown = np.append(shown, ends)
     if shown.min() > 0 and shown.max() > 20 * shown.min():
-        axes.set_xscale("log")
+        axes.set(xscale="log", xlim=(shown.min() / 1.15, shown.max() * 1.15))
     else:
+        room = 0.06 * max(np.ptp(shown), 1e-300)
+        axes.set_xlim(shown.min() - room, shown.max() + room)
         axes.locator_params(axis="x", nbins=4)
+    axes.set_ylim(-0.25, 2.2)
+    unit = fit.task.target.coefficients[name].unit
+    axes.set_xlabel(name + (f" ({unit})" if unit != "1" else ""))
 
 
 def _between(x: np.ndarray, root: np.ndarray, middle: float) -> tuple[np.ndarray, np.ndarray]:
@@ -162,34 +176,33 @@ def _between(x: np.ndarray, root: np.ndarray, middle: float) -> tuple[np.ndarray
     return grid, np.interp(grid, x, signed)
 
 
-def trade_offs(fit: Fit) -> Figure:
+def trade_offs(given: Fit | xr.Dataset) -> Figure:
     """Draws of the pairs of coefficients that trade off most strongly, with the estimate."""
+    fit = _fit(given)
     pairs = fit.identification.trade_offs()[:_PAIRS]
-    if fit.draws is None:
-        raise ValueError("the fit has no draws")
+    if fit.draws is None or not pairs:
+        raise InputError("trade_offs: the fit has no draws, or no coefficients that trade off; see identified")
     natural = fit.task.parameters.natural(fit.draws.x[fit.draws.usable])
-    columns = min(_COLUMNS, len(pairs))
-    figure, panels = grid_of_panels(-(-len(pairs) // columns), columns)
-    flat = [axes for row in panels for axes in row]
-    for axes, (one, other, correlation) in zip(flat, pairs, strict=False):
+    figure, flat = panels_for(len(pairs))
+    for axes, (one, other, correlation) in zip(flat, pairs, strict=True):
         axes.scatter(natural[one], natural[other], s=4, color=_INSIDE, alpha=0.25, lw=0, rasterized=True)
         axes.plot(fit.estimate[one], fit.estimate[other], "+", color=_OUTSIDE, ms=9, mew=1.6)
-        for axis, name in ((axes.set_xscale, one), (axes.set_yscale, other)):
-            if natural[name].min() > 0 and natural[name].max() > 3 * natural[name].min():
-                axis("log")
-        axes.set(xlabel=one, ylabel=other)
-        axes.set_title(f"correlation {correlation:+.3f}", fontsize=9)
-    for axes in flat[len(pairs) :]:
-        axes.set_visible(False)
-    figure.suptitle(f"{_title(fit)}: {int(fit.draws.usable.sum())} bootstrap draws", fontsize=9)
-    return figure
+        for which, name in (("x", one), ("y", other)):
+            low, high = np.quantile(natural[name], [_STRAY, 1 - _STRAY])
+            log = low > 0 and high > 3 * low
+            room = (high / low) ** 0.08 if log else 0.08 * (high - low)
+            ends = (low / room, high * room) if log else (low - room, high + room)
+            axes.set(**{f"{which}scale": "log" if log else "linear", f"{which}lim": ends, f"{which}label": name})
+            if not log:
+                axes.locator_params(axis=which, nbins=4)
+        titled(axes, f"correlation {correlation:+.3f}")
+    note = f"dots: {int(fit.draws.usable.sum())} bootstrap draws, the central 99 % shown; cross: estimate"
+    return finish(figure, _title(fit), note)
 
 
 def draw_comparison(fits: Mapping[str, Fit]) -> dict[str, Figure]:
     """Residuals of several fits of the same runs, one panel each, by file name."""
-    columns = min(_COLUMNS, len(fits))
-    figure, panels = grid_of_panels(-(-len(fits) // columns), columns, sharex=True, sharey=True)
-    flat = [axes for row in panels for axes in row]
+    figure, flat = panels_for(len(fits), sharex=True, sharey=True)
     residuals = {name: 100.0 * (f.predict(f.runs)["loss"] / f.runs["loss"] - 1.0).values for name, f in fits.items()}
     limit = 1.15 * np.quantile(np.abs(np.concatenate(list(residuals.values()))), 0.99)
     for axes, (name, fit) in zip(flat, fits.items(), strict=False):
@@ -199,24 +212,33 @@ def draw_comparison(fits: Mapping[str, Fit]) -> dict[str, Figure]:
         for chosen, colour in ((~fit.outside, _INSIDE), (fit.outside, _OUTSIDE)):
             axes.scatter(observed[chosen], off[chosen], s=8, color=colour, alpha=0.6, lw=0)
         axes.set(xscale="log", ylim=(-1.05 * limit, 1.05 * limit))
-        axes.set_title(f"{name} ({beyond} beyond)" if beyond else name, fontsize=9)
-        _plain_log(axes.xaxis)
-    for axes in flat[len(fits) :]:
-        axes.set_visible(False)
+        titled(axes, f"{name} ({beyond} beyond)" if beyond else name)
     label(figure, "observed loss (nat/token)", "predicted / observed - 1 (%)")
     held = any(fit.outside.any() for fit in fits.values())
-    figure.suptitle("residuals" + (": blue fitted, orange held out" if held else ""), fontsize=9)
-    return {"comparison": figure}
+    note = "blue: fitted, orange: held out" if held else ""
+    return {"comparison": finish(figure, f"residuals of {len(fits)} fits", note)}
 
 
-def _plain_log(axis: Any) -> None:
-    """Ticks of a logarithmic axis of less than two decades as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(MaxNLocator(6) if high < 6 * low else LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-    axis.set_minor_formatter(NullFormatter())
+def compared(dataset: xr.Dataset) -> Figure:
+    """A multirun of fits in one figure: every coefficient with its interval, a row for each fit that is done."""
+    dims = [str(dim) for dim in dataset.job_status.dims]
+    jobs = dataset.stack(job=dims)
+    jobs = jobs.isel(job=(jobs.job_status == "done").values)
+    labels = [", ".join(map(str, np.atleast_1d(one))) for one in jobs.job.values.tolist()]
+    names, place = list(dataset.coefficient.values), np.arange(len(labels))
+    figure, flat = panels_for(len(names), (2.3, 0.26 * len(labels) + 0.9), sharey=True)
+    for axes, name in zip(flat, names, strict=True):
+        value = jobs.estimate.sel(coefficient=name).values
+        low, high = (jobs.interval.sel(coefficient=name, bound=end).values for end in ("low", "high"))
+        axes.hlines(place, low, high, color=_OUTSIDE, lw=2)
+        axes.plot(value, place, "o", ms=5, color=_INSIDE)
+        axes.set_xlabel(str(name))
+        axes.locator_params(axis="x", nbins=3)
+    flat[0].set_yticks(place, labels)
+    flat[0].set_ylim(len(labels) - 0.5, -0.5)
+    return finish(
+        figure, f"fits by {', '.join(dims)}", f"dots: estimates; bars: {float(jobs.level.max()):.0%} intervals"
+    )
 
 
 def _title(fit: Fit) -> str:

@@ -24,8 +24,8 @@ from moesim.fitting.solve import AT_BOUND, CONVERGED, STATUSES
 from moesim.fitting.task import Optimum, Task
 from moesim.fitting.uncertainty import Spread
 from moesim.laws import Law, Repetition
+from moesim.output.provenance import signed
 from moesim.output.text import Page, shown
-from moesim.variables import stamp
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -353,7 +353,9 @@ def record(fit: Fit) -> xr.Dataset:
         "part": list(_PARTS),
         "row": ("run", np.asarray(fit.runs["row"])),
     }
-    return stamp(xr.Dataset(data, coords=coords, attrs=_attributes(fit)))
+    attrs = _attributes(fit)
+    config = {name.removeprefix("fit_"): json.loads(text) for name, text in _described(fit).items()}
+    return signed(xr.Dataset(data, coords=coords, attrs=attrs), "fit", {**config, "runs": attrs["runs"]})
 
 
 def _dimmed(data: Mapping[str, Any]) -> list[tuple]:

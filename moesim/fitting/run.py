@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moesim.config import read
 from moesim.fitting import figures, tables
@@ -15,6 +15,10 @@ from moesim.fitting.model import Target, target_from
 from moesim.fitting.result import Fit
 from moesim.fitting.runs import RunsWarning, runs_from
 from moesim.output.result import Result
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
 
 # Mappings whose keys are the user's own.
 OPEN = (
@@ -60,6 +64,11 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     if not compared and "huber" not in str(objective):
         out["fit.delta"] = f"on fit.objective={objective}"
     return out
+
+
+def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
+    """The answer of a multirun: one table and one figure of its fits, from its collected Dataset."""
+    return tables.collected(dataset), {"comparison": figures.compared(dataset)} if "interval" in dataset else {}
 
 
 def _compared(config: Mapping[str, Any]) -> Result:

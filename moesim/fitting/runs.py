@@ -53,6 +53,7 @@ class RunsSpec:
     dataset: str | None = None
     source: str = ""
     licence: str = ""
+    loss_unit: str = "nat/token"  # what is written on the loss; another unit is a name, nothing is converted
     caveats: tuple[str, ...] = ()
 
 
@@ -332,7 +333,9 @@ def _dataset(
     columns = {_stored(name): ("run", column) for name, column in both.items()}
     data = xr.Dataset(columns | named, coords={"row": ("run", rows)})
     attrs = {"runs": spec.name, "source": spec.source, "licence": spec.licence, "caveats": "\n".join(spec.caveats)}
-    return stamp(data.assign_attrs({key: value for key, value in attrs.items() if value}))
+    data = stamp(data.assign_attrs({key: value for key, value in attrs.items() if value}))
+    data["loss"].attrs["units"] = spec.loss_unit
+    return data
 
 
 def _stored(name: str) -> str:

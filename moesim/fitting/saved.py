@@ -31,13 +31,13 @@ def load_fit(path: str | Path) -> Fit:
 
     A law or repetition of one's own must be registered (imported) first. Raises InputError for a file that is no fit.
     """
-    data = open_result(path)
+    return fit_of(open_result(path), str(path))
+
+
+def fit_of(data: xr.Dataset, owner: str = "the Dataset") -> Fit:
+    """The Fit that a Dataset (`Fit.to_dataset`) records; InputError if it records none."""
     if "fit_settings" not in data.attrs:
-        raise InputError(f"load_fit: {str(path)!r} is no fit of this version; give one that moesim fit wrote")
-    return _rebuilt(data)
-
-
-def _rebuilt(data: xr.Dataset) -> Fit:
+        raise InputError(f"{owner} is no fit of this version; give what moesim fit wrote, or Fit.to_dataset()")
     law, repetition, settings = (json.loads(data.attrs[f"fit_{part}"]) for part in ("law", "repetition", "settings"))
     target = target_from(data.attrs["law"], law, data.attrs["repetition"], repetition)
     runs, outside = _runs(data), data["held_out"].values.astype(bool)

@@ -67,6 +67,11 @@ class Law:
         """Names of the variables that the law takes."""
         return self.form.inputs
 
+    @property
+    def dense(self) -> bool:
+        """Whether the runs behind the law were all of dense models."""
+        return self.data_range.get("sparsity") == (0.0, 0.0)
+
     def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
         """Loss in nat/token; InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input.
 

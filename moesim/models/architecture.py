@@ -16,7 +16,7 @@ import numpy as np
 from moesim.config import read
 from moesim.errors import InputError
 from moesim.forms import Coefficient, Form
-from moesim.numerics.elementwise import crossing
+from moesim.numerics.elementwise import crossing, secant, shape_of
 from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE
@@ -230,7 +230,10 @@ class Architecture:
         def surplus(x, cell):
             return np.log(self.describe(x, cell["sparsity"], fields(cell))[name] / cell[name])
 
-        return crossing(surplus, context, self.log_size)
+        start = np.full(shape_of(context), self.log_size[len(self.log_size) // 2])
+        found, done = secant(surplus, context, start, 1.0)
+        found = np.where((found < self.log_size[0]) | (found > self.log_size[-1]), np.inf, found)
+        return found if done.all() else np.where(done, found, crossing(surplus, context, self.log_size))
 
 
 def architecture_from(name: str, content: Mapping[str, Any], **fields: Any) -> Architecture:

@@ -40,9 +40,27 @@ def description(config: str | Path | Mapping[str, Any]) -> Fields:
     keys = Keys(f"config.json of {kind}", text, family.defaults, family.names)
     for reader in family.readers:
         fields |= reader(keys)
-    fields = _alike({**fields, **family.always})
+    fields = _alike(_overridden(keys, {**fields, **family.always}))
     name = content.get("_name_or_path") or place or content.get("model_type") or kind
     return {**fields, "name": str(name)}
+
+
+_OF_LAYER = {"head_dim": "head_dim", "num_key_value_heads": "kv_heads", "intermediate_size": "d_ff"}
+
+
+def _overridden(keys: Keys, fields: Fields) -> Fields:
+    """Fields with `each`, with what `per_layer_config` says of single layers: {"05": {"head_dim": 512}}."""
+    given = keys.content.get("per_layer_config") or {}
+    if given and (not isinstance(given, Mapping) or "each" not in fields):
+        raise keys.wrong("per_layer_config", "none here; describe the model in a YAML file, with variants")
+    each = [dict(layer) for layer in fields.get("each", ())]
+    for index, changes in given.items():
+        known = str(index).isdecimal() and int(index) < keys.layers and isinstance(changes, Mapping)
+        if not known or not _OF_LAYER.keys() >= changes.keys():
+            raise keys.wrong("per_layer_config", f"indices of layers, each with some of {', '.join(_OF_LAYER)}")
+        changed = keys.having(**changes)
+        each[int(index)] |= {_OF_LAYER[name]: changed.size(name) for name in changes}
+    return {**fields, "each": each} if each else fields
 
 
 def _alike(fields: Fields) -> Fields:

@@ -409,7 +409,7 @@ def _gemma4_layer(keys: Keys, local: bool, shared: bool) -> Fields:
     kv = keys["num_global_key_value_heads"] if same else 0
     return {
         "local_layers": int(local),
-        "head_dim": keys["head_dim"] if local else keys["global_head_dim"],
+        "head_dim": keys["head_dim"] if local or keys.content.get("per_layer_config") else keys["global_head_dim"],
         "kv_heads": kv or keys["num_key_value_heads"],
         "kv_projections": 0 if shared else 1 if same else 2,
         "d_ff": width,

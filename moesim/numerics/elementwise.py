@@ -7,7 +7,7 @@ works alike on a block of the cells and on a flat selection of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,6 @@ Context = Mapping[str, Any]
 # time in the interpreter, larger ones leave the cache and the memory that a laptop has to spare.
 CELLS_IN_GRID = 2**20
 CELLS_IN_SCAN = 2**20
-_ROOT = 1e-11  # a last secant step this small ends within rounding of the root
 
 
 def shape_of(context: Context) -> tuple[int, ...]:
@@ -86,50 +85,48 @@ def _along_grid(f: Callable[..., Any], context: Context, grid: np.ndarray, reduc
     return out
 
 
-def lowest(f: Callable[..., Any], context: Context, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index of the grid point with the lowest f (NaN counts as inf; of equals the first), and of its rival.
+class Dips(NamedTuple):
+    """For every cell the grid point with the lowest f, a rival dip (-1 if none is near), and f beside and at the best.
 
-    The rival is another dip inside the grid if f may be lower between the grid points there: were the dips convex,
-    the one that could reach the lowest value. Without any it is the lowest point itself. Both for every cell.
+    Beyond an end of the grid, `low` or `high` is the value at the end.
     """
-    found = _along_grid(f, context, grid, _two_lowest)
-    return found[..., 0], found[..., 1]
+
+    best: np.ndarray
+    rival: np.ndarray
+    low: np.ndarray
+    middle: np.ndarray
+    high: np.ndarray
 
 
-def vertex(f: Callable[..., Any], context: Context, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The point of an even grid with the lowest f, f there, and how far the parabola through its neighbours dips below.
+def dips(f: Callable[..., Any], context: Context, grid: np.ndarray, near: float) -> Dips:
+    """The lowest grid point of every cell (NaN counts as inf; of equals the first) and its rival.
 
-    NaN counts as inf; without a parabola the dip is 0, of an infinite neighbour inf.
+    The rival is the other dip inside the grid that could reach lowest, were it convex, if that is not more than
+    `near` above the lowest point.
     """
-    found = _along_grid(f, context, grid, _vertex)
-    return grid[found[..., 0].astype(int)], found[..., 1], found[..., 2]
+    found = _along_grid(f, context, grid, lambda values: _two_lowest(values, near))
+    best, rival = (found[..., i].astype(int) for i in (0, 1))
+    return Dips(best, rival, found[..., 2], found[..., 3], found[..., 4])
 
 
-def _vertex(values: np.ndarray) -> np.ndarray:
-    index, last = values.argmin(axis=-1), values.shape[-1] - 1
-    beside = np.clip(index[..., None] + np.array([-1, 0, 1]), 0, last)
-    low, middle, high = np.moveaxis(np.take_along_axis(values, beside, axis=-1), -1, 0)
-    bend = low + high - 2 * middle
-    dip = np.where(bend > 0, (high - low) ** 2 / (8 * bend), 0.0)
-    dip = np.where(np.isnan(dip), np.inf, dip)
-    return np.stack([index, middle, np.where((index > 0) & (index < last), dip, 0.0)], axis=-1)
+def _two_lowest(values: np.ndarray, near: float) -> np.ndarray:
+    best, last = values.argmin(axis=-1), values.shape[-1] - 1
+    beside = np.clip(best[..., None] + np.array([-1, 0, 1]), 0, last)
+    three = np.take_along_axis(values, beside, axis=-1)
+    inner = (values[..., 1:-1] < values[..., :-2]) & (values[..., 1:-1] <= values[..., 2:])
+    own = (best > 0) & (best < last)
+    rival = np.full(best.shape, -1.0)
+    if (several := np.count_nonzero(inner, axis=-1) > own).any():
+        rival[several] = _rival(values[several], inner[several], best[several], near)
+    return np.concatenate([best[..., None], rival[..., None], three], axis=-1)
 
 
-def _two_lowest(values: np.ndarray) -> np.ndarray:
-    best = values.argmin(axis=-1)
-    dips = (values[..., 1:-1] < values[..., :-2]) & (values[..., 1:-1] <= values[..., 2:])
-    found = np.stack([best, best], axis=-1)
-    if (several := np.count_nonzero(dips, axis=-1) > 1).any():
-        found[several, 1] = _rival(values[several], dips[several], best[several])
-    return found
-
-
-def _rival(values: np.ndarray, dips: np.ndarray, best: np.ndarray) -> np.ndarray:
+def _rival(values: np.ndarray, inner: np.ndarray, best: np.ndarray, near: float) -> np.ndarray:
     beside = np.maximum(values[:, :-2], values[:, 2:])
     reach = np.full(values.shape, np.inf)  # what a convex dip cannot fall below
-    reach[:, 1:-1] = np.where(dips, 2 * values[:, 1:-1] - beside, np.inf)
+    reach[:, 1:-1] = np.where(inner, 2 * values[:, 1:-1] - beside, np.inf)
     np.put_along_axis(reach, best[:, None], np.inf, axis=-1)
-    return np.where(reach.min(axis=-1) < values.min(axis=-1), reach.argmin(axis=-1), best)
+    return np.where(reach.min(axis=-1) <= values.min(axis=-1) + near, reach.argmin(axis=-1), -1)
 
 
 def crossing(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.ndarray:
@@ -151,11 +148,12 @@ def crossing(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.nd
 
 
 def secant(
-    f: Callable[..., Any], context: Context, x: np.ndarray, slope: Any, steps: int = 30
+    f: Callable[..., Any], context: Context, x: np.ndarray, slope: Any, steps: int = 30, within: float = 1e-10
 ) -> tuple[np.ndarray, np.ndarray]:
     """A root of f near x by the secant method, and whether it was found, for every cell; `slope` guesses f' at x.
 
-    Fast where f is nearly straight. No bracket is kept: what is found may lie anywhere.
+    Fast where f is nearly straight. No bracket is kept: what is found may lie anywhere. It ends with a step shorter
+    than `within`; what is left is about the square of that.
     """
     done = np.zeros(np.shape(x), bool)
     with np.errstate(all="ignore"):
@@ -163,7 +161,7 @@ def secant(
         for _ in range(steps):
             step = np.where(done, 0.0, np.clip(-value / slope, -3.0, 3.0))
             x = x + step
-            done = done | (np.abs(step) < _ROOT)  # for good: a smaller step would make the slope out of rounding
+            done = done | (np.abs(step) < within)  # for good: a smaller step would make the slope out of rounding
             if (done | np.isnan(step)).all():
                 break
             before, value = value, np.broadcast_to(f(x, context), np.shape(x))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MEMORY = 1e9  # bytes of the collected Dataset above which it is written in slabs
 _SLAB = 2**24  # values read at once then
-_MISSING = {"f": np.nan, "i": np.nan, "b": np.nan, "U": "missing"}
+_MISSING = {"f": np.nan, "i": np.nan, "u": np.nan, "b": np.nan, "U": "missing"}
 _OF_ONE = ("config", "layout", "overrides", "moesim_version", "checksum")  # attributes that are not those of many
 
 
@@ -125,7 +125,11 @@ def _tight(values: np.ndarray, kind: str) -> np.ndarray:
     """Text and flags in their own type again; flags stay numbers with NaN where a job is missing."""
     if kind == "U":
         return values.astype(str)
-    return values.astype({"b": bool, "i": np.int64}.get(kind, float)) if np.isfinite(values).all() else values
+    return (
+        values.astype({"b": bool, "i": np.int64, "u": np.uint8}.get(kind, float))
+        if np.isfinite(values).all()
+        else values
+    )
 
 
 def _skeleton(plan: Plan) -> xr.Dataset:

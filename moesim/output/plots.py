@@ -63,10 +63,10 @@ def grid_of_panels(
     return figure, [list(row) for row in panels]
 
 
-def panels_for(n: int, **share: Any) -> tuple[Figure, list[Axes]]:
+def panels_for(n: int, panel: tuple[float, float] = _PANEL, **share: Any) -> tuple[Figure, list[Axes]]:
     """A figure with n panels in at most five columns and as few blanks as can be; the blanks are hidden."""
     columns = min(range(min(n, 3), min(n, 5) + 1), key=lambda c: (-n % c, -c))
-    figure, panels = grid_of_panels(-(-n // columns), columns, **share)
+    figure, panels = grid_of_panels(-(-n // columns), columns, panel, **share)
     flat = [axes for row in panels for axes in row]
     for axes in flat[n:]:
         axes.set_visible(False)
@@ -77,11 +77,17 @@ def panels_for(n: int, **share: Any) -> tuple[Figure, list[Axes]]:
 
 def colours(scale: str, values: Any) -> dict[float, Any]:
     """Value -> colour on the scale of `sparsity` or `compute`, dark to light, by rank among all values of the axis."""
+    ordered, shades = np.unique(values), colour_map(scale)
+    return {float(v): shades(c) for v, c in zip(ordered, np.linspace(0, 1, len(ordered)), strict=True)}
+
+
+def colour_map(scale: str) -> Any:
+    """The scale of `sparsity` or `compute` as a matplotlib colour map."""
     from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
 
     name, low, high = _SCALES[scale]
-    ordered = np.unique(values)
-    return {float(v): colormaps[name](c) for v, c in zip(ordered, np.linspace(low, high, len(ordered)), strict=True)}
+    return ListedColormap(colormaps[name](np.linspace(low, high, 256)))
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -185,7 +191,7 @@ def _ticks_between(low: float, high: float) -> list[float]:
 def label(figure: Figure, x: str, y: str = "") -> None:
     """The label of all x axes, below the lowest panels, and one for all y axes."""
     for axes in figure.axes:
-        if axes.get_visible() and axes.xaxis.get_tick_params()["labelbottom"]:
+        if x and axes.get_visible() and axes.xaxis.get_tick_params()["labelbottom"]:
             axes.set_xlabel(x)
     if y:
         figure.supylabel(y, fontsize=9)

@@ -231,6 +231,14 @@ def open_result(path: str | Path) -> xr.Dataset:
     return dataset
 
 
+def save(dataset: xr.Dataset, path: str | Path) -> Path:
+    """Write a Dataset of moesim as its verbs do: whole or not at all, sealed with a checksum; `open_result` reads it.
+
+    A file of `dataset.to_netcdf` opens too, but nothing tells whether it was damaged since.
+    """
+    return write_result(dataset, path)
+
+
 def repeated(result: xr.Dataset, run: Callable[[str, dict[str, Any]], xr.Dataset]) -> str:
     """Run a result's verb again on the config it carries; '' if every number is the same, else what differs."""
     from omegaconf import OmegaConf

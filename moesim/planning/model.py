@@ -94,13 +94,13 @@ class Model:
 
     def at(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
         """Every quantity of the run: parameters, experts, FLOPs per token, tokens and what the cell gives."""
-        described = self._path(log_size, cell)
-        return {
-            **described,
-            "compute": cell["compute"],
-            "unique_tokens": cell["unique_tokens"],
-            "tokens": cell["compute"] / described["flops_per_token"],
-        }
+        at = self.described(log_size, cell)
+        if "compute" in cell:
+            tokens, compute = cell["compute"] / at["flops_per_token"], cell["compute"]
+        else:
+            tokens, compute = cell["tokens"], cell["tokens"] * at["flops_per_token"]
+        unique = cell["unique_tokens"]
+        return {**at, "compute": compute, "unique_tokens": unique, "tokens": tokens}
 
     @property
     def wrapped(self) -> Wrapped:
@@ -137,10 +137,29 @@ class Model:
         matters = ("sparsity", "unique_tokens", "law.", "architecture.")
         context = {name: value for name, value in cell.items() if name.startswith(matters)}
         law, grid = self.law_coefficients(cell), self.architecture.log_size
-        params, log_size = self.wrapped.taught_params(self._path, context, law, grid, near)
+        params, log_size = self.wrapped.taught_params(self.described, context, law, grid, near)
         return {**cell, "taught_log_size": value_of(log_size), "taught_params": params}
 
-    def _path(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+    def kinks(self, cell: Mapping[str, Any]) -> list[np.ndarray]:
+        """Log sizes at which the loss may have a kink: where the tokens are the unique ones, and where the counted
+        parameters are what those can teach. Not finite where there is none; shapes broadcast to the cells.
+        """
+        if not self.repetition.form.coefficients or not np.isfinite(cell["unique_tokens"]).any():
+            return []
+        given = {n: v for n, v in cell.items() if n.startswith(("sparsity", "architecture."))}
+        with np.errstate(divide="ignore"):
+            passes_once = {**given, "flops_per_token": cell["compute"] / cell["unique_tokens"]}
+        once = self.architecture.size_of("flops_per_token", passes_once, self.fields)
+        found = [once + 1e-13]  # not a repeat too many by rounding: a penalty may start with an infinite slope there
+        if "taught_params" not in cell:
+            return found
+        if self.repetition.taught == "own":
+            return [*found, np.asarray(cell["taught_log_size"])]
+        counted = f"{self.repetition.excess}_params"
+        return [*found, self.architecture.size_of(counted, {**given, counted: cell["taught_params"]}, self.fields)]
+
+    def described(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Every quantity of the architecture at a size, in the cell."""
         return self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))
 
     def law_coefficients(self, cell: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.config import choices
+from moesim.config import choices, read
 from moesim.errors import InputError
 from moesim.laws.load import law_from, load_law, load_repetition, repetition_from
 from moesim.models.architecture import architecture_from, load_architecture
@@ -53,7 +53,7 @@ def run(config: Mapping[str, Any]) -> Result:
         dataset = shown = _compared(config, axes, given)
     else:
         model = _model(config, {})
-        axes = with_size(model, axes)
+        axes = with_size(model, _dense(model, config, axes))
         large = _cells(model, axes) * 8 > config["memory"]
         dataset = shown = sweep(model, loss=not large, **given, **axes)
         if large:
@@ -62,6 +62,13 @@ def run(config: Mapping[str, Any]) -> Result:
     drawn = figures.draw(shown) if config["figures"] else {}
     text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
+
+
+def _dense(model: Model, config: Mapping[str, Any], axes: dict[str, Any]) -> dict[str, Any]:
+    """The axes at sparsity 0 alone if all runs behind the law were dense and its sparsities are the space's own."""
+    name = config["choices"].get("space")
+    own = name in choices("space") and read("space", name).get("sparsity") == axes.get("sparsity")
+    return {**axes, "sparsity": 0.0} if model.law.dense and own else axes
 
 
 def keys(_: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from moesim.planning.model import Model
 
 # Dims in Datasets: coefficients first, then these, then any other, the size axis last.
-_ORDER = ("compute", "sparsity", "experts", "unique_tokens")
+_AXES = ("compute", "sparsity", "experts", "unique_tokens", "tokens")
+_ORDER = ("compute", "tokens", "sparsity", "experts", "unique_tokens")
 SIZES = ("active_params", "total_params")
-_EITHER = (("sparsity", "experts"), SIZES)
+_EITHER = (("compute", "tokens"), ("sparsity", "experts"), SIZES)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Space:
         else, and for values outside the variable's domain or dims of different lengths.
         """
         fields = model.architecture.fields
-        accepted = (*_ORDER, *SIZES, *fields)
+        accepted = (*_AXES, *SIZES, *fields)
         for one, other in _EITHER:
             if one in axes and other in axes:
                 raise InputError(f"axes {one} and {other}: each gives the other; give one of them")

@@ -11,8 +11,9 @@ from moesim.errors import InputError
 from moesim.numerics.elementwise import CELLS_IN_GRID, blocks, part, parts, shape_of
 from moesim.output.provenance import signed
 from moesim.output.result import Stream
+from moesim.planning.describe import describe
 from moesim.planning.model import Model
-from moesim.planning.optimum import SPARSITY_BOUNDS, optimum
+from moesim.planning.optimum import SPARSITY_BOUNDS, TOLERANCE, optimum
 from moesim.planning.space import SIZES, Space
 from moesim.variables import VARIABLES
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from moesim.laws import Repetition
     from moesim.models.architecture import Architecture
 
+WINDOW = 8.0  # times the best size: where the parabola beside it is fitted
 _PER_DECADE, _MARGIN = 24, 10.0  # of the sizes around the optima
 
 
@@ -31,9 +33,11 @@ def sweep(
     repetition: Repetition | str | None = None,
     architecture: Architecture | str | None = None,
     optima: bool = True,
-    best: bool = True,
+    best: bool | None = None,
     loss: bool = True,
     sparsity_bounds: tuple[float, float] = SPARSITY_BOUNDS,
+    tolerance: float = TOLERANCE,
+    window: float = WINDOW,
     **axes: Any,
 ) -> xr.Dataset:
     """The loss of every run of a product space, and the optima.
@@ -43,8 +47,9 @@ def sweep(
     Gives `loss` (all dims), `tokens`, `epochs`, `total_params` (or `active_params`), the law's reports and
     `extrapolated`, each on the dims along which it varies. With `active_params` as axis and `optima`, everything of
     `optimum` for the other axes is added: `optimal_*` without the active_params dim, `best_*` without sparsity as
-    well. With `total_params` the size is given: only `best_*` at that size. NaN where no model has that size. With
-    `loss=False` all but the loss (see `loss_in_slabs`).
+    well, and `parabola_active_params` (of `window`). With `total_params` the size is given: only `best_*` at that size.
+    NaN where no model has that size. With `loss=False` all but the loss (see `loss_in_slabs`). With `tokens` instead of
+    compute every run takes so many tokens, and its `compute` follows.
     """
     model = Model.of(model, repetition, architecture)
     config = {**model.config, "space": {**axes, "sparsity_bounds": sparsity_bounds}, "compare": {}, "memory": np.inf}
@@ -55,7 +60,7 @@ def sweep(
         dataset["loss"] = (list(grid.space.sizes), fill(model.loss, grid.log_size, grid.cell))
     if optima:
         free = {name: value for name, value in axes.items() if name != "active_params"}
-        found = optimum(model, best=best, sparsity_bounds=sparsity_bounds, **free)
+        found = optimum(model, best=best, sparsity_bounds=sparsity_bounds, tolerance=tolerance, window=window, **free)
         dataset = dataset.assign(_new(found, grid.size)).assign_attrs(found.attrs)
     return signed(dataset, "sweep", config, **model.parts)
 
@@ -95,8 +100,11 @@ class _Product(NamedTuple):
 
 def _product(model: Model, axes: Mapping[str, Any]) -> _Product:
     size = [name for name in SIZES if name in axes]
-    if "compute" not in axes or len(size) != 1:
-        raise InputError(f"sweep: axes {', '.join(axes)}; it takes compute, and one of {', '.join(SIZES)}")
+    if not {"compute", "tokens"} & set(axes) or len(size) != 1:
+        raise InputError(
+            f"sweep: axes {', '.join(axes)}; it takes compute, and one of {', '.join(SIZES)}"
+            " (tokens may stand for compute)"
+        )
     space = Space.of(model, axes)
     wanted = {n: v for n, v in space.context.items() if n.startswith((size[0], "sparsity", "architecture."))}
     log_size = model.architecture.size_of(size[0], wanted, model.fields)
@@ -113,17 +121,11 @@ def _dataset(model: Model, grid: _Product) -> xr.Dataset:
     """Everything but the loss, each variable on the dims along which it varies."""
     import xarray as xr
 
-    at = model.at(grid.log_size, grid.cell)
-    outside = model.law.outside(at)
-    other = "total_params" if grid.size == "active_params" else "active_params"
-    values = {
-        "tokens": at["tokens"],
-        "epochs": at["tokens"] / at["unique_tokens"],
-        other: at[other],
-        "extrapolated": np.asarray(False if outside is None else outside),
-        **{name: model.report(name, grid.log_size, grid.cell) for name in model.law.form.reports},
-    }
-    return xr.Dataset({name: grid.space.variable(value) for name, value in values.items()}, grid.space.coords)
+    values = describe(model, grid.log_size, grid.cell)
+    for known in (grid.size, "compute" if "compute" in grid.cell else "tokens"):
+        values.pop(known)
+    variables = {name: grid.space.variable(value) for name, value in values.items()}
+    return xr.Dataset(variables, grid.space.coords)
 
 
 def fill(f: Callable[..., Any], x: np.ndarray, cell: Mapping[str, Any]) -> np.ndarray:

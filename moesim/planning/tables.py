@@ -10,18 +10,19 @@ import numpy as np
 from moesim.output.plots import how_many, spread
 from moesim.output.text import Page, Rows, aligned, coordinate, count, epochs, plain, text_of
 from moesim.planning.figures import named, swept
-from moesim.variables import VARIABLES
+from moesim.variables import OUTSIDE, VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _AT_MOST = 40  # lines
-_MARKS = {"inside": "", "at lower bound": "<", "at upper bound": ">"}  # the loss still falls beyond the size searched
+_MARKS = {"inside": "", "two dips": "~", "at lower bound": "<", "at upper bound": ">"}
 _BOUNDS = {"inside": "", "at lower bound": " (lower bound)", "at upper bound": " (upper bound)"}
 _OUTSIDE = "*"
 _LEGEND = {
     "<": "<, >: the loss still falls at the smallest, the largest size searched",
-    _OUTSIDE: "*: outside the data behind the law",
+    "~": "~: a size far from this one is nearly as good",
+    _OUTSIDE: "*: outside the data behind the law, the repetition or what its excess is measured by",
     "?": "?: not found (see the status)",
 }
 _BEST: tuple[tuple[str, str, Callable[[float], str]], ...] = (
@@ -40,13 +41,15 @@ def table(dataset: xr.Dataset) -> str:
 
     At most about 40 lines: of a long axis only some values are shown, and the table says how many there are.
     """
-    if "best_loss" not in dataset or "draw" in dataset.dims:
+    if not {"best_loss", "optimal_loss"} & set(dataset) or "draw" in dataset.dims:
         return "dims: " + ", ".join(f"{name} {size}" for name, size in dataset.sizes.items())
     extra = swept(dataset)
-    dims = sorted(map(str, dataset.best_loss.dims), key=lambda dim: dim in extra)  # a swept coefficient runs fastest
-    data, left_out = _thinned(dataset, _AT_MOST - 4 if extra else _AT_MOST // 2)
-    parts: list[Any] = [f"best sparsity{_at(dataset, dims)}", _best(data, dims)]
-    for part in _optima(data, dims):
+    prefix = "best_" if "best_loss" in dataset else "optimal_"
+    dims = sorted(map(str, dataset[f"{prefix}loss"].dims), key=lambda dim: dim in extra)  # a coefficient runs fastest
+    data, left_out = _thinned(dataset, dims, _AT_MOST - 4 if extra else _AT_MOST // 2)
+    title = "best sparsity" if prefix == "best_" else "compute-optimal runs"
+    parts: list[Any] = [f"{title}{_at(dataset, dims)}", _best(data, dims, prefix)]
+    for part in _optima(data, dims) if prefix == "best_" else ():
         lines = sum(1 if isinstance(p, str) else len(p) for p in (*parts, *part))
         parts += part if lines <= _AT_MOST else []
     said = text_of([*parts, *left_out])
@@ -60,10 +63,10 @@ def _at(dataset: xr.Dataset, dims: Sequence[str]) -> str:
     return f" at {', '.join(told)}" if told else ""
 
 
-def _thinned(dataset: xr.Dataset, most: int) -> tuple[xr.Dataset, list[str]]:
+def _thinned(dataset: xr.Dataset, own: Sequence[str], most: int) -> tuple[xr.Dataset, list[str]]:
     """As many cells as fit: values spread along the longest dims, and a line on each dim that was cut."""
     data = dataset[[v for v in dataset.data_vars if str(v).startswith(("optim", "best"))]]
-    dims = {str(dim): data.sizes[dim] for dim in data.best_loss.dims}
+    dims = {dim: data.sizes[dim] for dim in own}
     while np.prod(list(dims.values())) > most:
         longest = max(dims, key=lambda dim: dims[dim])
         dims[longest] -= 1
@@ -91,14 +94,24 @@ def best(value: float, status: str) -> str:
     return f"{value:.3f}{_BOUNDS[status]}" if status in _BOUNDS else status
 
 
-def _best(data: xr.Dataset, dims: Sequence[str]) -> Rows:
-    rows = [[*map(_words, dims), "best S", *(label for label, *_ in _BEST)]]
+def _best(data: xr.Dataset, dims: Sequence[str], prefix: str) -> Rows:
+    sparsity = prefix == "best_"
+    rows = [[*map(_words, dims), *(["best S"] * sparsity), *(label for label, *_ in _BEST), "outside the data of"]]
     for cell in _cells(data, dims):
-        outside = _OUTSIDE * bool(cell.best_extrapolated == 1)
-        values = [show(cell[f"best_{name}"].item()) for _, name, show in _BEST]
-        top = best(cell.best_sparsity.item(), cell.best_sparsity_status.item())
-        rows.append([*_labels(cell, dims), top + outside, *values])
-    return rows
+        values = [show(cell[f"{prefix}{name}"].item()) for _, name, show in _BEST]
+        by = _outside(cell[f"{prefix}extrapolated_by"].item())
+        if sparsity:
+            top = best(cell.best_sparsity.item(), cell.best_sparsity_status.item()) + _OUTSIDE * bool(by)
+        else:
+            top = _MARKS.get(cell.optimum_status.item(), "?")
+            values[-1] = top + values[-1] + _OUTSIDE * bool(by)
+        rows.append([*_labels(cell, dims), *([top] * sparsity), *values, by])
+    return rows if any(row[-1] for row in rows[1:]) else [row[:-1] for row in rows]
+
+
+def _outside(flags: float) -> str:
+    """Whose data a run lies outside of, in words."""
+    return ", ".join(name for name, flag in OUTSIDE.items() if int(flags) & flag)
 
 
 def _optima(data: xr.Dataset, dims: Sequence[str]) -> list[Page]:
