@@ -162,7 +162,7 @@ def _columns(spec: RunsSpec, table: Mapping[str, np.ndarray]) -> dict[str, tuple
         if given is None:
             continue
         entry = given if isinstance(given, Mapping) else {"column": given}
-        if entry.get("column") not in table:
+        if not isinstance(entry.get("column"), str) or entry["column"] not in table:
             wanted = f"no column {entry.get('column')!r} for {variable}"
             raise InputError(f"runs {spec.name}: {wanted}; there are {', '.join(table)}")
         out[variable] = (entry["column"], _worth(spec, variable, entry.get("unit", 1.0)))
