@@ -52,10 +52,10 @@ def test_scores_by_hand():
 
 
 def test_information_by_hand():
-    """Half the sum of squares 8 over 4 runs is a variance of 4; 2 coefficients and the variance."""
-    deviance = 4 * np.log(4) + 4 * (1 + np.log(2 * np.pi))
-    expected = {"aic": deviance + 6, "aicc": np.inf, "bic": deviance + 3 * np.log(4)}
-    assert information(8.0, 4, 2) == pytest.approx(expected)
+    """Half the sum of squares 16 over 8 runs is a variance of 4; k = 3: 2 coefficients and the variance."""
+    deviance = 8 * np.log(4) + 8 * (1 + np.log(2 * np.pi))
+    expected = {"aic": deviance + 6, "aicc": deviance + 6 + 2 * 3 * 4 / (8 - 4), "bic": deviance + 3 * np.log(8)}
+    assert information(16.0, 8, 2) == pytest.approx(expected)
 
 
 # ---------------------------------------------------------------- a law of which the floor alone is free
