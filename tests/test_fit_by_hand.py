@@ -110,6 +110,7 @@ COLUMNS = {"active_params": 2.0, "total_params": 8.0, "tokens": 5.0, "compute": 
 COLUMNS |= {"unique_tokens": 1.25, "experts": 8.0, "active_experts": 2.0}
 MADE = {"tokens_from_compute": 5, "compute_from_tokens": 60, "unique_tokens_from_epochs": 1.25}
 MADE |= {"epochs_from_unique_tokens": 4, "sparsity_from_experts": 0.75, "density_from_params": 0.25}
+MADE |= {"total_params_from_compute": 2, "active_params_from_compute": 2}
 
 
 @pytest.mark.parametrize("name", DERIVED)
