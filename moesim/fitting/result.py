@@ -14,6 +14,7 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.fitting import checks
 from moesim.fitting.bootstrap import Draws, solved_share
+from moesim.fitting.files import contents as file_contents
 from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.judge import SCORES, information, scores
 from moesim.fitting.model import contents_of
@@ -505,6 +506,7 @@ def _described(fit: Fit) -> dict[str, str]:
     """What `load_fit` needs beside the numbers, as attributes: law, repetition and settings, in JSON."""
     law, repetition = contents_of(fit.task.target)
     contents = {"fit_law": law, "fit_repetition": repetition, "fit_settings": fit.settings}
+    contents |= {f"{group}_file": content for group, content in file_contents(fit).items()}
     return {name: json.dumps(content, default=_plain) for name, content in contents.items()}
 
 
