@@ -154,22 +154,27 @@ SLOW = "fine_grid or broadcast or root or order_of or nothing_at or no_run or br
 PLAN = f"test_planning.py -k 'abnar2025 or not ({SLOW})'"
 
 PLANNING = {
-    ("planning/optimum.py", PLAN): [
-        ("there) < model.loss(log_size[two], there)", "there) > model.loss(log_size[two], there)"),
-        ("losses <= losses.min(axis=0) * (1 + _EQUAL)", "losses >= losses.max(axis=0) * (1 - _EQUAL)"),
-        ("first, last = -np.log1p(-np.asarray(bounds))", "first, last = np.asarray(bounds)"),
-        ("[LOWER, UPPER, INSIDE], FAILED)", "[UPPER, LOWER, INSIDE], FAILED)"),
-        ("[INSIDE, FAILED, LOWER], UPPER)", "[INSIDE, FAILED, UPPER], LOWER)"),
-        ('at["tokens"] / at["unique_tokens"]', 'at["unique_tokens"] / at["tokens"]'),
+    ("planning/size.py", PLAN): [
         ("np.where(feasible, INSIDE, INFEASIBLE)", "np.where(feasible, INSIDE, INSIDE)"),
-        ('"sparsity": -np.expm1(-t)', '"sparsity": np.exp(-t)'),
-        ("outside = model.law.outside(at)", "outside = None"),
+        ("lower = other.loss < found.loss[two]", "lower = other.loss > found.loss[two]"),
+        (
+            "[index == 0, index == last], [LOWER, UPPER], INSIDE)",
+            "[index == 0, index == last], [UPPER, LOWER], INSIDE)",
+        ),
+        ("lower = loss < found.loss[there] * (1 - _EQUAL)", "lower = loss > found.loss[there] * (1 - _EQUAL)"),
+    ],
+    ("planning/sparsity.py", PLAN): [
+        ("first, last = (-np.log1p(-bound) for bound in bounds)", "first, last = bounds"),
+        ("losses <= losses.min(axis=1, keepdims=True) * (1 + _EQUAL)", "losses >= losses.max(axis=1, keepdims=True)"),
+        ("[INFEASIBLE, FAILED, LOWER, UPPER], INSIDE)", "[INFEASIBLE, FAILED, UPPER, LOWER], INSIDE)"),
+        ("turn = (falls < 0) & (rises > 0)", "turn = (falls > 0) & (rises < 0)"),
+    ],
+    ("planning/describe.py", PLAN): [
+        ('at["tokens"] / at["unique_tokens"]', 'at["unique_tokens"] / at["tokens"]'),
+        ("_any(model.law.outside(at), not known and repeats)", "np.asarray(False)"),
     ],
     ("planning/model.py", PLAN): [
-        (
-            '"tokens": cell["compute"] / described["flops_per_token"]',
-            '"tokens": cell["compute"] / (6 * described["active_params"])',
-        ),
+        ('cell["compute"] / at["flops_per_token"], cell', 'cell["compute"] / (6 * at["active_params"]), cell'),
         ('cell.get(f"{part}.{name}", value)', "value"),
     ],
     ("planning/sweep.py", PLAN): [
@@ -182,7 +187,6 @@ PLANNING = {
     ],
     ("numerics/elementwise.py", f"test_elementwise.py {PLAN}"): [
         ("(values[..., :-1] < 0) & (values[..., 1:] >= 0)", "(values[..., :-1] > 0) & (values[..., 1:] <= 0)"),
-        ("(high - low) ** 2 / (8 * bend)", "(high - low) ** 2 / (4 * bend)"),
         ("np.where(index < 0, -np.inf, np.inf)", "np.where(index < 0, np.inf, -np.inf)"),
     ],
     ("numerics/derivative.py", "test_laws.py test_fit_properties.py -k 'derivative or difference'"): [
