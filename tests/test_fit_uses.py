@@ -129,7 +129,8 @@ def test_a_fit_plans_with_its_draws_on_the_command_line(command, tmp_path, chinc
     found = moesim.open_result(tmp_path / "plan")
     assert found.optimal_active_params.sizes["draw"] == int(chinchilla.draws.usable.sum())
     own = moesim.optimum(chinchilla, compute=1e21, best=False).optimal_active_params.values
-    assert np.sort(found.optimal_active_params.isel(unique_tokens=0).values.ravel()) == pytest.approx(np.sort(own), rel=1e-9)
+    planned = found.optimal_active_params.isel(unique_tokens=0).values.ravel()
+    assert np.sort(planned) == pytest.approx(np.sort(own), rel=1e-9)
     law = moesim.load_law(tmp_path / "fit.nc", E=2.0)
     assert law.coefficients["E"] == 2.0
     assert law.coefficients["alpha"].dims == ("draw",)

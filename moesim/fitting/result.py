@@ -470,7 +470,11 @@ def _scores(fit: Fit) -> dict[str, Any]:
     shares = [hits / n for hits, n in pairs] + [np.nan] * (2 - len(pairs))
     table["coverage"] = ("part", shares, {"long_name": "share of the runs in their prediction intervals"})
     counts = [int((~fit.outside).sum()), int(fit.outside.sum())]
-    return {**table, "runs_used": ("part", counts), **{n: inside[n] for n in ("aic", "aicc", "bic") if n in inside}}
+    return {
+        **table,
+        "runs_used": ("part", counts),
+        **{n: inside[n] for n in ("aic", "aicc", "bic") if np.isfinite(inside.get(n, np.inf))},
+    }
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:
