@@ -14,6 +14,7 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.fitting import checks
 from moesim.fitting.bootstrap import Draws, solved_share
+from moesim.fitting.files import contents as file_contents
 from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.judge import SCORES, information, scores
 from moesim.fitting.model import contents_of
@@ -141,6 +142,44 @@ class Fit:
         level = self.level if level is None else level
         check_level(level)
         return predicted(self, runs, level, seed, widen)
+
+    def allocation(
+        self, compute: Any = None, *, architecture: Any = "proportional", level: float | None = None, **axes: Any
+    ) -> xr.Dataset:
+        """How to spend budgets: everything of `moesim.optimum` at each `compute` (FLOP) and draw, with intervals.
+
+        `optimal_active_params`, `optimal_tokens`, `optimal_tokens_per_param` and so on over draw and compute, with
+        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` of each; `optimal_extrapolated` where
+        the optimum lies outside the runs; `exponent_params(bound)` and `exponent_tokens(bound)`, the a and b of
+        N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`. `axes` are further axes of `optimum`
+        (unique_tokens, sparsity, ...). By default the budgets go from the runs' median compute to a hundred times the
+        largest.
+        """
+        from moesim.fitting.allocation import allocation
+
+        level = self.level if level is None else level
+        check_level(level)
+        return allocation(self, compute, architecture, level, **axes)
+
+    def next_runs(self, candidates: Any, target: Any, cost: Any = None, count: int = 1) -> xr.Dataset:
+        """Which runs would narrow a quantity most for their cost.
+
+        `candidates`: runs as for `predict`. `target`: a coefficient by name, a run (mapping of the law's inputs: its
+        loss), or the quantity in each draw, e.g. of `allocation`. `cost` of each candidate, FLOPs by default. Gives
+        the expected `variance_reduction` of the target as a share, `cost`, `reduction_per_cost`, and the `rank` (1 is
+        best, 0 none) of the `count` runs that are best together, each chosen after those before; the attribute
+        `left_after_ranked` is the share of the variance left. As if draws were normal (the value of information of a
+        linear model); the scatter of runs counts as it does in `predict`.
+        """
+        from moesim.fitting.allocation import next_runs
+
+        return next_runs(self, candidates, target, cost, count)
+
+    def report(self) -> str:
+        """What a reader must know to judge or repeat the fit: the checklist of Misfitting (Li et al. 2025)."""
+        from moesim.fitting.report import report
+
+        return report(self)
 
     def to_dataset(self) -> xr.Dataset:
         """Everything of the fit as one Dataset, see `record`."""
@@ -431,7 +470,11 @@ def _scores(fit: Fit) -> dict[str, Any]:
     shares = [hits / n for hits, n in pairs] + [np.nan] * (2 - len(pairs))
     table["coverage"] = ("part", shares, {"long_name": "share of the runs in their prediction intervals"})
     counts = [int((~fit.outside).sum()), int(fit.outside.sum())]
-    return {**table, "runs_used": ("part", counts), **{n: inside[n] for n in ("aic", "aicc", "bic") if n in inside}}
+    return {
+        **table,
+        "runs_used": ("part", counts),
+        **{n: inside[n] for n in ("aic", "aicc", "bic") if np.isfinite(inside.get(n, np.inf))},
+    }
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:
@@ -467,6 +510,7 @@ def _described(fit: Fit) -> dict[str, str]:
     """What `load_fit` needs beside the numbers, as attributes: law, repetition and settings, in JSON."""
     law, repetition = contents_of(fit.task.target)
     contents = {"fit_law": law, "fit_repetition": repetition, "fit_settings": fit.settings}
+    contents |= {f"{group}_file": content for group, content in file_contents(fit).items()}
     return {name: json.dumps(content, default=_plain) for name, content in contents.items()}
 
 
