@@ -50,8 +50,9 @@ def information(objective: float, runs: int, free: int) -> dict[str, float]:
 def held_out(runs: xr.Dataset, holdout: Mapping[str, Any] | float | None, rng: np.random.Generator) -> np.ndarray:
     """Which runs are kept out of the fit: (run,) bool.
 
-    SHARE or {largest_compute: SHARE}: those of largest compute (6 x active parameters x tokens where runs have none), ties
-    included; {fraction: SHARE}: at random, whole groups; {column: COLUMN, value: VALUE}: those, VALUE as in `where`.
+    SHARE or {largest_compute: SHARE}: those of largest compute (6 x active parameters x tokens where runs have none),
+    ties included; {fraction: SHARE}: at random, whole groups; {column: COLUMN, value: VALUE}: those, with VALUE as
+    in `where`.
     """
     if holdout is None or holdout == {}:
         return np.zeros(runs.sizes["run"], bool)
