@@ -34,6 +34,7 @@ _PUBLIC = {
     "optimum": "moesim.planning.optimum",
     "sweep": "moesim.planning.sweep",
     "fit": "moesim.fitting.fit",
+    "isoflop": "moesim.fitting.isoflop",
     "load_fit": "moesim.fitting.saved",
     "load_runs": "moesim.fitting.runs",
     "compare": "moesim.fitting.judge",

@@ -8,7 +8,8 @@ import sys
 from moesim import __version__
 from moesim.errors import InputError, nearest
 from moesim.hydra_door import call_hydra, fail, fault, files_of_code, prepared
-from moesim.jobs import collected, multirun, rerun, run_job, single
+from moesim.jobs import rerun, run_job, single
+from moesim.many import collected, multirun
 from moesim.terminal import any_terminal
 from moesim.usage import page
 from moesim.verbs import VERBS
@@ -63,7 +64,7 @@ def _verb(verb: str, arguments: list[str]) -> None:
     if flags & {"-c", "--cfg"}:
         call_hydra(verb, words, run_job)
     elif flags & {"-m", "--multirun"}:
-        multirun(verb, words)
+        multirun(verb, words, arguments)
     else:
         single(verb, words)
 

@@ -1,26 +1,28 @@
-"""Jobs: a resolved config through its verb's driver to files; many of them, what they leave, and one of them again."""
+"""Jobs: a resolved config through its verb's driver to files, and the same again."""
 
 from __future__ import annotations
 
 import json
 import os
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moesim import plugins
 from moesim.errors import InputError
 from moesim.hydra_door import call_hydra, directory_in, directory_of
+from moesim.output.claim import claimed, stoppable
 from moesim.overrides import check
 from moesim.terminal import any_terminal, one_line_warnings
 from moesim.verbs import driver
 
-# Verb -> module whose collected(dataset) is the table of a multirun.
-_COLLECTED = {"fit": "moesim.fitting.tables"}
+if TYPE_CHECKING:
+    from moesim.output.result import Result
 
 
 def run_job(config: Any) -> None:
-    """One job: the resolved config through the verb's driver, and everything it returns to files."""
+    """One job: the resolved config through the verb's driver, and everything it returns to files and the console."""
+    import logging
+
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -33,11 +35,18 @@ def run_job(config: Any) -> None:
     if hydra.mode is RunMode.MULTIRUN:
         _job_of_many(*job, Path(hydra.sweep.dir))
         return
-    produce(*job)
+    result, written = produce(*job)
+    for warning in result.warnings:
+        logging.getLogger("moesim").warning(warning)
+    print(result.table)
+    print("\n".join(f"wrote {os.path.relpath(file)}" for file in written))
 
 
 def _job_of_many(verb: str, config: dict[str, Any], directory: Path, overrides: tuple[str, ...], whole: Path) -> None:
-    """A job of a multirun: skipped if it is done, and one that fails leaves word and lets the others go on."""
+    """A job of a multirun: skipped if it is done, and one that fails leaves word and lets the others go on.
+
+    It prints nothing, and draws only with `figures=all`: the multirun ends with a table and a figure of all jobs.
+    """
     import logging
 
     from moesim.output.job import write_error
@@ -50,71 +59,48 @@ def _job_of_many(verb: str, config: dict[str, Any], directory: Path, overrides: 
         if is_done(whole, overrides, as_yaml(config)):
             log.info("done before: %s", " ".join(overrides))
         else:
-            produce(verb, config, directory, overrides)
+            produce(verb, config, directory, overrides, config["figures"] == "all")
     except Exception as error:
         expected = isinstance(error, InputError | OSError)
         log.error("%s: %s", " ".join(overrides), error, exc_info=not expected)
-        write_error(directory, overrides, f"{error}" if expected else f"{type(error).__name__}: {error}")
+        write_error(directory, overrides, f"{error}" if expected else _fault(error))
 
 
-def produce(verb: str, config: dict[str, Any], directory: Path, overrides: tuple[str, ...] = ()) -> Path:
-    """Run a verb on a resolved config; write figures, texts and last the result into the directory; print the table."""
-    import logging
+def _fault(error: Exception) -> str:
+    if type(error).__name__ == "UncompletedJobError":  # of the launcher
+        return "stopped at the time limit of the cluster's job; give hydra.launcher.timeout_min more, and resume"
+    return f"{type(error).__name__}: {error}"
 
+
+def produce(
+    verb: str, config: dict[str, Any], directory: Path, overrides: tuple[str, ...] = (), figures: bool | None = None
+) -> tuple[Result, list[Path]]:
+    """Run a verb on a resolved config; write figures, texts and last the result into the directory, and say which.
+
+    `figures` stands for what the config says of them.
+    """
     from moesim.output.multirun import as_yaml
     from moesim.output.plots import write_figures
     from moesim.output.store import write_result, write_text
 
-    result = driver(verb).run(config)
-    for warning in result.warnings:
-        logging.getLogger("moesim").warning(warning)
+    drawing = bool(config["figures"]) if figures is None else figures
+    result = driver(verb).run(config | {"figures": drawing})
     text = as_yaml(config)
     texts = [directory / name for name in result.texts]
     for file, content in zip([*texts, directory / "config.yaml"], [*result.texts.values(), text], strict=True):
         write_text(file, content)
     drawn = write_figures(result.figures, directory)
-    attrs = {"verb": verb, "config": text, "overrides": json.dumps(overrides)}
+    said = {"warnings": "\n".join(result.warnings)} if result.warnings else {}
+    attrs = {"verb": verb, "config": text, "overrides": json.dumps(overrides), **said}
     path = write_result(result.dataset.assign_attrs(attrs), directory / result.file, result.streams)
-    print(result.table)
-    print("\n".join(f"wrote {os.path.relpath(file)}" for file in (path, *texts, *drawn)))
-    return path
+    return result, [path, *texts, *drawn]
 
 
 def single(verb: str, arguments: list[str]) -> None:
-    """Run one job, in a directory of its own unless the arguments name one."""
-    call_hydra(verb, [*arguments, *directory_of(verb, arguments, "run")], run_job)
-
-
-def multirun(verb: str, arguments: list[str]) -> None:
-    """Run the jobs and collect what they left; `resume=DIR` runs only what DIR lacks. Exits with 1 if any failed."""
-    from moesim.output.collect import collect
-    from moesim.output.multirun import resumed, watched
-    from moesim.output.store import open_result
-
-    resume = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
-    arguments = [argument for argument in arguments if not argument.startswith("resume=")]
-    where = resumed(verb, Path(resume[0]), arguments) if resume else directory_of(verb, arguments, "sweep")
-    directory = directory_in([*arguments, *where], "hydra.sweep.dir")
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")  # jobs side by side must not fight over the cores
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # nor run what lies in the directory they start in
-    with watched(directory, 1):
+    """Run one job, in a directory of its own unless the arguments name one that holds no results."""
+    where = directory_of(verb, arguments, "run")
+    with claimed(directory_in([*arguments, *where], "hydra.run.dir")), stoppable():
         call_hydra(verb, [*arguments, *where], run_job)
-    report = collect([directory])
-    if verb in _COLLECTED:
-        print(import_module(_COLLECTED[verb]).collected(open_result(report.path)))
-    print(report)
-    if report.done < report.asked:
-        raise SystemExit(1)
-
-
-def collected(directories: list[str]) -> None:
-    """Collect the results below the directories."""
-    from moesim.output.collect import collect
-
-    if not directories:
-        raise InputError("give the directory of a multirun, or several: moesim collect outputs/sweep/DATE/TIME")
-    print(collect(directories))
 
 
 def _again(verb: str, config: dict[str, Any]) -> Any:

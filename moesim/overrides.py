@@ -245,8 +245,8 @@ def _check(verb: str, known: Mapping[str, Any], key: str, value: Any) -> None:
             raise InputError(f"{key}={value}: holds keys; it takes {key}.KEY=VALUE with {', '.join(there) or 'none'}")
         for name, inner in value.items():
             _check(verb, known, f"{key}.{name}", inner)
-    elif isinstance(there, bool) and not isinstance(value, bool):
-        raise InputError(f"{key}={value}: it takes true or false")
+    elif isinstance(there, bool) and not isinstance(value, bool) and (key, value) != ("figures", "all"):
+        raise InputError(f"{key}={value}: it takes true or false{', or all' if key == 'figures' else ''}")
     elif not _below(key, driver(verb).AXES):
         _check_shape(key, there, value)
 

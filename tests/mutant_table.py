@@ -154,22 +154,27 @@ SLOW = "fine_grid or broadcast or root or order_of or nothing_at or no_run or br
 PLAN = f"test_planning.py -k 'abnar2025 or not ({SLOW})'"
 
 PLANNING = {
-    ("planning/optimum.py", PLAN): [
-        ("there) < model.loss(log_size[two], there)", "there) > model.loss(log_size[two], there)"),
-        ("losses <= losses.min(axis=0) * (1 + _EQUAL)", "losses >= losses.max(axis=0) * (1 - _EQUAL)"),
-        ("first, last = -np.log1p(-np.asarray(bounds))", "first, last = np.asarray(bounds)"),
-        ("[LOWER, UPPER, INSIDE], FAILED)", "[UPPER, LOWER, INSIDE], FAILED)"),
-        ("[INSIDE, FAILED, LOWER], UPPER)", "[INSIDE, FAILED, UPPER], LOWER)"),
-        ('at["tokens"] / at["unique_tokens"]', 'at["unique_tokens"] / at["tokens"]'),
+    ("planning/size.py", PLAN): [
         ("np.where(feasible, INSIDE, INFEASIBLE)", "np.where(feasible, INSIDE, INSIDE)"),
-        ('"sparsity": -np.expm1(-t)', '"sparsity": np.exp(-t)'),
-        ("outside = model.law.outside(at)", "outside = None"),
+        ("lower = other.loss < found.loss[two]", "lower = other.loss > found.loss[two]"),
+        (
+            "[index == 0, index == last], [LOWER, UPPER], INSIDE)",
+            "[index == 0, index == last], [UPPER, LOWER], INSIDE)",
+        ),
+        ("lower = loss < found.loss[there] * (1 - _EQUAL)", "lower = loss > found.loss[there] * (1 - _EQUAL)"),
+    ],
+    ("planning/sparsity.py", PLAN): [
+        ("first, last = (-np.log1p(-bound) for bound in bounds)", "first, last = bounds"),
+        ("losses <= losses.min(axis=1, keepdims=True) * (1 + _EQUAL)", "losses >= losses.max(axis=1, keepdims=True)"),
+        ("[INFEASIBLE, FAILED, LOWER, UPPER], INSIDE)", "[INFEASIBLE, FAILED, UPPER, LOWER], INSIDE)"),
+        ("turn = (falls < 0) & (rises > 0)", "turn = (falls > 0) & (rises < 0)"),
+    ],
+    ("planning/describe.py", PLAN): [
+        ('at["tokens"] / at["unique_tokens"]', 'at["unique_tokens"] / at["tokens"]'),
+        ("_any(model.law.outside(at), not known and repeats)", "np.asarray(False)"),
     ],
     ("planning/model.py", PLAN): [
-        (
-            '"tokens": cell["compute"] / described["flops_per_token"]',
-            '"tokens": cell["compute"] / (6 * described["active_params"])',
-        ),
+        ('cell["compute"] / at["flops_per_token"], cell', 'cell["compute"] / (6 * at["active_params"]), cell'),
         ('cell.get(f"{part}.{name}", value)', "value"),
     ],
     ("planning/sweep.py", PLAN): [
@@ -182,7 +187,6 @@ PLANNING = {
     ],
     ("numerics/elementwise.py", f"test_elementwise.py {PLAN}"): [
         ("(values[..., :-1] < 0) & (values[..., 1:] >= 0)", "(values[..., :-1] > 0) & (values[..., 1:] <= 0)"),
-        ("(high - low) ** 2 / (8 * bend)", "(high - low) ** 2 / (4 * bend)"),
         ("np.where(index < 0, -np.inf, np.inf)", "np.where(index < 0, np.inf, -np.inf)"),
     ],
     ("numerics/derivative.py", "test_laws.py test_fit_properties.py -k 'derivative or difference'"): [
@@ -205,23 +209,23 @@ FITTING = {
         ("(size <= delta)", "(size >= delta)"),
     ],
     ("fitting/result.py", "test_fit_by_hand.py"): [
-        ("lines * np.exp(-noise)", "lines * np.exp(noise)"),
-        ("else lines - noise", "else lines + noise"),
         ("isel(run=~self.outside)", "isel(run=self.outside)"),
         (
             'np.log(fit.runs["loss"].values) - np.log(predicted["loss"].values)',
             'np.log(predicted["loss"].values) - np.log(fit.runs["loss"].values)',
         ),
-        ("[0.5 - level / 2, 0.5 + level / 2]\n        rng", "[0.5 - level, 0.5 + level / 2]\n        rng"),
         ("(float(runs[n].min()), float(runs[n].max()))", "(float(runs[n].max()), float(runs[n].min()))"),
         ("optimum.x - reach, self.optimum.x + reach", "optimum.x + reach, self.optimum.x - reach"),
     ],
+    ("fitting/predict.py", "test_fit_by_hand.py"): [
+        ("lines * np.exp(-noise)", "lines * np.exp(noise)"),
+        ("else lines - noise", "else lines + noise"),
+    ],
     ("fitting/judge.py", "test_fit_by_hand.py"): [
+        ("k, deviance = free + 1,", "k, deviance = free,"),
         ("off = predicted - observed", "off = observed - predicted"),
         ("np.abs(off) / observed", "np.abs(off) / predicted"),
         ("1.0 - np.sum(off**2) / total", "np.sum(off**2) / total"),
-        ("2.0 * (free + 1)", "2.0 * free"),
-        ("np.log(runs) * (free + 1)", "np.log(runs) * free"),
         ("compute >= np.sort(compute)[-count]", "compute <= np.sort(compute)[count - 1]"),
         ("compute >= np.sort(compute)[-count]", "compute > np.sort(compute)[-count]"),
         ('6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
@@ -261,19 +265,26 @@ FITTING = {
         ("np.sqrt(1.0 - leverage)", "1.0 + leverage"),
         ("np.add.at(summed, task.group, pulls)", "np.add.at(summed, 0 * task.group, pulls)"),
     ],
-    ("fitting/bootstrap.py", "test_fit_properties.py test_fit_result.py -k 'groups or bootstraps or rows'"): [
+    (
+        "fitting/bootstrap.py",
+        "test_fit_properties.py test_fit_result.py test_fit_intervals.py -k 'groups or bootstraps or rows or cover'",
+    ): [
         ("picked = rng.integers(0, groups, (draws, groups)) +", "picked = np.arange(groups) +"),
         ("return Rows(fitted - picked, task.weight)", "return Rows(fitted - 2 * picked, task.weight)"),
         ("fitted - signs[:, task.group] * left_out", "fitted - 2 * signs[:, task.group] * left_out"),
         ("rng.choice([-1.0, 1.0], (draws, int(task.group.max()) + 1))", "np.ones((draws, int(task.group.max()) + 1))"),
     ],
-    ("fitting/identify.py", "test_fit_input.py -k 'constant or effect'"): [
+    ("fitting/identify.py", "test_fit_input.py test_fit_result.py -k 'constant or effect or figures'"): [
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
         ("width >= _NOT", "width <= _NOT"),
     ],
-    ("fitting/model.py", "test_fit_properties.py -k 'derivatives or taught or repetition or penalty'"): [
+    ("fitting/model.py", "test_fit_properties.py -k 'derivatives or taught or repetition'"): [
         ("name: runs[name] / counted for", "name: counted / runs[name] for"),
-        ('runs[name] / runs["tokens"] / counted', "runs[name] / counted"),
+        (
+            'runs[name] / runs["tokens"] / counted',
+            "runs[name] / counted",
+            "only tian2025 asks for compute, by its logarithm alone, and no published fit of it repeats tokens",
+        ),
     ],
 }
 
@@ -301,7 +312,8 @@ OUTPUT = {
 }
 
 # The tests of balance that do not run whole studies.
-BALANCE = "test_balance_by_hand.py test_hardware_by_hand.py test_balance_clock.py test_balance_theory.py"
+BY_HAND = "test_balance_by_hand.py test_domains_by_hand.py test_hardware_by_hand.py"
+BALANCE = f"{BY_HAND} test_balance_clock.py test_balance_theory.py"
 
 BALANCING = {
     ("balance/sampling.py", BALANCE): [

@@ -98,12 +98,13 @@ def cluster(accounting: bool) -> Iterator[dict[str, str]]:
     (directory / "slurm.conf").write_text(_SLURM.format(**values, accounting=kept))
     environment = {**os.environ, "PATH": _PATH, "SLURM_CONF": str(directory / "slurm.conf")}
     started: list[subprocess.Popen] = []
-    try:
-        _start(directory, values, accounting, environment, started)
-        yield environment
-    finally:
-        _stop(started)
-        shutil.rmtree(directory, ignore_errors=True)
+    with (directory / "log" / "daemons.log").open("wb") as log:
+        try:
+            _start(directory, values, accounting, environment, started, log)
+            yield environment
+        finally:
+            _stop(started)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -116,10 +117,9 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _start(d: Path, values: dict, accounting: bool, environment: dict, started: list) -> None:
+def _start(d: Path, values: dict, accounting: bool, environment: dict, started: list, log) -> None:
     (d / "munge.key").write_bytes(os.urandom(1024))
     (d / "munge.key").chmod(0o400)
-    log = (d / "log" / "daemons.log").open("wb")
 
     def run(*command: object) -> None:
         subprocess.run([*map(str, command)], env=environment, stdout=log, stderr=log, check=True, timeout=60)

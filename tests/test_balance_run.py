@@ -437,6 +437,9 @@ def test_study_compares_in_every_world():
     data, table = result.dataset, result.table
     assert data.gap_micro_loss_at_equal_time.dims == ("policy", "seed", "rho", "indivisible")
     assert (data.gap_micro_loss_at_equal_time.sel(policy="split_feed") == 0).all()
+    ours = data.micro_loss_at_equal_time.sel(policy="split_feed", drop=True)
+    gap = (ours - data.micro_loss_at_equal_time).transpose(*data.gap_micro_loss_at_equal_time.dims)
+    np.testing.assert_allclose(data.gap_micro_loss_at_equal_time, gap)
     assert len(result.figures) == 2
     assert "rho = 0.3" in table
     np.testing.assert_array_equal(verdicts(np.array([[1.0, -1, 1], [1.1, -1.1, -1], [0.9, -0.9, 0]])), [1, -1, 0])

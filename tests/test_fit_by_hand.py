@@ -52,9 +52,10 @@ def test_scores_by_hand():
 
 
 def test_information_by_hand():
-    """Half the sum of squares 8 over 4 runs is a variance of 4; 2 coefficients and the variance."""
-    deviance = 4 * np.log(4) + 4 * (1 + np.log(2 * np.pi))
-    assert information(8.0, 4, 2) == pytest.approx({"aic": deviance + 6, "bic": deviance + 3 * np.log(4)})
+    """Half the sum of squares 16 over 8 runs is a variance of 4; k = 3: 2 coefficients and the variance."""
+    deviance = 8 * np.log(4) + 8 * (1 + np.log(2 * np.pi))
+    expected = {"aic": deviance + 6, "aicc": deviance + 6 + 2 * 3 * 4 / (8 - 4), "bic": deviance + 3 * np.log(8)}
+    assert information(16.0, 8, 2) == pytest.approx(expected)
 
 
 # ---------------------------------------------------------------- a law of which the floor alone is free
@@ -109,6 +110,7 @@ COLUMNS = {"active_params": 2.0, "total_params": 8.0, "tokens": 5.0, "compute": 
 COLUMNS |= {"unique_tokens": 1.25, "experts": 8.0, "active_experts": 2.0}
 MADE = {"tokens_from_compute": 5, "compute_from_tokens": 60, "unique_tokens_from_epochs": 1.25}
 MADE |= {"epochs_from_unique_tokens": 4, "sparsity_from_experts": 0.75, "density_from_params": 0.25}
+MADE |= {"total_params_from_compute": 2, "active_params_from_compute": 2}
 
 
 @pytest.mark.parametrize("name", DERIVED)

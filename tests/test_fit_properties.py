@@ -15,6 +15,7 @@ from moesim.fitting.profile import profile
 from moesim.fitting.runs import load_runs
 from moesim.fitting.solve import AT_BOUND, CONVERGED, Rows, solve
 from moesim.fitting.uncertainty import spread
+from moesim.laws import load_repetition
 from moesim.numerics.derivative import Jet
 
 LAWS = one_file_of_each_form()
@@ -225,6 +226,17 @@ def test_taught_parameters_of_the_chinchilla_form():
     G = (k["alpha"] * k["A"] / (k["beta"] * k["B"])) ** (1 / (k["alpha"] + k["beta"]))
     found = target.at(runs).contexts.taught(target.law_values(k))
     assert found == pytest.approx((unique * G) ** (k["beta"] / k["alpha"]) * G, rel=1e-12)
+
+
+def test_taught_parameters_are_of_the_counted_kind():
+    """Of a law of active parameters, in a model with four times as many in all: the total ones that go with them."""
+    target = target_of("kang2025_flame_mse", load_repetition("muennighoff2023", excess="total"))
+    runs = {"active_params": np.full(2, 1e9), "total_params": np.full(2, 4e9), "tokens": np.array([4e9, 8e9])}
+    runs["unique_tokens"] = runs["tokens"] / 4
+    k = target.known
+    G = (k["alpha"] * k["A"] / (k["beta"] * k["B"])) ** (1 / (k["alpha"] + k["beta"]))
+    found = target.at(runs).contexts.taught(target.law_values(k))
+    assert found == pytest.approx(4 * (runs["unique_tokens"] * G) ** (k["beta"] / k["alpha"]) * G, rel=1e-9)
 
 
 def test_repetition_recovered_with_the_law_free():

@@ -198,3 +198,23 @@ def test_larger_than_memory_gives_the_same_numbers(command, monkeypatch):
     for name in one.variables:
         xr.testing.assert_identical(one[name].variable, slabs[name].variable)
     assert Path("slabs/isoflop.png").is_file()
+
+
+def test_a_config_of_another_version_that_does_not_run_says_so(command):
+    assert command("sweep", *SMALL, "hydra.run.dir=old")[0] == 0
+    with edited(Path("old/result.nc")) as file:
+        file.attrs["moesim_version"] = "0.0.1"
+        file.attrs["config"] = file.attrs["config"].replace("sparsity:", "sparseness:")
+    code, _, err = command("rerun", "old/result.nc")
+    assert code == 2
+    assert "its config, of moesim 0.0.1, does not run with" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("config", ["a: &x [1]\nb: *x", "- 1", "a: [", "a: !!python/name:os.system"])
+def test_a_config_that_is_not_plain_is_not_repeated(command, config):
+    assert command("sweep", *SMALL, "hydra.run.dir=old")[0] == 0
+    with edited(Path("old/result.nc")) as file:
+        file.attrs["config"] = config
+    code, _, err = command("rerun", "old/result.nc")
+    assert (code, "the config that the result carries" in err) == (2, True)

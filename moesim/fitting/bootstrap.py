@@ -81,10 +81,22 @@ def _residual(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -
     return Rows(fitted - picked, task.weight)
 
 
-def _wild(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
+def flipped(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator, size: float | np.ndarray = 1.0) -> Rows:
+    """The fit with the errors of whole groups of runs added or taken away at random, times `size` (draws, 1)."""
     fitted = task.rows.observed + task.residuals(x[None])[0]
-    signs = rng.choice([-1.0, 1.0], (draws, int(task.group.max()) + 1))
+    signs = size * rng.choice([-1.0, 1.0], (draws, int(task.group.max()) + 1))
     return Rows(fitted - signs[:, task.group] * left_out(task, x), task.weight)
+
+
+def _wild(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
+    """Each draw with a scatter of its own, as far as few runs leave it open: Student's t instead of the normal."""
+    freedom = freedom_of(task)
+    return flipped(task, x, draws, rng, np.sqrt(freedom / rng.chisquare(freedom, (draws, 1))))
+
+
+def freedom_of(task: Task) -> int:
+    """Degrees of freedom of the scatter: the groups of runs less one, as for errors that hold for groups."""
+    return max(int(task.group.max()), 1)
 
 
 def left_out(task: Task, x: np.ndarray) -> np.ndarray:

@@ -56,11 +56,12 @@ def _bend(axis: np.ndarray, residual: np.ndarray, free: int) -> float:
     from scipy.special import fdtrc
 
     scaled = 2.0 * (axis - axis.min()) / np.ptp(axis) - 1.0
-    basis, _ = np.linalg.qr(np.vander(scaled, _TERMS + 1))
+    basis, _ = np.linalg.qr(np.vander(scaled, _TERMS + 1, increasing=True))
+    residual = residual - residual.mean()  # under Huber's objective the mean of noise need not be 0
     explained = np.sum((basis.T @ residual) ** 2)
-    left = len(residual) - free - _TERMS - 1
+    left = len(residual) - free - _TERMS
     rest = np.sum(residual**2) - explained
-    return float(fdtrc(_TERMS + 1, left, explained / (_TERMS + 1) / max(rest / left, 1e-300))) if rest > 0 else 1.0
+    return float(fdtrc(_TERMS, left, explained / _TERMS / (rest / left))) if rest > 0 else 1.0
 
 
 def _replicates(fit: Fit) -> Iterator[str]:

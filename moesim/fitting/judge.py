@@ -66,7 +66,7 @@ def held_out(runs: xr.Dataset, holdout: Mapping[str, Any] | None, rng: np.random
 
 
 def _largest(runs: xr.Dataset, holdout: Mapping[str, Any], rng: np.random.Generator) -> np.ndarray:
-    compute = _compute(runs)
+    compute = compute_of(runs, "fit.holdout.largest_compute")
     count = max(1, round(_share(holdout, "largest_compute") * len(compute)))
     return compute >= np.sort(compute)[-count]
 
@@ -101,12 +101,13 @@ def _share(holdout: Mapping[str, Any], key: str) -> float:
     return float(share)
 
 
-def _compute(runs: xr.Dataset) -> np.ndarray:
+def compute_of(runs: xr.Dataset, who: str) -> np.ndarray:
+    """FLOPs of each run: its compute, else 6 x (active, else total) parameters x tokens; `who` asks, for the error."""
     if "compute" in runs:
         return np.asarray(runs["compute"])
     size = next((name for name in ("active_params", "total_params") if name in runs), None)
     if size is None or "tokens" not in runs:
-        raise InputError("fit.holdout: largest_compute needs compute, or active_params and tokens; map columns to them")
+        raise InputError(f"{who} needs compute, or active_params and tokens; map columns to them")
     return 6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.fitting.bootstrap import BLOCK, Draws, refit_of, resampled
+from moesim.fitting.bootstrap import BLOCK, Draws, flipped, freedom_of, refit_of, resampled
 from moesim.fitting.solve import AT_BOUND, CONVERGED, STALLED, Rows, solve
 from moesim.fitting.task import Task
 from moesim.fitting.uncertainty import Spread
@@ -64,10 +64,10 @@ def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray) -> np.nd
     At the edge of the box a quarter of the usual error is left: an estimate that stands there has been pushed there,
     and the truth lies further off than it would seem from an optimum inside.
     """
-    from scipy.special import ndtri
+    from scipy.special import stdtrit
 
     edge = (x <= task.parameters.lower) | (x >= task.parameters.upper)
-    return 0.5 * ndtri(0.5 + np.where(edge, 0.75 + level / 4, level) / 2) ** 2 * scale
+    return 0.5 * stdtrit(freedom_of(task), 0.5 + np.where(edge, 0.75 + level / 4, level) / 2) ** 2 * scale
 
 
 def profile(
@@ -111,7 +111,7 @@ def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -
     """
     p, inside = len(x), (x > task.parameters.lower) & (x < task.parameters.upper)
     known = np.flatnonzero(local.determined & inside)
-    rows = resampled(task, x, _RESAMPLES, "wild", rng)
+    rows = flipped(task, x, _RESAMPLES, rng)
     free = refit_of(task, x, rows, _RESAMPLES, rng)
     good = np.flatnonzero(free.usable)
     if not len(known) or len(good) < _RESAMPLES // 4:

@@ -142,6 +142,44 @@ class Fit:
         check_level(level)
         return predicted(self, runs, level, seed, widen)
 
+    def allocation(
+        self, compute: Any = None, *, architecture: Any = "proportional", level: float | None = None, **axes: Any
+    ) -> xr.Dataset:
+        """How to spend budgets: everything of `moesim.optimum` at each `compute` (FLOP) and draw, with intervals.
+
+        `optimal_active_params`, `optimal_tokens`, `optimal_tokens_per_param` and so on over draw and compute, with
+        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` of each; `optimal_extrapolated` where
+        the optimum lies outside the runs; `exponent_params(bound)` and `exponent_tokens(bound)`, the a and b of
+        N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`. `axes` are further axes of `optimum`
+        (unique_tokens, sparsity, ...). By default the budgets go from the runs' median compute to a hundred times the
+        largest.
+        """
+        from moesim.fitting.allocation import allocation
+
+        level = self.level if level is None else level
+        check_level(level)
+        return allocation(self, compute, architecture, level, **axes)
+
+    def next_runs(self, candidates: Any, target: Any, cost: Any = None, count: int = 1) -> xr.Dataset:
+        """Which runs would narrow a quantity most for their cost.
+
+        `candidates`: runs as for `predict`. `target`: a coefficient by name, a run (mapping of the law's inputs: its
+        loss), or the quantity in each draw, e.g. of `allocation`. `cost` of each candidate, FLOPs by default. Gives
+        the expected `variance_reduction` of the target as a share, `cost`, `reduction_per_cost`, and the `rank` (1 is
+        best, 0 none) of the `count` runs that are best together, each chosen after those before; the attribute
+        `left_after_ranked` is the share of the variance left. As if draws were normal (the value of information of a
+        linear model); the scatter of runs counts as it does in `predict`.
+        """
+        from moesim.fitting.allocation import next_runs
+
+        return next_runs(self, candidates, target, cost, count)
+
+    def report(self) -> str:
+        """What a reader must know to judge or repeat the fit: the checklist of Misfitting (Li et al. 2025)."""
+        from moesim.fitting.report import report
+
+        return report(self)
+
     def to_dataset(self) -> xr.Dataset:
         """Everything of the fit as one Dataset, see `record`."""
         return record(self)

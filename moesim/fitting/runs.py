@@ -24,6 +24,8 @@ _UNITS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 # Derived columns, by the name that `derive` lists: what is made, from what, and how.
 DERIVED: dict[str, tuple[str, tuple[str, ...], Callable[..., np.ndarray]]] = {
     "tokens_from_compute": ("tokens", ("compute", "active_params"), lambda C, N: C / (6.0 * N)),
+    "total_params_from_compute": ("total_params", ("compute", "tokens"), lambda C, D: C / (6.0 * D)),
+    "active_params_from_compute": ("active_params", ("compute", "tokens"), lambda C, D: C / (6.0 * D)),
     "compute_from_tokens": ("compute", ("tokens", "active_params"), lambda D, N: 6.0 * N * D),
     "unique_tokens_from_epochs": ("unique_tokens", ("tokens", "epochs"), lambda D, e: D / e),
     "epochs_from_unique_tokens": ("epochs", ("tokens", "unique_tokens"), lambda D, U: D / U),
@@ -160,7 +162,7 @@ def _columns(spec: RunsSpec, table: Mapping[str, np.ndarray]) -> dict[str, tuple
         if given is None:
             continue
         entry = given if isinstance(given, Mapping) else {"column": given}
-        if entry.get("column") not in table:
+        if not isinstance(entry.get("column"), str) or entry["column"] not in table:
             wanted = f"no column {entry.get('column')!r} for {variable}"
             raise InputError(f"runs {spec.name}: {wanted}; there are {', '.join(table)}")
         out[variable] = (entry["column"], _worth(spec, variable, entry.get("unit", 1.0)))

@@ -87,10 +87,10 @@ def comparison(dataset: xr.Dataset, dim: str = "fit") -> str:
 def collected(dataset: xr.Dataset) -> str:
     """The comparison of a multirun's fits that are done, over all its choices."""
     dims = list(dataset.job_status.dims)
-    jobs = dataset.stack(job=dims)
-    jobs = jobs.isel(job=(jobs.job_status == "done").values)
-    names = [", ".join(map(str, label)) for label in jobs.job.values]
-    return comparison(jobs.drop_vars(["job", *dims]).assign_coords(job=names), "job")
+    jobs = dataset.stack(fit=dims)
+    jobs = jobs.isel(fit=(jobs.job_status == "done").values)
+    names = [", ".join(map(str, label)) for label in jobs.fit.values]
+    return comparison(jobs.drop_vars(["fit", *dims]).assign_coords(fit=names))
 
 
 def _estimates(dataset: xr.Dataset) -> str:

@@ -20,6 +20,8 @@ _STOPS = ("SIGTERM", "SIGHUP")
 @contextmanager
 def claimed(directory: Path, again: bool = False, remedy: str = "name another directory") -> Iterator[None]:
     """Hold a directory while the block runs; InputError if another process does, or, unless `again`, if it is used."""
+    if again and not directory.is_dir():
+        raise InputError(f"{directory}: no such directory; give the directory of a multirun")
     directory.mkdir(parents=True, exist_ok=True)
     if not again and (found := used(directory)):
         raise InputError(f"{directory}: holds {found.relative_to(directory)} already; {remedy}")

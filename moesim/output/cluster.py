@@ -6,6 +6,7 @@ accounts it waits for a cancelled one for ever. The queue knows better, so it is
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -28,8 +29,8 @@ class Lost(RuntimeError):
 
 def numbers(directory: Path) -> list[str]:
     """The cluster's numbers of the jobs (of the whole arrays) that were submitted from a multirun's directory."""
-    found = {path.name.partition("_")[0] for path in (directory / ".submitit").glob("[0-9]*")}
-    return sorted(found, key=int)
+    names = (path.name for path in (directory / ".submitit").glob("*"))
+    return sorted({match[1] for name in names if (match := re.fullmatch(r"(\d+)(_\d+)?", name))}, key=int)
 
 
 def running(directory: Path) -> list[str] | None:

@@ -6,6 +6,7 @@ Results that fit the memory budget are combined in memory; larger ones go straig
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,12 @@ def collect(directories: Sequence[str | Path], out: str | Path | None = None, me
     path = Path(out) if out else Path(directories[0]) / COLLECTED
     size = sum(8.0 * np.prod(planned.shape(name)) for name in planned.variables)
     (_write_in_memory if size <= memory else _write_in_slabs)(planned, path)
+    said = Counter(line for job in done for line in (job.attrs or {}).get("warnings", "").splitlines())
+    warnings = [f"WARNING ({times} of {len(done)} jobs): {line}" for line, times in said.items()]
     lines = [
         f"{job.status}: {' '.join(job.overrides) or 'the job'} {job.error}".rstrip() for job in jobs if not job.path
     ]
-    return Report(path, len(jobs), len(done), (*lines, *problems))
+    return Report(path, len(jobs), len(done), (*lines, *problems, *warnings))
 
 
 def _same_verb(done: Sequence[Job]) -> None:
@@ -141,7 +144,7 @@ def _skeleton(plan: Plan) -> xr.Dataset:
     for job, at in sorted(zip(plan.jobs, plan.at, strict=True), key=lambda pair: pair[0].path is not None):
         cells = np.ix_(*(at[dim] for dim in plan.job_dims))
         status[cells], error[cells] = job.status, job.error
-    coords: dict[str, Any] = dict(plan.coords)
+    coords: dict[str, Any] = {**plan.coords, **plan.scalars}
     for name, (dim, values) in plan.labels.items():
         first = {int(at[dim][0]): value for at, value in zip(plan.at, values, strict=True)}
         coords[name] = (dim, np.array([first[i] for i in range(len(plan.coords[dim]))]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,3 +45,5 @@ def kept(verb: str, config: Mapping[str, Any]) -> Iterator[Keep]:
 
     yield keep
     shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # other work is unfinished still
+        folder.parent.rmdir()

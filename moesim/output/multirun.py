@@ -85,13 +85,11 @@ def _read(directory: Path, pattern: str, read: Callable[[Path], Job], problems: 
 
 
 def resumed(verb: str, directory: Path, arguments: list[str]) -> list[str]:
-    """Make a multirun's directory ready to be resumed; returns the overrides that put the new jobs into it.
+    """Make a multirun's directory ready to be resumed; returns the override that puts the new jobs aside.
 
     Raises InputError if the directory holds a finished job that the arguments do not ask for, or one whose config has
     changed since.
     """
-    from hydra.core.override_parser.types import Quote, QuotedString
-
     jobs, _ = survey([directory])
     done = {_fingerprint(job.overrides): job for job in jobs if job.path}
     task = [a for a in arguments if not a.startswith(("-", "hydra.", "hydra/"))]
@@ -110,8 +108,7 @@ def resumed(verb: str, directory: Path, arguments: list[str]) -> list[str]:
             )
     write_text(directory / _DONE, json.dumps(configs))
     subdir = datetime.now().strftime("resumed-%Y-%m-%d-%H-%M-%S-%f")
-    where = QuotedString(str(directory), Quote.single).with_quotes()
-    return [f"hydra.sweep.dir={where}", f"hydra.sweep.subdir='{subdir}/${{hydra.job.num}}'"]
+    return [f"hydra.sweep.subdir='{subdir}/${{hydra.job.num}}'"]
 
 
 def _composed(verb: str, jobs: Iterable[Job]) -> dict[str, str]:
@@ -159,7 +156,7 @@ def difference(old: str, new: str) -> str:
 @contextmanager
 def watched(directory: Path, jobs: int) -> Iterator[None]:
     """Tell how many of the jobs have ended while the block runs; it counts what lies in the directory."""
-    stop, before = Event(), len(_ended(directory))
+    stop, before = Event(), len(ended(directory))
     watcher = Thread(target=_watch, args=(directory, max(jobs - before, 1), before, stop), daemon=True)
     watcher.start()
     try:
@@ -173,10 +170,11 @@ def _watch(directory: Path, jobs: int, before: int, stop: Event) -> None:
     seen = 0
     with progress(jobs, "job") as advance:
         while not stop.wait(_EVERY):
-            ended = len(_ended(directory)) - before
-            advance(ended - seen)
-            seen = ended
+            now = len(ended(directory)) - before
+            advance(now - seen)
+            seen = now
 
 
-def _ended(directory: Path) -> set[Path]:
+def ended(directory: Path) -> set[Path]:
+    """The directories of the jobs that have left a result or an error."""
     return {path.parent for pattern in ("*.nc", ERROR) for path in directory.rglob(pattern)} - {directory}

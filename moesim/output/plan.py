@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ class Plan:
     """Places of all jobs: `at[i]` maps each dim that job i has to its positions along it.
 
     `job_dims` are the dims of what differs between jobs, `coords` the values along every dim, `labels` further
-    coordinates (name -> dim and a value for each job), `variables` the dims inside the results and the kinds.
+    coordinates (name -> dim and a value for each job), `scalars` those of no dims that are the same in all jobs,
+    `variables` the dims inside the results and the kinds.
     """
 
     jobs: Sequence[Job]
@@ -30,6 +32,7 @@ class Plan:
     job_dims: Sequence[str]
     coords: Mapping[str, np.ndarray]
     labels: Mapping[str, tuple[str, list[Any]]]
+    scalars: Mapping[str, Any]
     variables: Mapping[str, tuple[list[str], str]]
 
     def dims(self, name: str) -> list[str]:
@@ -75,7 +78,26 @@ def plan(jobs: Sequence[Job]) -> Plan:
     ]
     _no_contradiction(jobs, [tuple(tuple(places[dim]) for dim in job_dims) for places in at])
     others = {name: (dim, labels[name]) for name, dim in along.items() if name != dim}
-    return Plan(jobs, at, job_dims, coords, others, _variables(jobs, {*coords, *along}))
+    scalars = _scalars(jobs, own)
+    return Plan(jobs, at, job_dims, coords, others, scalars, _variables(jobs, {*coords, *along, *scalars}))
+
+
+def _scalars(jobs: Sequence[Job], own: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Coordinates without dims that have one value in all results."""
+    done = [(job.path, job.layout, held) for job, held in zip(jobs, own, strict=True) if job.path and job.layout]
+    path, layout, first = done[0]
+    names = [name for name in _coordinate_names(path) if layout.get(name, ([name], ""))[0] == []]
+    same = (n for n in names if all(n in held and l[n][0] == [] and held[n][0] == first[n][0] for _, l, held in done))
+    return {name: first[name][0] for name in same}
+
+
+def _coordinate_names(path: Path) -> list[str]:
+    """What the file says are coordinates (netCDF's attribute `coordinates`)."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        texts = [str(at.attrs.get("coordinates", "")) for at in (file, *file.values())]
+    return sorted({name for text in texts for name in text.split()})
 
 
 def _coordinates(job: Job) -> dict[str, np.ndarray]:

@@ -240,16 +240,28 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
 
 
 def repeated(result: xr.Dataset, run: Callable[[str, dict[str, Any]], xr.Dataset]) -> str:
-    """Run a result's verb again on the config it carries; '' if every number is the same, else what differs."""
-    from omegaconf import OmegaConf
+    """Run a result's verb again on the config it carries; '' if every number is the same, else what differs.
+
+    Raises InputError if the result carries no plain config, or one of another version that does not run any more.
+    """
+    from moesim.output.job import plain
 
     if missing := {"verb", "config"} - set(result.attrs):
         raise InputError(f"the result carries no {missing.pop()}, so it cannot be repeated")
-    config: Any = OmegaConf.to_container(OmegaConf.create(result.attrs["config"]))
-    again = run(result.attrs["verb"], config)
+    try:
+        config = plain(result.attrs["config"])
+    except Exception as error:
+        raise InputError(f"the config that the result carries: {' '.join(str(error).split())}") from None
+    version = result.attrs["moesim_version"]
+    try:
+        again = run(result.attrs["verb"], config)
+    except Exception as error:
+        if version == __version__:
+            raise
+        said = " ".join(str(error).split())
+        raise InputError(f"its config, of moesim {version}, does not run with {__version__}: {said}") from None
     names = {*map(str, result.variables), *map(str, again.variables)}
     differ = [name for name in sorted(names) if not _same(result, again, name)]
-    version = result.attrs["moesim_version"]
     return f"differs in {', '.join(differ)} (made with moesim {version}, this is {__version__})" if differ else ""
 
 

@@ -195,9 +195,10 @@ def _warnings(dataset: xr.Dataset) -> tuple[str, ...]:
     outside = {what: dataset[name].mean().item() for name, what in _EXTRAPOLATED.items() if name in dataset}
     if any(outside.values()):
         shares = ", ".join(f"{share:.0%} of {what}" for what, share in outside.items() if share)
-        out.append(f"outside the data range of law {dataset.attrs.get('law', '')}: {shares} (variables *extrapolated)")
-    if "optimal_loss" in dataset and dataset.optimal_loss.isnull().all():
-        why = ", ".join(sorted(set(dataset.optimum_status.values.ravel().tolist())))
-        return (*out, f"no cell has a loss: all are {why} (optimum_status); give other axes or coefficients")
+        of = f" of law {dataset.attrs['law']}" if "law" in dataset.attrs else ""
+        out.append(f"outside the data range{of}: {shares} (variables *extrapolated)")
+    losses = [dataset[name] for name in ("loss", "optimal_loss", "best_loss") if name in dataset]
+    if losses and all(bool(loss.isnull().all()) for loss in losses):
+        return (*out, "no cell has a loss; the status of each says why (*_status): give other axes or coefficients")
     failed = int((dataset.optimum_status == "failed").sum()) if "optimum_status" in dataset else 0
     return (*out, f"{failed} optima were not found (optimum_status)") if failed else tuple(out)

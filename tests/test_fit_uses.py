@@ -1,0 +1,120 @@
+"""What people fit for: allocations with intervals, the next run, minima at fixed compute, a report."""
+
+import numpy as np
+import pytest
+from fitting_tools import fit, synthetic
+
+import moesim
+from moesim.errors import InputError
+from moesim.fitting.runs import load_runs
+
+
+@pytest.fixture(scope="module")
+def chinchilla():
+    return fit("hoffmann2022", load_runs("chinchilla"), draws=200)
+
+
+def test_the_allocation_is_that_of_the_law(chinchilla):
+    """N* ~ C^(beta/(alpha + beta)), D* ~ C^(alpha/(alpha + beta)) (Hoffmann et al. 2022, eq. 4), in every draw."""
+    found = chinchilla.allocation(compute=[1e21, 1e23], level=0.9)
+    known = chinchilla.estimate
+    a = known["beta"] / (known["alpha"] + known["beta"])
+    assert found.exponent_params.attrs["estimate"] == pytest.approx(a, rel=1e-6)
+    drawn = chinchilla.draws_law.coefficients
+    share = (drawn["beta"] / (drawn["alpha"] + drawn["beta"])).values
+    assert found.exponent_params.values == pytest.approx(np.quantile(share, [0.05, 0.95]), rel=1e-5)
+    assert found.exponent_tokens.values == pytest.approx(np.quantile(1 - share, [0.05, 0.95]), rel=1e-5)
+    G = (known["alpha"] * known["A"] / (known["beta"] * known["B"])) ** (1 / (known["alpha"] + known["beta"]))
+    low, high = found.optimal_active_params_interval.sel(compute=1e21).values
+    assert low < G * (1e21 / 6) ** a < high < 1.5 * low
+    assert found.optimal_extrapolated.sel(compute=1e23).all()
+    assert not found.optimal_extrapolated.sel(compute=1e21).any()
+    ratio = found.optimal_tokens / found.optimal_active_params
+    assert found.optimal_tokens_per_param.values == pytest.approx(ratio.values)
+
+
+def test_one_budget_has_exponents_too_and_moe_a_best_sparsity(chinchilla):
+    one = chinchilla.allocation(compute=1e22)
+    assert one.sizes["compute"] == 1
+    assert one.exponent_params.values == pytest.approx(
+        chinchilla.allocation(compute=[1e21, 1e22]).exponent_params.values
+    )
+    moe = fit("abnar2025", synthetic("abnar2025", 150, noise=0.002), draws=8, starts=2, objective="squared_log")
+    best = moe.allocation(compute=1e21).best_sparsity_interval
+    assert 0.0 <= best.values.min() <= best.values.max() <= 1.0
+
+
+def test_the_next_run_is_where_the_draws_disagree(chinchilla):
+    """For beta, few tokens tell more than many; for the loss of one run, a run like it; both cheaper for less."""
+    sizes, tokens = np.full(4, 1e9), np.array([1e9, 1e10, 1e11, 1e12])
+    found = chinchilla.next_runs({"total_params": sizes, "tokens": tokens}, "beta", cost=1.0)
+    assert np.argmax(found.variance_reduction.values) == np.argmax(found["rank"].values == 1) == 0
+    one = {"total_params": 1e9, "tokens": 1e12}
+    found = chinchilla.next_runs({"total_params": sizes, "tokens": tokens}, one, cost=1.0, count=2)
+    assert np.argmax(found.variance_reduction.values) == 3
+    assert sorted(found["rank"].values) == [0, 0, 1, 2]
+    lines = np.log(chinchilla.draws_law(**one).values)
+    noise = np.var(chinchilla.task.centred(chinchilla.optimum.x))
+    assert found.variance_reduction.values[3] == pytest.approx(np.var(lines) / (np.var(lines) + noise), rel=1e-6)
+    assert found.attrs["left_after_ranked"] <= 1 - found.variance_reduction.max().item() + 1e-9
+    flops = chinchilla.next_runs({"total_params": sizes, "tokens": tokens}, one)
+    assert flops.cost.values == pytest.approx(6 * sizes * tokens)
+
+
+@pytest.mark.parametrize(
+    ("target", "cost", "words"),
+    [("gamma", None, "free coefficient"), ([1.0, 2.0], None, "one value for each of"), ("beta", -1.0, "above 0")],
+)
+def test_what_next_runs_cannot_answer(chinchilla, target, cost, words):
+    with pytest.raises(InputError, match=words):
+        chinchilla.next_runs({"total_params": 1e9, "tokens": 1e10}, target, cost=cost)
+
+
+def _isoflops(noise=0.0):
+    """Nine sizes around the optimum of each of four budgets, tokens from compute."""
+    law = moesim.load_law("besiroglu2024")
+    budgets = np.repeat(np.geomspace(1e19, 1e22, 4), 9)
+    sizes = 0.08 * np.sqrt(budgets) * np.tile(np.geomspace(0.2, 5.0, 9), 4)
+    tokens = budgets / (6 * sizes)
+    loss = law(total_params=sizes, tokens=tokens) * np.exp(noise * np.random.default_rng(0).standard_normal(36))
+    return {"compute": budgets, "tokens": tokens, "loss": loss}
+
+
+@pytest.mark.parametrize("degree", [2, 3])
+def test_minima_at_fixed_compute(degree):
+    """Exponents of the law behind the runs to 0.02 by parabola, to 0.005 by a cubic; sizes derived from compute."""
+    runs = load_runs(_isoflops(), derive=["total_params_from_compute"])
+    found = moesim.isoflop(runs, degree=degree)
+    k = moesim.load_law("besiroglu2024").coefficients
+    a = k["beta"] / (k["alpha"] + k["beta"])
+    assert set(found.status.values) == {"inside"}
+    assert found.exponent_params.item() == pytest.approx(a, abs={2: 0.02, 3: 0.005}[degree])
+    assert found.exponent_params.item() + found.exponent_tokens.item() == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_budget_whose_minimum_is_not_bracketed_says_so():
+    runs = load_runs(_isoflops(), derive=["total_params_from_compute"])
+    large = runs.isel(run=np.flatnonzero(runs.total_params.values > 0.13 * np.sqrt(runs["compute"].values)))
+    found = moesim.isoflop(large)
+    assert set(found.status.values) == {"at the smallest size"}
+    assert np.isnan(found.optimal_total_params).all()
+    assert np.isnan(found.exponent_params)
+    assert set(moesim.isoflop(runs.isel(run=slice(0, 36, 8))).status.values) == {"too few"}
+    with pytest.raises(InputError, match="degree=4"):
+        moesim.isoflop(runs, degree=4)
+
+
+def test_parameters_from_compute_fit_as_the_parameters_themselves():
+    runs = load_runs(_isoflops(), derive=["total_params_from_compute"])
+    found = fit("hoffmann2022", runs, objective="squared_log")
+    for name, value in moesim.load_law("besiroglu2024").coefficients.items():
+        assert found.estimate[name] == pytest.approx(value, rel=1e-6)
+
+
+def test_the_report_fills_the_checklist(chinchilla):
+    """What was left out, how it is counted, starts, objective, selection, version: all said."""
+    text = chinchilla.report()
+    said = ("5 of at least 245 rows", "embeddings counted", "start range of alpha: 0.2 to 0.6", "huber_log", "seed 0")
+    for words in (*said, "25 converged", f"moesim {moesim.__version__}", "held out: 0"):
+        assert words in text
+    assert "left out of the table: 0 of" in fit("hoffmann2022", synthetic("besiroglu2024", 30)).report()
