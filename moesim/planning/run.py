@@ -20,7 +20,7 @@ from moesim.output.result import Result, Stream
 from moesim.planning import evidence, figures, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
-from moesim.planning.readings import READINGS, band, deciding, told
+from moesim.planning.readings import READINGS, deciding, told
 from moesim.planning.space import SIZES, Space
 from moesim.planning.sweep import loss_in_slabs, sweep, with_size
 
@@ -59,8 +59,6 @@ def run(config: Mapping[str, Any]) -> Result:
         axes = with_size(model, _dense(model, config, axes))
         large = _cells(model, axes) * 8 > config["memory"]
         dataset = shown = sweep(model, loss=not large, **given, **axes)
-        if (both := band(model, axes, **given)) is not None:
-            dataset = shown = dataset.assign(both)
         if large:
             streams = {"loss": loss_in_slabs(model, **axes)}
             shown = sweep(model, **given, **_thinned(axes)) if config["figures"] else dataset

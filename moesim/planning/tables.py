@@ -43,6 +43,7 @@ def table(dataset: xr.Dataset) -> str:
     """
     if not {"best_loss", "optimal_loss"} & set(dataset) or "draw" in dataset.dims:
         return "dims: " + ", ".join(f"{name} {size}" for name, size in dataset.sizes.items())
+    dataset = dataset[[name for name in dataset.data_vars if not str(name).startswith("reading_")]]
     extra = swept(dataset)
     prefix = "best_" if "best_loss" in dataset else "optimal_"
     dims = sorted(map(str, dataset[f"{prefix}loss"].dims), key=lambda dim: dim in extra)  # a coefficient runs fastest
