@@ -550,6 +550,26 @@ def test_sparse_attention_sees_the_keys_that_its_indexer_leaves():
     assert core == pytest.approx(4 * 2 * 8 * (6 + 5) * seen + 3 * 2 * 2 * 8 * 5.5, rel=1e-12)
 
 
+def test_states_by_convention():
+    """torchtitan today: 18 H d_k d_v for each Gated DeltaNet, keys only in layers with softmax; lookups cost nothing.
+
+    Megatron-LM: a Mamba-2 layer 2 d wide, whatever it is.
+    """
+    model = Transformer.from_config(of("qwen3_next"))
+    heads, keys, values = model.linear_value_heads, model.linear_key_dim, model.linear_value_dim
+    states = 18 * model.linear_layers * heads * keys * values
+    assert model.training_flops(0, "torchtitan") - model.training_flops(0, "torchtitan_b5bcd76") == states
+    attention = model.training_flops(4096, "torchtitan") - model.training_flops(0, "torchtitan")
+    assert attention == 12 * model.full_layers * model.heads * model.head_dim * 4096
+    gpt2 = Transformer.from_config(of("gpt2"))
+    before, today = (gpt2.training_flops(8, name) for name in ("torchtitan_b5bcd76", "torchtitan"))
+    assert before - today == 6 * gpt2.learned_positions * gpt2.d_model
+    sizes = {"mamba_layers": 1, "mamba_state": 8, "mamba_heads": 4, "ffnless_layers": 1}
+    found = {Transformer(**SMALL, **sizes, mamba_inner=n).training_flops(0, "megatron") for n in (8, 16)}
+    d = SMALL["d_model"]
+    assert found == {6 * (d * (4 * d + 2 * 8 + 4) + 7 * d * 8 + 2 * d * d + 128 * d)}
+
+
 def test_flop_per_token_of_torchtitan():
     qwen = Transformer.load("qwen3_30b_a3b")
     assert qwen.training_flops(8192, "torchtitan") == 37_578_559_488

@@ -51,24 +51,30 @@ def palm(model: Description, setting: Setting) -> Any:
 
 
 def torchtitan(model: Description, setting: Setting) -> Any:
-    """torchtitan's `get_moe_model_nparams_and_flops` as it stands since windows are known: 6 N + 6 H (d_qk + d_v) keys.
+    """torchtitan's `get_nparams_and_flops` at commit 01c01c8: 6 N + 6 H (d_qk + d_v) keys + 18 H d_k d_v of each state.
 
-    N: active parameters without the input embedding and without buffers, norm gains and router counted; the routed
-    experts are scaled by K/E. The mask is not discounted: a layer sees T keys, min(T, w) behind a window of w.
+    N: active parameters without lookups and buffers, norm gains and router counted; the routed experts are scaled by
+    K/E. The mask is not discounted: a layer sees T keys, min(T, w) behind a window of w. Only Gated DeltaNets count as
+    states (`delta_rule_flops_per_token`).
     """
     T = setting.sequence
-    local = sum(g.local_layers * g.heads * g.head_width * (T - _nearest(g, T)) for g in model.groups)
-    return torchtitan_b5bcd76(model, setting) - 12 * local
+    keys = sum(g.heads * g.head_width * (g.full_layers * T + g.local_layers * _nearest(g, T)) for g in model.groups)
+    states = sum(g.linear_layers * g.linear_value_heads * g.linear_key_dim * g.linear_value_dim for g in model.groups)
+    return 6 * (_trained_matrices(model) - _lookups(model)) + 12 * keys + 18 * states
 
 
 def torchtitan_b5bcd76(model: Description, setting: Setting) -> Any:
-    """The same at commit b5bcd76, where every softmax layer sees the whole sequence: 6 N + 6 L H (d_qk + d_v) T.
+    """Its `get_moe_model_nparams_and_flops` at commit b5bcd76, where every layer sees everything: 6 N + 6 L H (d_qk +
+    d_v) T.
 
-    Layers without softmax attention are taken to have one too.
+    Layers without softmax attention are taken to have one too; of the lookups only the input embedding is left out.
     """
     every = sum(g.layers * g.heads * g.head_width for g in model.groups)
-    weights = model.active_params - _untrained(model) - _input_embedding(model)
-    return 6 * weights + 12 * every * setting.sequence
+    return 6 * _trained_matrices(model) + 12 * every * setting.sequence
+
+
+def _trained_matrices(model: Description) -> int:
+    return model.active_params - _untrained(model) - _input_embedding(model)
 
 
 def megatron(model: Description, setting: Setting) -> Any:
@@ -76,15 +82,15 @@ def megatron(model: Description, setting: Setting) -> Any:
     padded to 128.
 
     Windows are ignored, the gains of latent attention count as weights, a Gated DeltaNet layer's core is 8 d_v^2 per
-    head, a Mamba-2 layer's scan 7 I S / 2 multiply-adds, and a prediction module adds one more layer, a 2 d x d
-    projection, 3 d for norms and one more head.
+    head, a Mamba-2 layer is taken to be 2 d wide with a scan of 7 d S multiply-adds, and a prediction module adds one
+    more layer, a 2 d x d projection, 3 d for norms and one more head.
     """
     return 6 * _megatron(model, setting, lambda group: setting.sequence / 2)
 
 
 def megatron_bridge(model: Description, setting: Setting) -> Any:
-    """Megatron-Bridge's `num_floating_point_operations`: as Megatron-LM's, but for the layers behind a window of w,
-    which see w - w (w - 1)/(2 T) keys."""
+    """Megatron-Bridge's `num_floating_point_operations` at commit 0494433: as Megatron-LM's, but for the layers behind
+    a window of w, which see w - w (w - 1)/(2 T) keys."""
     T = setting.sequence
 
     def local(group: Description) -> Any:
@@ -157,7 +163,7 @@ def _megatron_delta_net(group: Description) -> int:
 
 
 def _megatron_mamba(group: Description) -> Any:
-    inner, shared = group.mamba_inner, 2 * group.mamba_groups * group.mamba_state
+    inner, shared = 2 * group.d_model, 2 * group.mamba_groups * group.mamba_state
     projections = group.d_model * (2 * inner + shared + group.mamba_heads) + inner * group.d_model
     return projections + 7 * inner * group.mamba_state / 2
 
