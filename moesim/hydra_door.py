@@ -219,9 +219,17 @@ def _content(group: str, choice: str, files: list[str]) -> dict[str, Any]:
         return content
     if group == "runs" and path.suffix in _TABLES:
         return {**read("runs", "table"), "file": choice}
+    if group in ("law", "repetition"):
+        from moesim.laws.load import read_content
+
+        return _data_alone(choice, group, read_content(group, path))
     if group == "model" and (path / "config.json").is_file():
         path = path / "config.json"
-    content = read(group, str(path))
+    return _data_alone(choice, group, read(group, str(path)))
+
+
+def _data_alone(choice: str, group: str, content: dict[str, Any]) -> dict[str, Any]:
+    """The content, if it has no keys that would reach beyond it."""
     if other := {"defaults", "hydra"} & set(content) - ({"defaults"} if group == "experiment" else set()):
         raise InputError(f"{choice}: key {min(other)!r}: a file of a {group} holds its own keys alone; leave it out")
     return content

@@ -45,7 +45,7 @@ def multirun(verb: str, words: list[str], arguments: Sequence[str]) -> None:
         where += resumed(verb, directory, words) if resume else []
         with watched(directory, asked):
             stopped = _ended_by(verb, [*words, *where], directory)
-        code = _closed(directory, stopped, "figures=false" not in words)
+        code = _closed(directory, stopped, not {"figures=false", "figures=False"} & set(words))
     if code:
         print(f"to run what is missing: {_again(verb, arguments, directory)}")
         raise SystemExit(code)
@@ -85,7 +85,7 @@ def _closed(directory: Path, stopped: BaseException | None, draw: bool) -> int:
     try:
         report = closed([directory], draw)
         lost = report.done < report.asked
-    except InputError as error:  # nothing to collect
+    except (InputError, OSError) as error:  # nothing to collect, or no room for it
         print(error)
         lost = True
     return INTERRUPTED if interrupted else int(lost)

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,3 +188,19 @@ def test_what_all_jobs_say_is_kept(command):
 def test_values_of_an_override():
     given = listed(["a=[1,x]", "b='y z'", "c={linspace: [0, 1, 3]}", "d=null", "e={f: 1}"])
     assert given == {"a": [1.0, "x"], "b": ["y z"], "c": [0.0, 0.5, 1.0], "d": ["None"], "e": []}
+
+
+def test_one_job_done_of_many_has_its_place(command):
+    choices = ("space.compute=1e20,1e21,1e22", *SMALL[:1], *SMALL[2:])
+    assert command("sweep", "-m", *choices, "hydra.sweep.dir=many")[0] == 0
+    for number in "02":
+        shutil.rmtree(Path("many") / number)
+    assert "collected 1 of 3" in command("collect", "many")[1]
+    collected = moesim.open_result("many/collected.nc")
+    assert list(collected["compute"].values) == [1e20, 1e21, 1e22]
+    assert list(collected.job_status.values) == ["missing", "done", "missing"]
+
+
+def test_a_coordinate_that_all_jobs_share_stays_one_number(command):
+    _, _, _, directory = multirun(command, *CHOICES)
+    assert moesim.open_result(directory / "collected.nc")["compute"].item() == 1e20

@@ -57,6 +57,12 @@ def test_the_hold_out_is_in_the_table_and_widens(chinchilla):
         fit("hoffmann2022", chinchilla.runs).predict(out, widen="holdout")
 
 
+def test_a_share_holds_out_the_largest_compute(chinchilla):
+    assert np.array_equal(fit("hoffmann2022", chinchilla.runs, holdout=0.2, starts=1).outside, chinchilla.outside)
+    with pytest.raises(InputError, match="largest_compute=2"):
+        fit("hoffmann2022", chinchilla.runs, holdout=2)
+
+
 def test_intervals_without_draws_come_from_the_covariance(chinchilla):
     at = {"total_params": 1e9, "tokens": np.array([1e10, 1e12])}
     widths = [

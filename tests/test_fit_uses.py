@@ -118,3 +118,29 @@ def test_the_report_fills_the_checklist(chinchilla):
     for words in (*said, "25 converged", f"moesim {moesim.__version__}", "held out: 0"):
         assert words in text
     assert "left out of the table: 0 of" in fit("hoffmann2022", synthetic("besiroglu2024", 30)).report()
+
+
+def test_a_fit_plans_with_its_draws_on_the_command_line(command, tmp_path, chinchilla):
+    """law=fit.nc: the optimum has the draw dim of the fit, and the same values as in Python; so has repetition=."""
+    chinchilla.save(tmp_path / "fit.nc")
+    space = ["space.compute=[1e21]", "space.sparsity=[0.0]", "space.active_params=[1e9, 1e10]", "figures=false"]
+    code, _, err = command("sweep", "law=fit.nc", "repetition=none", *space, "hydra.run.dir=plan")
+    assert code == 0, err
+    found = moesim.open_result(tmp_path / "plan")
+    assert found.optimal_active_params.sizes["draw"] == int(chinchilla.draws.usable.sum())
+    own = moesim.optimum(chinchilla, compute=1e21, best=False).optimal_active_params.values
+    planned = found.optimal_active_params.isel(unique_tokens=0).values.ravel()
+    assert np.sort(planned) == pytest.approx(np.sort(own), rel=1e-9)
+    law = moesim.load_law(tmp_path / "fit.nc", E=2.0)
+    assert law.coefficients["E"] == 2.0
+    assert law.coefficients["alpha"].dims == ("draw",)
+    with pytest.raises(InputError, match="no fitted repetition"):
+        moesim.load_repetition(tmp_path / "fit.nc")
+
+
+def test_a_fitted_repetition_comes_with_its_draws(tmp_path):
+    runs = synthetic("muennighoff2023", 80, noise=0.003, repetition="muennighoff2023")
+    found = fit("muennighoff2023", runs, repetition="muennighoff2023", hold="law", draws=12, starts=2)
+    found.save(tmp_path / "fit.nc")
+    back = moesim.load_repetition(tmp_path / "fit.nc")
+    assert back.coefficients["R_D"].values == pytest.approx(found.draws_repetition.coefficients["R_D"].values)

@@ -26,6 +26,17 @@ EXPERTS = [
 ]
 
 
+def test_figures_draw_what_the_run_counts():
+    """Of two batches both are seen, in any order; the law of updates is not drawn where it does not hold."""
+    for batch in ([1, 65_536], [65_536, 1]):
+        drawn = figures.draw(flops(["llama3_8b", "mixtral_8x7b"], batch=batch, optimizer="sgd"))["ratio_by_batch"]
+        curves = drawn.axes[0].get_lines()[3:]
+        assert [list(curve.get_xdata()) for curve in curves] == [[1, 65_536]] * 2
+    for settings, *_ in EXPERTS:
+        drawn = figures.draw(flops("mixtral_8x7b", batch=[1, 8, 4096], **settings))
+        assert ("expert_update" in drawn) == (settings.keys() <= {"touched_only"}), settings
+
+
 @pytest.mark.parametrize(("settings", "total", "backward"), EXPERTS)
 def test_the_expert_columns_hold_what_is_asked_for(settings, total, backward):
     """b = 8 K/E = 2 tokens: u/(2 b) = 14/4."""
@@ -60,8 +71,23 @@ def test_sequence_is_an_axis():
     assert "sequence" not in found.weights.dims
     assert "flops_by_sequence" in figures.draw(found)
     text = tables.table(found)
-    for told in ("tokens per sequence", "8192", "20,914,757,184"):
+    for told in ("tokens per sequence", "8192", "20,914,757,184", "run of 1e12"):
         assert told in text
+
+
+def test_the_table_says_at_which_length():
+    text = tables.table(flops("mixtral_8x7b", batch=4, optimizer="sgd", sequence=[1024, 8192], tokens=1e12))
+    for told in ("step at batch 4, sgd, 8192 tokens per sequence", "without updates, 8192 tokens per sequence"):
+        assert told in text
+
+
+def test_reference_models_as_executed():
+    """Both counts of the models that the module computes otherwise, by their names."""
+    for name in ("llama4_maverick", "qwen3_next_80b_a3b"):
+        trained, executed = (
+            flops(name, batch=1, sequence=100, as_=form).step_flops for form in ("trained", "executed")
+        )
+        assert (executed > trained).all()
 
 
 def test_several_side_by_side():

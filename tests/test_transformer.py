@@ -137,6 +137,8 @@ def test_from_path_directory_and_wrapped_text_part(tmp_path):
     counts = {Transformer.from_config(where).total_params for where in (path, str(path), path.parent, llama4)}
     assert counts == {llama4["parameters"]}
     assert Transformer.load(str(path)).name == "Scout"
+    twice = {"model_type": "some_omni", "thinker_config": {"text_config": {**llama4, "model_type": "llama4_text"}}}
+    assert Transformer.from_config(twice).total_params == llama4["parameters"]
     v3 = next(config for config in MODULES if config["model_type"] == "deepseek_v3")
     assert Transformer.from_config({**v3, "model_type": "kimi_k2"}) == replace(
         Transformer.from_config(v3), name="kimi_k2"
@@ -151,8 +153,8 @@ def test_reference_files_equal_their_config_json():
     for model in same:
         read_in = Transformer.from_config(published[model.total_params])
         assert read_in.active_params == model.active_params
-        for mask in ("causal", "full"):
-            assert read_in.forward_flops(10_000, mask) == pytest.approx(model.forward_flops(10_000, mask), rel=1e-12)
+        for question in ((10_000, "causal"), (10_000, "full"), (10_000, "causal", False, "executed")):
+            assert read_in.forward_flops(*question) == pytest.approx(model.forward_flops(*question), rel=1e-12)
 
 
 def test_deepseek_v3_closure():
@@ -345,7 +347,7 @@ def test_missing_keys_are_named(family):
     config = next(config for config in MODULES if config["model_type"] == family)
     for key in set(config) - {"model_type", "parameters", "buffers", "flops"}:
         told = _refusal({k: v for k, v in config.items() if k != key})
-        assert not told or key in told or "give head_dim" in told or "Mamba2: groups=8 does not divide" in told
+        assert not told or key in told or "give head_dim" in told or "n_groups=8 does not divide" in told
     width = {"switch_transformers": "d_model", "gpt2": "n_embd", "dbrx": "d_model"}.get(family, "hidden_size")
     for key in (width, *(["vocab_size"] if family != "gemma3_text" else [])):
         with pytest.raises(InputError, match=f"no key '{key}'"):
@@ -358,9 +360,11 @@ def test_missing_keys_are_named(family):
         ({"model_type": "bert"}, "unknown family model_type='bert'; there are llama, llama4"),
         ({"model_type": None}, "unknown family model_type=None"),
         ({"hidden_size": "4096"}, "hidden_size='4096'; it takes a whole number"),
-        ({"num_attention_heads": 33}, "heads=33 does not divide d_model=4096"),
-        ({"num_key_value_heads": 5}, "kv_heads=5 does not divide heads=32"),
+        ({"num_attention_heads": 33}, "num_attention_heads=33 does not divide hidden_size=4096"),
+        ({"num_key_value_heads": 5}, "num_key_value_heads=5 does not divide num_attention_heads=32"),
         ({"num_hidden_layers": -2}, "num_hidden_layers=-2"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads=0; it takes a whole number, 1 or more"),
+        ({"text_config": "llama"}, "text_config='llama'; it takes a mapping of keys"),
     ],
 )
 def test_bad_configs(change, message):
@@ -415,7 +419,10 @@ def test_values_that_a_key_does_not_take(config, change, message):
         ({**V3_TOY, "moe_layer_freq": [0, 1, 1]}, "moe_layer_freq has 3 entries for num_hidden_layers=4"),
         (of("gpt_oss", layer_types=["foo"]), "layer_types holds 'foo'; it takes sliding_attention, full_attention"),
         (of("qwen3_next", layer_types=["linear_attention"]), "layer_types has 1 entries"),
-        (of("nemotron_h", hybrid_override_pattern="M?"), "layer_types holds '.'; it takes mamba, attention, mlp, moe"),
+        (
+            of("nemotron_h", hybrid_override_pattern="M?"),
+            "hybrid_override_pattern='M.'; it takes M .mamba., . .attention.",
+        ),
         (
             of("glm4_moe_lite", mlp_layer_types=["dense", "thin"]),
             "mlp_layer_types holds .thin.; it takes dense",
@@ -423,7 +430,14 @@ def test_values_that_a_key_does_not_take(config, change, message):
         (of("llama4", moe_layers=[1000]), "moe_layers=.1000.; it takes indices from 0"),
         (of("hunyuan_v1_moe", moe_topk=[1]), "moe_topk has 1 entries"),
         (of("gemma4_text", intermediate_size=[96]), "intermediate_size=.96.; it takes a whole number"),
-        (of("qwen3_moe", num_experts_per_tok=10**4), "active_experts=10000 of experts"),
+        (of("jamba", attn_layer_offset=9), "attn_layer_offset=9; it takes a whole number below attn_layer_period="),
+        (of("jamba", expert_layer_offset=9), "expert_layer_offset=9; it takes a whole number below"),
+        (of("nemotron_h", mamba_num_heads=3), "n_groups=2 does not divide mamba_num_heads=3"),
+        (of("glm_moe_dsa", index_topk_pattern="FX"), "index_topk_pattern='FX'; it takes F .full., S .shared."),
+        (of("glm_moe_dsa", index_topk_pattern="F"), "index_topk_pattern has 1 entries"),
+        (of("deepseek_v32", q_lora_rank=0), "indexer_heads without q_lora_rank; give q_lora_rank as a whole"),
+        (of("gemma4_text", global_head_dim=0), "global_head_dim=0; it takes a whole number, 1 or more"),
+        (of("qwen3_moe", num_experts_per_tok=10**4), "num_experts_per_tok=10000 of num_local_experts=128"),
     ],
 )
 def test_values_that_do_not_fit_the_model(config, message):

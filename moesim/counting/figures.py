@@ -34,7 +34,7 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
         drawn["ratio_by_depth"] = ratio_by_depth(dataset)
     if not {"network", "depth"} & set(dataset.dims):
         drawn["flops_by_layer"] = flops_by_layer(dataset)
-        if "tokens_per_expert" in dataset:
+        if "tokens_per_expert" in dataset and _whole_experts(dataset):
             drawn["expert_update"] = expert_update(dataset)
     return drawn
 
@@ -62,14 +62,14 @@ def flops_by_sequence(dataset: xr.Dataset) -> Figure:
 def ratio_by_batch(dataset: xr.Dataset) -> Figure:
     """Backward/forward ratio against batch size: a colour for each network, dashes for each optimiser.
 
-    Up to four times the batch at which the last of them is level.
+    Up to four times the batch at which the last of them is level, and at least one batch further.
     """
-    data = dataset.backward_to_forward
+    data = dataset.backward_to_forward.sortby("batch")
     data = data if "network" in data.dims else data.expand_dims(network=[dataset.attrs.get("names", "")])
     figure, panels = grid_of_panels(1, 1, (5.2, 3.0))
     axes, moves = panels[0][0], np.abs(data / data.isel(batch=-1) - 1) > _FLAT
     moving = data.batch.values[moves.any([d for d in moves.dims if d != "batch"]).values]
-    shown = data.sel(batch=data.batch <= 4 * moving.max()) if moving.size else data
+    shown = data.sel(batch=data.batch <= _until(data.batch.values, moving.max())) if moving.size else data
     for height in _GUIDES:
         axes.axhline(height, color="0.6", lw=0.7, zorder=0)
     shades = colours_of([str(name) for name in data.network.values])
@@ -82,6 +82,10 @@ def ratio_by_batch(dataset: xr.Dataset) -> Figure:
     axes.set(xlabel=f"batch ({_unit(dataset)}s per step)", ylabel=_RATIO)
     note = "" if moving.size == 0 or shown.sizes["batch"] == data.sizes["batch"] else "larger batches: level"
     return finish(figure, _about(dataset), note)
+
+
+def _until(batches: np.ndarray, moving: float) -> float:
+    return max(4 * moving, batches[batches > moving].min())
 
 
 def _unit(dataset: xr.Dataset) -> str:
@@ -170,6 +174,15 @@ def _largest(flops: xr.DataArray) -> dict[str, np.ndarray]:
     top = sorted((name for name in rows if rows[name].sum() > enough), key=lambda name: -rows[name].sum())[:_AT_MOST]
     rest = sum((values for name, values in rows.items() if name not in top), np.zeros(flops.sizes["pass"]))
     return {name: rows[name] for name in rows if name in top} | ({"all others": rest} if rest.sum() > 0 else {})
+
+
+def _whole_experts(dataset: xr.Dataset) -> bool:
+    """Whether nothing is recomputed or left out of what experts cost, but for the update of those without tokens."""
+    method = dataset.isel(optimizer=0)
+    update, tokens = float(method.expert_update), method.tokens_per_expert.values
+    touched = ratio.touched_only(method.batch.values, method.batch.values / tokens, 1, update=update)
+    laws = (ratio.expert(tokens, update=update), touched)
+    return any(np.allclose(method.expert_ratio.values, law, rtol=0.02) for law in laws)
 
 
 def expert_update(dataset: xr.Dataset) -> Figure:

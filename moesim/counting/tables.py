@@ -60,7 +60,7 @@ def _layers(dataset: xr.Dataset) -> str:
     passes = [str(name) for name in at["pass"].values if (at.flops.sel({"pass": name}) != 0).any()]
     rows = _grouped(at, passes)
     rows.append(("total", *np.nansum([row[1:] for row in rows], axis=0)))
-    title = f"FLOP of one step at batch {plain(at.batch.item())}, {at.optimizer.item()}"
+    title = f"FLOP of one step at batch {plain(at.batch.item())}, {at.optimizer.item()}{_length(dataset)}"
     cells = [["layer", "weights", *(name.replace("_", " ") for name in passes), "all passes"]]
     cells += [[row[0], *map(full, (*row[1:], sum(row[2:])))] for row in rows]
     return title + "\n" + aligned(cells)
@@ -85,7 +85,12 @@ def _run(dataset: xr.Dataset) -> str:
     cells = [["tokens of the run", *map(plain, np.atleast_1d(shown.tokens.values))]]
     rows = np.reshape(shown.transpose("convention", ...).values, (shown.sizes["convention"], -1))
     cells += [[str(n), *(f"{v:.5g}" for v in row)] for n, row in zip(shown.convention.values, rows, strict=True)]
-    return "FLOP of a whole run, without updates\n" + aligned(cells)
+    return f"FLOP of a whole run, without updates{_length(dataset)}\n" + aligned(cells)
+
+
+def _length(dataset: xr.Dataset) -> str:
+    """Of several lengths of a sequence, the one that is shown."""
+    return f", {plain(dataset.attrs['sequence'])} tokens per sequence" if "lengths" in dataset.attrs else ""
 
 
 def _ratios(dataset: xr.Dataset) -> str:

@@ -11,10 +11,15 @@ if TYPE_CHECKING:
 
 def files(fit: Fit) -> dict[str, str]:
     """law.yaml, and repetition.yaml if there is one: the estimate as coefficient files, name -> content."""
-    out = {"law.yaml": _yaml(_law_file(fit))}
+    return {f"{group}.yaml": _yaml(content) for group, content in contents(fit).items()}
+
+
+def contents(fit: Fit) -> dict[str, dict[str, Any]]:
+    """The content of each coefficient file, by group."""
+    found = {"law": _law_file(fit)}
     if fit.task.target.repetition.form.name != "none":
-        out["repetition.yaml"] = _yaml(_repetition_file(fit))
-    return out
+        found["repetition"] = _repetition_file(fit)
+    return found
 
 
 def _law_file(fit: Fit) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def fit(
     resample: str = "auto",
     profiles: bool = False,
     level: float = 0.95,
-    holdout: Mapping[str, Any] | None = None,
+    holdout: Mapping[str, Any] | float | None = None,
     seed: int = 0,
 ) -> Fit:
     """Fit a law, alone or wrapped by a repetition, to runs.
@@ -63,7 +63,7 @@ def fit(
         draws: bootstrap refits, 0 for none; `resample` auto, wild, pairs (of whole groups of runs) or residual: see
             `moesim.fitting.bootstrap`.
         profiles: whether to work out profile intervals at `level`.
-        holdout: runs kept out of the fit and predicted, see `held_out`.
+        holdout: runs kept out of the fit and predicted: a share (of largest compute), or see `held_out`.
         seed: of every random number.
 
     Raises InputError for bad input; a fit that did not converge, or coefficients that the runs do not determine, are

@@ -47,14 +47,16 @@ def information(objective: float, runs: int, free: int) -> dict[str, float]:
     return {"aic": float(aic), "aicc": float(aic + small), "bic": float(deviance + np.log(runs) * k)}
 
 
-def held_out(runs: xr.Dataset, holdout: Mapping[str, Any] | None, rng: np.random.Generator) -> np.ndarray:
+def held_out(runs: xr.Dataset, holdout: Mapping[str, Any] | float | None, rng: np.random.Generator) -> np.ndarray:
     """Which runs are kept out of the fit: (run,) bool.
 
-    {largest_compute: SHARE}: those of largest compute (6 x active parameters x tokens where runs have none), ties
-    included; {fraction: SHARE}: at random, whole groups; {column: COLUMN, value: VALUE}: those, VALUE as in `where`.
+    SHARE or {largest_compute: SHARE}: those of largest compute (6 x active parameters x tokens where runs have none),
+    ties included; {fraction: SHARE}: at random, whole groups; {column: COLUMN, value: VALUE}: those, with VALUE as
+    in `where`.
     """
-    if not holdout:
+    if holdout is None or holdout == {}:
         return np.zeros(runs.sizes["run"], bool)
+    holdout = holdout if isinstance(holdout, Mapping) else {"largest_compute": holdout}
     kinds = [kind for kind in _HOLDOUTS if kind in holdout]
     if len(kinds) != 1:
         raise InputError(f"fit.holdout={dict(holdout)}; it takes one of {', '.join(_HOLDOUTS)}")

@@ -195,8 +195,8 @@ def target_from(
     """The Target of the contents of a law's and a repetition's file; coefficients left open (null) are only fitted."""
     given = {c: v for c, v in (law_content.get("coefficients") or {}).items() if v is not None}
     filled = {**_typical(FORMS.get(str(law_content.get("form")))), **given}
-    made = law_from(law, {**law_content, "coefficients": filled})
-    wrapped, at_hand = _repetition_from(repetition, repetition_content)
+    made = law_from(law, {**law_content, "coefficients": filled, "draws": ""})
+    wrapped, at_hand = _repetition_from(repetition, {**repetition_content, "draws": ""})
     target = Target(made.form, wrapped, {c: float(made.coefficients[c]) for c in given}, made.name, made)
     return replace(target, known={**target.known, **{target.renamed[old]: value for old, value in at_hand.items()}})
 

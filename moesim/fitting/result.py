@@ -14,6 +14,7 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.fitting import checks
 from moesim.fitting.bootstrap import Draws, solved_share
+from moesim.fitting.files import contents as file_contents
 from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.judge import SCORES, information, scores
 from moesim.fitting.model import contents_of
@@ -469,7 +470,11 @@ def _scores(fit: Fit) -> dict[str, Any]:
     shares = [hits / n for hits, n in pairs] + [np.nan] * (2 - len(pairs))
     table["coverage"] = ("part", shares, {"long_name": "share of the runs in their prediction intervals"})
     counts = [int((~fit.outside).sum()), int(fit.outside.sum())]
-    return {**table, "runs_used": ("part", counts), **{n: inside[n] for n in ("aic", "aicc", "bic") if n in inside}}
+    return {
+        **table,
+        "runs_used": ("part", counts),
+        **{n: inside[n] for n in ("aic", "aicc", "bic") if np.isfinite(inside.get(n, np.inf))},
+    }
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:
@@ -505,6 +510,7 @@ def _described(fit: Fit) -> dict[str, str]:
     """What `load_fit` needs beside the numbers, as attributes: law, repetition and settings, in JSON."""
     law, repetition = contents_of(fit.task.target)
     contents = {"fit_law": law, "fit_repetition": repetition, "fit_settings": fit.settings}
+    contents |= {f"{group}_file": content for group, content in file_contents(fit).items()}
     return {name: json.dumps(content, default=_plain) for name, content in contents.items()}
 
 

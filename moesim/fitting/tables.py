@@ -53,9 +53,9 @@ def _scores(data: xr.Dataset) -> Page:
         one = data.sel(part=part)
         if int(one.runs_used):
             rows.append((str(part), str(int(one.runs_used)), *_score_cells(one)))
-    criteria = (
-        [f"AIC {float(data.aic):.2f}, AICc {float(data.aicc):.2f}, BIC {float(data.bic):.2f}"] if "aic" in data else []
-    )
+    named = {"AIC": "aic", "AICc": "aicc", "BIC": "bic"}
+    told = ", ".join(f"{word} {float(data[name]):.2f}" for word, name in named.items() if name in data)
+    criteria = [told] if told else []
     return [rows, *criteria]
 
 

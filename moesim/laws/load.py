@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from moesim import config
 from moesim.errors import InputError
 from moesim.laws.law import FORMS, Form, Law
 from moesim.laws.repetition import REPETITIONS, Repetition
+from moesim.output.store import open_result
 from moesim.registry import Registry
 from moesim.variables import VARIABLES
 
 # The keys of a file: the type of each, in words and for isinstance.
 _MAPPING, _LIST, _TEXT = ("a mapping", Mapping), ("a list", (list, tuple)), ("a text", str)
 _SHARED = {"form": _TEXT, "coefficients": _MAPPING, "source": _TEXT, "marking": _TEXT, "caveats": _LIST}
+_SHARED |= {"draws": _TEXT}
 _LAW_KEYS = {**_SHARED, "definitions": _MAPPING, "data_range": _MAPPING}
 _REPETITION_KEYS = {
     **_SHARED,
@@ -27,12 +30,50 @@ _REPETITION_KEYS = {
 }
 
 
+_MOST_DRAWS = 200  # of a fit, in plans: more tell no more about a band
+
+
+def read_content(group: str, name_or_path: str | Path) -> dict[str, Any]:
+    """The content of the file of a law or repetition, or of the one in a fit.nc, whose draws come along.
+
+    `draws` in a file is the path of a fit.nc, beside the file unless it is absolute.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".nc":
+        held = open_result(path).attrs.get(f"{group}_file")
+        if held is None:
+            raise InputError(f"{group}: {str(path)!r} holds no fitted {group}; give a fit.nc that moesim fit wrote")
+        return {**json.loads(held), "draws": str(path.resolve())}
+    content = config.read(group, name_or_path)
+    if isinstance(content.get("draws"), str):
+        content["draws"] = str(path.resolve().parent / content["draws"])
+    return content
+
+
+def _drawn(owner: str, coefficients: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The coefficients with the draws of a fit, but for those that have been given another value than its estimate."""
+    data = open_result(path)
+    if "draws" not in data:
+        raise InputError(f"{owner}: draws={path!r}: a fit without draws; fit with fit.draws=1000, or leave the key out")
+    usable = np.isin(data["draw_status"].values, ["converged", "at bound"])
+    table = data["draws"].isel(draw=np.flatnonzero(usable)[:_MOST_DRAWS]).drop_vars("draw")
+    out = dict(coefficients)
+    for name, value in coefficients.items():
+        own = next((n for n in (f"repetition_{name}", name) if n in data["coefficient"].values), None)
+        if own is None or np.ndim(value) or value != data["estimate"].sel(coefficient=own).item():
+            continue
+        column = table.sel(coefficient=own, drop=True)
+        out[name] = column if np.ptp(column.values) > 0 else value
+    return out
+
+
 def load_law(name_or_path: str | Path, **coefficients: Any) -> Law:
     """The law of `conf/law/NAME.yaml` or of a YAML file given by its path; keyword arguments replace its coefficients.
 
-    Coefficients without a value in the file (null) must be given. Raises InputError for a bad file or coefficient.
+    The path of a fit.nc gives the fitted law with its draws (at most 200), as a dim `draw`. Coefficients without a
+    value in the file (null) must be given. Raises InputError for a bad file or coefficient.
     """
-    return law_from(name_or_path, _replaced(config.read("law", name_or_path), coefficients))
+    return law_from(name_or_path, _replaced(read_content("law", name_or_path), coefficients))
 
 
 def law_from(name: str | Path, mapping: Mapping[str, Any]) -> Law:
@@ -52,7 +93,7 @@ def load_repetition(
     `excess` (which parameters are counted: none, active or total) and `taught` (against what: own, dense, or parameters
     for each unique token) replace the file's. Raises InputError for a bad file, choice or coefficient.
     """
-    content = _replaced(config.read("repetition", name_or_path), coefficients)
+    content = _replaced(read_content("repetition", name_or_path), coefficients)
     chosen = {key: value for key, value in (("excess", excess), ("taught", taught)) if value is not None}
     return repetition_from(name_or_path, {**content, **chosen})
 
@@ -69,12 +110,12 @@ def repetition_from(name: str | Path, mapping: Mapping[str, Any]) -> Repetition:
 def content_of(it: Law | Repetition) -> dict[str, Any]:
     """The content of a file from which `law_from` or `repetition_from` makes the same again."""
     keys = _LAW_KEYS if isinstance(it, Law) else _REPETITION_KEYS
-    held = {key: it.form.name if key == "form" else getattr(it, key) for key in keys}
+    held = {key: it.form.name if key == "form" else getattr(it, key) for key in keys if key != "draws"}
     return {key: value for key, value in held.items() if value or key == "coefficients"}
 
 
 def _title(name: str | Path) -> str:
-    return Path(name).stem if str(name).endswith((".yaml", ".yml")) else str(name)
+    return Path(name).stem if str(name).endswith((".yaml", ".yml", ".nc")) else str(name)
 
 
 def _replaced(content: Mapping[str, Any], coefficients: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,8 +129,10 @@ def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], fo
     _check_keys(owner, mapping, keys)
     given = {key: tuple(value) if keys[key] is _LIST else value for key, value in mapping.items()}
     ranges = {name: _interval(owner, name, bounds) for name, bounds in mapping.get("data_range", {}).items()}
-    form = forms.find(mapping["form"], owner)
-    return {**given, "form": form, "coefficients": dict(mapping["coefficients"]), "data_range": ranges}
+    form, coefficients = forms.find(mapping["form"], owner), dict(mapping["coefficients"])
+    if path := given.pop("draws", None):
+        coefficients = _drawn(owner, coefficients, path)
+    return {**given, "form": form, "coefficients": coefficients, "data_range": ranges}
 
 
 def _check_keys(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple]) -> None:

@@ -6,6 +6,7 @@ A family is a row of `moesim.models.families.FAMILIES`; keys are checked by the 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +18,23 @@ from moesim.models.families import FAMILIES
 from moesim.models.keys import Keys
 from moesim.models.readers import Fields
 
-_TEXT = ("text_config", "llm_config", "language_config")  # the text part of a model that also sees or hears
+_TEXT = (
+    "text_config",
+    "llm_config",
+    "language_config",
+    "thinker_config",
+)  # the text part of a model that also sees or hears
 _INNER = ("attn_config", "ffn_config")  # parts of a config that hold keys of their own (DBRX)
 _OUTER = ("tie_word_embeddings", "_name_or_path")  # keys of the whole that also hold for its text part
 
 
-def description(config: str | Path | Mapping[str, Any]) -> Fields:
-    """Fields of a Transformer from a config: the path of the file or its directory, or the content as a mapping.
+def description(config: str | Path | Mapping[str, Any]) -> tuple[Fields, Keys]:
+    """Fields of a Transformer from a config, and its keys: the path of the file or its directory, or its content.
 
     Raises InputError for an unknown family, a missing key, or a value that a key does not take.
     """
+    if not isinstance(config, str | Path | Mapping):
+        raise InputError(f"config.json: {config!r}; it takes the path of the file or its directory, or its content")
     content, place = (config, "") if isinstance(config, Mapping) else _load(Path(config))
     kind, text = _text(content)
     if not isinstance(kind, str) or kind not in FAMILIES:
@@ -42,7 +50,33 @@ def description(config: str | Path | Mapping[str, Any]) -> Fields:
         fields |= reader(keys)
     fields = _alike(_overridden(keys, {**fields, **family.always}))
     name = content.get("_name_or_path") or place or content.get("model_type") or kind
-    return {**fields, "name": str(name)}
+    return {**fields, "name": str(name)}, keys
+
+
+_KEY_OF = {
+    "layers": "num_hidden_layers",
+    "d_model": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "experts": "num_experts",
+    "active_experts": "num_experts_per_tok",
+    "d_ff": "intermediate_size",
+    "q_rank": "q_lora_rank",
+    "window": "sliding_window",
+    "key_heads": "linear_num_key_heads",
+    "value_heads": "linear_num_value_heads",
+    "mamba_heads": "mamba_num_heads",
+    "groups": "mamba_n_groups",
+}
+_FIELD = re.compile(r"\b\w+(?==)|(?<=without )\w+|(?<=give )\w+(?= as)")  # where errors name a field
+
+
+def in_keys(error: InputError, keys: Keys) -> InputError:
+    """An error about fields in the words of the config that they were read from."""
+    owner, _, said = str(error).partition(": ")
+    names = {**_KEY_OF, "heads": "mamba_num_heads"} if owner == "Mamba2" else _KEY_OF
+    told = re.sub(_FIELD, lambda field: keys.name(names.get(field[0], field[0])), said)
+    return InputError(f"{keys.owner}: {told}")
 
 
 _OF_LAYER = {"head_dim": "head_dim", "num_key_value_heads": "kv_heads", "intermediate_size": "d_ff"}
@@ -68,9 +102,16 @@ def _alike(fields: Fields) -> Fields:
     each = fields.pop("each", None)
     if each is None:
         return fields
-    (common, most), *others = Counter(tuple(layer.items()) for layer in each).most_common()
-    variants = tuple({"layers": n, **_times(dict(kind), n)} for kind, n in others)
-    return {**fields, **_times(dict(common), most), "variants": variants}
+    kinds = Counter(tuple(layer.items()) for layer in each).most_common()
+    (first, *others), dense = (
+        [{"layers": n, **_times(dict(kind), n)} for kind, n in kinds],
+        fields.get("dense_layers", 0),
+    )
+    for group in (first, *others):  # as many as fit
+        if dense:
+            group["dense_layers"] = min(dense, group["layers"])
+            dense -= group["dense_layers"]
+    return {**fields, **first, "layers": fields["layers"], "variants": tuple(others)}
 
 
 def _times(layer: Fields, number: int) -> Fields:
@@ -81,15 +122,14 @@ def _times(layer: Fields, number: int) -> Fields:
 def _text(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     """The family, and the keys of the text part, with those of its inner parts."""
     kind = content.get("model_type")
-    part = next((content[name] for name in _TEXT if isinstance(content.get(name), Mapping)), None)
+    for name in (*_TEXT, *_INNER):
+        if not isinstance(content.get(name) or {}, Mapping):
+            raise InputError(f"config.json of {kind}: {name}={content[name]!r}; it takes a mapping of keys")
+    part = next((content[name] for name in _TEXT if content.get(name)), None)
     if part is not None:
         outer = {key: content[key] for key in _OUTER if content.get(key) is not None}
-        kind, content = part.get("model_type") or kind, {**part, **outer}
-    parts = {name: content.get(name) or {} for name in _INNER}
-    for name, inner in parts.items():
-        if not isinstance(inner, Mapping):
-            raise InputError(f"config.json of {kind}: {name}={inner!r}; it takes a mapping of keys")
-    inner = {k: v for part in parts.values() for k, v in part.items() if k not in content}
+        return _text({**part, **outer, "model_type": part.get("model_type") or kind})
+    inner = {k: v for name in _INNER for k, v in (content.get(name) or {}).items() if k not in content}
     return kind, {**content, **inner}
 
 

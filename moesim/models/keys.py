@@ -83,7 +83,7 @@ KEYS: Mapping[str, Key] = {
         "qk_nope_head_dim qk_rope_head_dim v_head_dim kv_lora_rank linear_num_key_heads linear_num_value_heads "
         "linear_key_head_dim linear_value_head_dim shared_expert_intermediate_size intermediate_size_mlp d_ff d_kv "
         "expert_layer_period attn_layer_period mamba_num_heads mamba_n_heads mamba_head_dim ssm_state_size index_topk "
-        "index_n_heads index_head_dim n_positions",
+        "index_n_heads index_head_dim n_positions moe_shared_expert_intermediate_size",
     ),
     **_rows(
         COUNTS,
@@ -92,16 +92,17 @@ KEYS: Mapping[str, Key] = {
         "intermediate_size ffn_hidden_size moe_intermediate_size expert_ffn_hidden_size num_experts_per_tok moe_topk "
         "moe_top_k moe_k",
     ),
+    **_rows(PART, NEEDED, 0, "num_key_value_heads kv_n_heads"),
     **_rows(
         COUNT,
         NEEDED,
         0,
-        "num_key_value_heads kv_n_heads q_lora_rank first_k_dense_replace num_sparse_encoder_layers "
+        "q_lora_rank first_k_dense_replace num_sparse_encoder_layers "
         "num_sparse_decoder_layers expert_layer_offset attn_layer_offset",
     ),
     **_rows(NUMBER, NEEDED, 0, "num_experts num_local_experts n_routed_experts moe_num_experts"),
     **_rows(NUMBER, 0, 0, "n_shared_experts num_shared_expert moe_num_shared_experts"),
-    **_rows(SIZE, 0, 0, "head_dim n_inner attention_head_dim top_k_experts"),
+    **_rows(SIZE, 0, 0, "head_dim n_inner attention_head_dim top_k_experts global_head_dim num_global_key_value_heads"),
     **_rows(LAYERS, 0, 0, "num_decoder_layers"),
     **_rows(SIZE, 4, None, "altup_num_inputs"),
     **_rows(SIZE, 64, None, "laurel_rank"),
@@ -111,7 +112,7 @@ KEYS: Mapping[str, Key] = {
         0,
         "sliding_window attention_chunk_size max_window_layers num_nextn_predict_layers num_mtp_layers zero_expert_num "
         "moe_latent_size shared_intermediate_size num_kv_shared_layers hidden_size_per_layer_input "
-        "num_global_key_value_heads global_head_dim moe_shared_expert_intermediate_size moe_layer_start_index",
+        "moe_layer_start_index",
     ),
     **_rows(INDEX, -1, None, "moe_layer_end_index"),
     **_rows(
@@ -162,6 +163,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "n_shared_experts": ("num_shared_expert", "moe_num_shared_experts"),
     "num_nextn_predict_layers": ("num_mtp_layers",),
     "layer_types": ("layers_block_type",),
+    "mamba_num_heads": ("mamba_n_heads",),
     "mamba_n_groups": ("n_groups",),
     "mamba_d_conv": ("conv_kernel",),
     "mamba_conv_bias": ("use_conv_bias",),

@@ -6,7 +6,7 @@ Fields that differ from layer to layer stand under `each`, a mapping for every l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moesim.errors import InputError
@@ -59,12 +59,19 @@ def indexed(keys: Keys) -> Fields:
 
 
 def _index_pattern(keys: Keys) -> list[str]:
-    pattern, letters = keys["index_topk_pattern"], {"F": "full", "S": "shared"}
-    if pattern is not None:
-        kinds = [letters.get(kind, kind) for kind in pattern]
-        return keys.having(indexer_types=kinds).kinds("indexer_types", "full", "shared") or []
+    if "index_topk_pattern" in keys:
+        kinds = _spelled(keys, "index_topk_pattern", {"F": "full", "S": "shared"})
+        return keys.having(index_topk_pattern=kinds).each("index_topk_pattern")
     offset, every = keys["index_skip_topk_offset"], keys["index_topk_freq"]
     return ["shared" if max(i - offset + 1, 0) % every else "full" for i in range(keys.layers)]
+
+
+def _spelled(keys: Keys, name: str, kinds: Mapping[str, str]) -> list[str]:
+    """The kind of each layer by a text with a letter for each, or a list of letters or kinds."""
+    pattern = keys[name]
+    if not {*pattern} <= {*kinds, *kinds.values()}:
+        raise keys.wrong(name, ", ".join(f"{letter} ({kind})" for letter, kind in kinds.items()) + " for each layer")
+    return [kinds.get(kind, kind) for kind in pattern]
 
 
 def head_norm(keys: Keys) -> Fields:
@@ -150,10 +157,10 @@ def linear(keys: Keys) -> Fields:
 
 def jamba(keys: Keys) -> Fields:
     """Mamba layers with one of attention in every `attn_layer_period`, experts in every `expert_layer_period`."""
-    period, offset = keys["attn_layer_period"], keys["attn_layer_offset"]
     inner, rank = keys["mamba_expand"] * keys["hidden_size"], keys["mamba_dt_rank"]
+    sparse = [there and keys.size("num_experts") > 1 for there in _by_period(keys, "expert")]
     return {
-        "mamba_layers": sum(i % period != offset for i in range(keys.layers)),
+        "mamba_layers": keys.layers - sum(_by_period(keys, "attn")),
         "mamba_inner": inner,
         "mamba_state": keys["mamba_d_state"],
         "mamba_rank": -(-keys["hidden_size"] // 16) if rank == "auto" else rank,
@@ -161,13 +168,16 @@ def jamba(keys: Keys) -> Fields:
         "mamba_bias": keys["mamba_proj_bias"],
         "mamba_kernel_bias": keys["mamba_conv_bias"],
         "mamba_norms": True,
-        **_routed(keys, keys.size("intermediate_size"), _by_period(keys)),
+        **_routed(keys, keys.size("intermediate_size"), sparse),
     }
 
 
-def _by_period(keys: Keys) -> list[bool]:
-    period, offset = keys["expert_layer_period"], keys["expert_layer_offset"]
-    return [i % period == offset and keys.size("num_experts") > 1 for i in range(keys.layers)]
+def _by_period(keys: Keys, what: str) -> list[bool]:
+    """Whether each layer is the one of its period that has attention or experts."""
+    period, offset = keys[f"{what}_layer_period"], keys[f"{what}_layer_offset"]
+    if offset >= period:
+        raise keys.wrong(f"{what}_layer_offset", f"a whole number below {what}_layer_period={period}")
+    return [i % period == offset for i in range(keys.layers)]
 
 
 def _mamba2(keys: Keys, heads: str, width: str | None, state: str) -> Fields:
@@ -201,9 +211,8 @@ _SAME = {"linear_attention": "mamba", "full_attention": "attention"}
 
 def nemotron_h(keys: Keys) -> Fields:
     """Nemotron-H and Nemotron 3: each layer is one of Mamba-2, attention, MLP or experts, behind one norm."""
-    pattern = keys["hybrid_override_pattern"]
-    if pattern is not None and "layer_types" not in keys:
-        keys = keys.having(layer_types=[_BLOCKS.get(letter, letter) for letter in pattern])
+    if "hybrid_override_pattern" in keys and "layer_types" not in keys:
+        keys = keys.having(layer_types=_spelled(keys, "hybrid_override_pattern", _BLOCKS))
     kinds = keys["layer_types"]
     if kinds is None:
         raise InputError(f"{keys.owner}: no key 'layers_block_type' or 'hybrid_override_pattern'; add it to the config")

@@ -11,7 +11,7 @@ from moesim.config import read
 from moesim.errors import InputError
 from moesim.models.conventions import ACTIVE_CONVENTIONS, CONVENTIONS, TOTAL_CONVENTIONS, Setting
 from moesim.models.description import Description
-from moesim.models.huggingface import description
+from moesim.models.huggingface import description, in_keys
 from moesim.models.operations import choose
 from moesim.output.text import Page, count, shown
 
@@ -34,8 +34,11 @@ class Transformer(Description):
         `name`: what to call it (else by the config or its directory). Raises InputError for an unknown family
         (`model_type`), a missing key, a value that a key does not take, or an impossible shape.
         """
-        given = description(config)
-        return cls(**{**given, "name": name or given["name"]})
+        given, keys = description(config)
+        try:
+            return cls(**{**given, "name": name or given["name"]})
+        except InputError as error:
+            raise in_keys(error, keys) from None
 
     @classmethod
     def load(cls, name: str | Path) -> Transformer:

@@ -78,7 +78,7 @@ def plan(jobs: Sequence[Job]) -> Plan:
     ]
     _no_contradiction(jobs, [tuple(tuple(places[dim]) for dim in job_dims) for places in at])
     others = {name: (dim, labels[name]) for name, dim in along.items() if name != dim}
-    scalars = _scalars(jobs, own)
+    scalars = {name: value for name, value in _scalars(jobs, own).items() if name not in {*coords, *along}}
     return Plan(jobs, at, job_dims, coords, others, scalars, _variables(jobs, {*coords, *along, *scalars}))
 
 
