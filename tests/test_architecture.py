@@ -130,3 +130,14 @@ def test_refusals():
     with pytest.raises(InputError, match="no-such"):
         load_architecture("no-such")
     assert set(ARCHITECTURES) == set(ARCHITECTURE)
+
+
+@pytest.mark.parametrize("experts", [1, 8, 64])
+@pytest.mark.parametrize("width", [512, 1024, 4096])
+def test_abnar_flops_per_token(width, experts):
+    """Their eq. 9 with C = 6 and R = 14: layers (4 C d^2 + 2 C d context + 12 C d^2 K + R d E) + C d vocabulary."""
+    found = load_architecture("moe_transformer", attended=1).describe(np.log(width), 1 - 1 / experts)["flops_per_token"]
+    layers = width / 64
+    own = layers * (24 * width**2 + 12 * width * 2048 + 72 * width**2 + 14 * width * experts) + 6 * width * 50432
+    assert 0.987 < found / own <= 1.0
+    assert found == pytest.approx(own - 8 * layers * width * experts, rel=1e-12)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from balance_theory import collapse_threshold
 
 from moesim import config as files
-from moesim.balance import placement, records, sampling, simulate
+from moesim.balance import placement, records, sampling, simulate, study
 from moesim.balance import structure as structures
 from moesim.balance.intervals import verdicts
 from moesim.balance.routing import inclusion
@@ -557,7 +558,6 @@ def test_python_is_the_verb(tmp_path, monkeypatch):
 
 
 def test_a_killed_study_keeps_its_worlds(tmp_path, monkeypatch):
-    from moesim.balance import study
 
     monkeypatch.chdir(tmp_path)
     policies = {"static": {}, "split_feed": {"structure": "split", "sampling": "feed_idle"}}
@@ -597,3 +597,15 @@ def test_what_the_first_step_would_not_see_is_refused_before_it():
     ):
         with pytest.raises(InputError, match=message):
             drive(config({**over, "figures": False}, **choices))
+
+
+def test_equal_time_is_that_of_the_fastest():
+    """One policy takes 10 s for its tokens, one 20: at 10 s the slow one is half way from 3 to 2."""
+    dims, curve = ("policy", "seed", "step"), [[[3.0, 1.0]], [[3.0, 2.0]]]
+    data = xr.Dataset({name: (dims, np.array(curve)) for name in study.LOSSES}, {"seed": [0]})
+    for name in ("max_over_mean", "utilisation", "experts_alive"):
+        data[name] = (dims, np.ones((2, 1, 2)))
+    data["wall_clock"] = (dims, np.array([[[0.0, 10.0]], [[0.0, 20.0]]]))
+    ends = study._ends(data)
+    np.testing.assert_allclose(ends.micro_loss_at_equal_time, [[1.0], [2.5]])
+    np.testing.assert_allclose(ends.micro_loss_at_equal_tokens, [[1.0], [2.0]])

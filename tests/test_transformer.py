@@ -137,6 +137,8 @@ def test_from_path_directory_and_wrapped_text_part(tmp_path):
     counts = {Transformer.from_config(where).total_params for where in (path, str(path), path.parent, llama4)}
     assert counts == {llama4["parameters"]}
     assert Transformer.load(str(path)).name == "Scout"
+    twice = {"model_type": "some_omni", "thinker_config": {"text_config": {**llama4, "model_type": "llama4_text"}}}
+    assert Transformer.from_config(twice).total_params == llama4["parameters"]
     v3 = next(config for config in MODULES if config["model_type"] == "deepseek_v3")
     assert Transformer.from_config({**v3, "model_type": "kimi_k2"}) == replace(
         Transformer.from_config(v3), name="kimi_k2"

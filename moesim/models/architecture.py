@@ -69,7 +69,8 @@ def proportional(size, sparsity, *, active_experts, granularity, shared_experts)
 
 
 @architecture(
-    "a standard decoder with MoE feed-forward layers; FLOPs counted as in Abnar et al. 2025, arXiv:2501.12370, eq. 9",
+    "a standard decoder with MoE feed-forward layers; if attended is 1, FLOPs as in Abnar et al. 2025, "
+    "arXiv:2501.12370, eq. 9, but for the router (6 a weight here, 14 there)",
     size=(1e-2, 3e5),
     active_experts=Coefficient(typical=(1, 8)),
     granularity=Coefficient(typical=(1, 16)),

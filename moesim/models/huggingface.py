@@ -18,7 +18,12 @@ from moesim.models.families import FAMILIES
 from moesim.models.keys import Keys
 from moesim.models.readers import Fields
 
-_TEXT = ("text_config", "llm_config", "language_config")  # the text part of a model that also sees or hears
+_TEXT = (
+    "text_config",
+    "llm_config",
+    "language_config",
+    "thinker_config",
+)  # the text part of a model that also sees or hears
 _INNER = ("attn_config", "ffn_config")  # parts of a config that hold keys of their own (DBRX)
 _OUTER = ("tie_word_embeddings", "_name_or_path")  # keys of the whole that also hold for its text part
 
@@ -123,7 +128,7 @@ def _text(content: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
     part = next((content[name] for name in _TEXT if content.get(name)), None)
     if part is not None:
         outer = {key: content[key] for key in _OUTER if content.get(key) is not None}
-        kind, content = part.get("model_type") or kind, {**part, **outer}
+        return _text({**part, **outer, "model_type": part.get("model_type") or kind})
     inner = {k: v for name in _INNER for k, v in (content.get(name) or {}).items() if k not in content}
     return kind, {**content, **inner}
 

@@ -43,6 +43,7 @@ _PALE = "dashed and pale: outside the data behind the law"
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     """Every figure that the Dataset has the dims for, by file name."""
+    dataset = dataset[[name for name in dataset.data_vars if not str(name).startswith("reading_")]]
     if named(dataset):
         return {"comparison": comparison(dataset)} if "best_loss" in dataset else {}
     drawn = {}
@@ -57,7 +58,10 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
 
 def named(dataset: xr.Dataset) -> list[str]:
     """The dims whose labels are names: laws, repetitions, readings side by side."""
-    return [str(dim) for dim in dataset.dims if dim in dataset.coords and dataset[dim].dtype.kind in "UO"]
+    own = {
+        dim for name, array in dataset.data_vars.items() if not str(name).startswith("reading_") for dim in array.dims
+    }
+    return [str(d) for d in dataset.dims if d in own and d in dataset.coords and dataset[d].dtype.kind in "UO"]
 
 
 def swept(dataset: xr.Dataset) -> list[str]:

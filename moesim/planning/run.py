@@ -17,9 +17,10 @@ from moesim.numerics.axes import axis
 from moesim.output.budget import points, refuse_if_too_large
 from moesim.output.plots import spread
 from moesim.output.result import Result, Stream
-from moesim.planning import figures, tables
+from moesim.planning import evidence, figures, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
+from moesim.planning.readings import READINGS, deciding, told
 from moesim.planning.space import SIZES, Space
 from moesim.planning.sweep import loss_in_slabs, sweep, with_size
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-_COMPARED = ("law", "repetition", "excess", "architecture")
+_COMPARED = ("law", "repetition", "excess", "taught", "reading", "architecture")
 _EXTRAPOLATED = {
     "extrapolated": "the runs",
     "optimal_extrapolated": "the optima",
@@ -45,6 +46,8 @@ def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
     if missing := [group for group in ("law", "repetition", "architecture", "space") if not config.get(group)]:
         raise InputError(f"{missing[0]}: nothing chosen; it takes {', '.join(choices(missing[0]))}")
+    if config.get("evidence"):
+        return evidence.run(config)
     axes = {name: value for name, value in config["space"].items() if value is not None}
     given = {name: axes.pop(name) for name in ("sparsity_bounds",) if name in axes}
     _refuse_huge(config, axes)
@@ -61,6 +64,10 @@ def run(config: Mapping[str, Any]) -> Result:
             shown = sweep(model, **given, **_thinned(axes)) if config["figures"] else dataset
     drawn = figures.draw(shown) if config["figures"] else {}
     text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
+    if "reading" in config["compare"]:
+        text += "\n\n" + deciding(_model(config, {}))
+    if "reading_best_loss" in dataset:
+        text += "\n" + told(dataset[[name for name in dataset.data_vars if str(name).startswith("reading_")]])
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
 
 
@@ -118,11 +125,12 @@ def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
 
 def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
     """The config's model, with the compared choices put in by name (an excess also into the config's repetition)."""
-    names, excess = config["choices"], chosen.get("excess")
-    own = _axes(config["repetition"], "coefficients") | ({"excess": excess} if excess else {})
+    chosen = dict(chosen) | READINGS[chosen["reading"]] if "reading" in chosen else chosen
+    names, how = config["choices"], {name: chosen[name] for name in ("excess", "taught") if name in chosen}
+    own = _axes(config["repetition"], "coefficients") | how
     return Model(
         load_law(chosen["law"]) if "law" in chosen else law_from(names["law"], _axes(config["law"], "coefficients")),
-        load_repetition(chosen["repetition"], excess=excess)
+        load_repetition(chosen["repetition"], **how)
         if "repetition" in chosen
         else repetition_from(names["repetition"], own),
         load_architecture(chosen["architecture"])
@@ -158,6 +166,8 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], given: dict[str, 
     for name, values in compare.items():
         if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
             raise InputError(f"compare: {name}={values!r}; it takes a list of names")
+    if odd := [value for value in compare.get("reading", []) if value not in READINGS]:
+        raise InputError(f"compare: no reading {odd[0]!r}; it takes {', '.join(READINGS)}")
     if unknown := [name for name in compare if name not in _COMPARED]:
         raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
     found: list[xr.Dataset] = [
@@ -183,7 +193,8 @@ def _warnings(dataset: xr.Dataset) -> tuple[str, ...]:
     outside = {what: dataset[name].mean().item() for name, what in _EXTRAPOLATED.items() if name in dataset}
     if any(outside.values()):
         shares = ", ".join(f"{share:.0%} of {what}" for what, share in outside.items() if share)
-        out.append(f"outside the data range of law {dataset.attrs['law']}: {shares} (variables *extrapolated)")
+        of = f" of law {dataset.attrs['law']}" if "law" in dataset.attrs else ""
+        out.append(f"outside the data range{of}: {shares} (variables *extrapolated)")
     losses = [dataset[name] for name in ("loss", "optimal_loss", "best_loss") if name in dataset]
     if losses and all(bool(loss.isnull().all()) for loss in losses):
         return (*out, "no cell has a loss; the status of each says why (*_status): give other axes or coefficients")

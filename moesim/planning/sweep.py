@@ -14,6 +14,7 @@ from moesim.output.result import Stream
 from moesim.planning.describe import describe
 from moesim.planning.model import Model
 from moesim.planning.optimum import SPARSITY_BOUNDS, TOLERANCE, optimum
+from moesim.planning.readings import band
 from moesim.planning.space import SIZES, Space
 from moesim.variables import VARIABLES
 
@@ -48,8 +49,9 @@ def sweep(
     `extrapolated`, each on the dims along which it varies. With `active_params` as axis and `optima`, everything of
     `optimum` for the other axes is added: `optimal_*` without the active_params dim, `best_*` without sparsity as
     well, and `parabola_active_params` (of `window`). With `total_params` the size is given: only `best_*` at that size.
-    NaN where no model has that size. With `loss=False` all but the loss (see `loss_in_slabs`). With `tokens` instead of
-    compute every run takes so many tokens, and its `compute` follows.
+    Where data are scarce and the repetition measures excess, `reading_*` are the optima at both ends of what is unknown
+    (`planning.readings`), with a dim `reading`. NaN where no model has that size. With `loss=False` all but the loss
+    (see `loss_in_slabs`). With `tokens` instead of compute every run takes so many tokens, and its `compute` follows.
     """
     model = Model.of(model, repetition, architecture)
     config = {**model.config, "space": {**axes, "sparsity_bounds": sparsity_bounds}, "compare": {}, "memory": np.inf}
@@ -62,6 +64,8 @@ def sweep(
         free = {name: value for name, value in axes.items() if name != "active_params"}
         found = optimum(model, best=best, sparsity_bounds=sparsity_bounds, tolerance=tolerance, window=window, **free)
         dataset = dataset.assign(_new(found, grid.size)).assign_attrs(found.attrs)
+        both = band(model, axes, sparsity_bounds=sparsity_bounds) if best is not False else None
+        dataset = dataset if both is None else dataset.assign(both)
     return signed(dataset, "sweep", config, **model.parts)
 
 

@@ -43,6 +43,7 @@ def table(dataset: xr.Dataset) -> str:
     """
     if not {"best_loss", "optimal_loss"} & set(dataset) or "draw" in dataset.dims:
         return "dims: " + ", ".join(f"{name} {size}" for name, size in dataset.sizes.items())
+    dataset = dataset[[name for name in dataset.data_vars if not str(name).startswith("reading_")]]
     extra = swept(dataset)
     prefix = "best_" if "best_loss" in dataset else "optimal_"
     dims = sorted(map(str, dataset[f"{prefix}loss"].dims), key=lambda dim: dim in extra)  # a coefficient runs fastest
@@ -146,7 +147,7 @@ def comparison(dataset: xr.Dataset, compared: Sequence[str] | None = None) -> st
     dataset = dataset.isel(others)
     plenty = float(dataset.unique_tokens.max()) if "unique_tokens" in dataset.dims else None
     base = dataset.optimal_active_params if plenty is None else dataset.optimal_active_params.sel(unique_tokens=plenty)
-    cells = [dim for dim in _DIMS[:2] if dim in dataset.dims]
+    cells = [dim for dim in _DIMS[:-1] if dim in dataset.dims]
     dataset, left_out = _with_few_budgets(dataset, compared)
     data = dataset.assign(ratio=dataset.optimal_active_params / base)
     return "\n\n".join([*(_compared(cell, cells, compared) for cell in _cells(data, cells)), *left_out])
@@ -162,7 +163,7 @@ def _with_few_budgets(dataset: xr.Dataset, compared: Sequence[str]) -> tuple[xr.
     return dataset.sel(compute=budgets), [f"{shown}; all are in the result"] if shown else []
 
 
-_DIMS = ("compute", "unique_tokens", "sparsity")
+_DIMS = ("compute", "tokens", "unique_tokens", "sparsity")
 
 
 def _compared(cell: xr.Dataset, dims: Sequence[str], compared: Sequence[str]) -> str:
@@ -183,7 +184,9 @@ def _compared(cell: xr.Dataset, dims: Sequence[str], compared: Sequence[str]) ->
 
 def _values(row: xr.Dataset) -> tuple[str, ...]:
     losses = [f"{loss:.4f}" for loss in np.atleast_1d(row.optimal_loss.values)]
-    top = best(row.best_sparsity.item(), row.best_sparsity_status.item()) + _OUTSIDE * bool(row.best_extrapolated == 1)
     ratio = np.atleast_1d(row.ratio.values)
+    if "best_loss" not in row:
+        return (*losses, "", "", "", f"{ratio[0]:.2f}", f"{ratio[-1]:.2f}")
+    top = best(row.best_sparsity.item(), row.best_sparsity_status.item()) + _OUTSIDE * bool(row.best_extrapolated == 1)
     size, passes = count(row.best_active_params.item()), epochs(row.best_epochs.item())
     return (*losses, top, size, passes, f"{ratio[0]:.2f}", f"{ratio[-1]:.2f}")
