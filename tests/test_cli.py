@@ -44,7 +44,7 @@ def test_default_sweep_answers_the_question(command):
 
 def test_one_warning_line_where_the_law_extrapolates(command):
     command("sweep", *QUICK[:2], "space.sparsity=[0,0.98]")
-    assert only("sweep.log").read_text().count("outside the data range") == 1
+    assert only("sweep.log").read_text().count("outside the data of law") == 1
 
 
 # What makes a long study short enough for a test.

@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AXES = ("compute", "unique_tokens", "sparsity", "experts", "active_params", "total_params", "draw")
-_ABOUT = ("law", "repetition", "excess", "architecture")
+_ABOUT = ("law", "repetition", "excess", "taught", "architecture")
 _BUDGETS, _DATA, _SPARSITIES = 5, 3, 8  # shown at most
 _ALIKE = 0.01  # of the range of losses: lines that come nearer are drawn in different widths
 _HEADROOM = 0.6  # of the range of the optima, shown above them
 _SPARSITY = "sparsity S, scaled as log 1/(1 - S)"
-_PALE = "dashed and pale: outside the data behind the law"
+_PALE = "dashed and pale: outside the data behind the law, the repetition or what its excess is measured by"
 
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     """Every figure that the Dataset has the dims for, by file name."""
-    dataset = dataset[[name for name in dataset.data_vars if not str(name).startswith("reading_")]]
+    dataset = dataset[_own(dataset)]
     if named(dataset):
         return {"comparison": comparison(dataset)} if "best_loss" in dataset else {}
     drawn = {}
@@ -56,17 +56,21 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     return drawn
 
 
+def _own(dataset: xr.Dataset) -> list[str]:
+    """The variables of the model itself, without those of the band of readings beside it."""
+    return [str(name) for name in dataset.data_vars if not str(name).startswith("reading_")]
+
+
 def named(dataset: xr.Dataset) -> list[str]:
     """The dims whose labels are names: laws, repetitions, readings side by side."""
-    own = {
-        dim for name, array in dataset.data_vars.items() if not str(name).startswith("reading_") for dim in array.dims
-    }
+    own = {dim for name in _own(dataset) for dim in dataset[name].dims}
     return [str(d) for d in dataset.dims if d in own and d in dataset.coords and dataset[d].dtype.kind in "UO"]
 
 
 def swept(dataset: xr.Dataset) -> list[str]:
     """The dims of numbers that are not axes of the space: swept coefficients and fields, the longest first."""
-    dims = [str(dim) for dim in dataset.dims if dim not in (*AXES, *named(dataset))]
+    own = dataset[_own(dataset)]
+    dims = [str(dim) for dim in own.dims if dim not in (*AXES, *named(own))]
     return sorted(dims, key=lambda dim: -dataset.sizes[dim])
 
 
@@ -208,6 +212,7 @@ def comparison(dataset: xr.Dataset) -> Figure:
         raise InputError("comparison: no dim of names; give a Dataset of several laws, repetitions or readings")
     data, note = _plottable(dataset, (*dims, "compute", "unique_tokens", "sparsity"))
     across, *others = sorted(dims, key=lambda dim: -dataset.sizes[dim]) if len(dims) > 1 else ["compute", *dims]
+    data = data.dropna(across, how="all", subset=["optimal_loss"])  # of jobs that failed
     data, at, titles, shown = _along(data, across)
     figure, panels = panels_for(len(at), sharex=True, sharey=True)
     scarce, plenty = float(data.unique_tokens.min()), float(data.unique_tokens.max())
@@ -232,20 +237,24 @@ def _along(data: xr.Dataset, across: str) -> tuple[xr.Dataset, list[Any], list[s
 
 
 def _compared(axes: Axes, lines: xr.Dataset, dims: Sequence[str], scarce: float, plenty: float) -> None:
+    lines = lines.dropna("line", how="all", subset=["optimal_loss"])  # jobs that failed
     n = lines.sizes["line"]
-    if plenty > scarce:
+    if n and plenty > scarce:
         base = lines.isel(line=0).sel(unique_tokens=plenty)
         axes.plot(per_active(base.sparsity), base.optimal_loss, color="0.7", lw=1, zorder=1)
     lines = lines.sel(unique_tokens=scarce)
-    losses = lines.optimal_loss.transpose("line", ...).values
-    alike = n > 1 and np.nanmin(np.abs(np.diff(np.sort(losses, axis=0), axis=0))) < 0.01 * np.nanmax(
-        np.ptp(losses, axis=1)
-    )
+    alike = n > 1 and _alike(lines.optimal_loss.transpose("line", ...).values)
     for i in range(n):
         line = lines.isel(line=i)
         text = ", ".join(f"{line[dim].item()}" for dim in dims)
         width = 5.0 - 3.5 * i / (n - 1) if alike else 1.5  # coinciding lines stay visible
         _against_sparsity(axes, line, "loss", color=COLOURS[i % len(COLOURS)], label=text, lw=width)
+
+
+def _alike(losses: np.ndarray) -> bool:
+    """Whether two of the lines (line, ...) nearly coincide somewhere."""
+    apart = np.abs(np.diff(np.sort(losses, axis=0), axis=0))
+    return bool(np.nanmin(apart) < _ALIKE * np.nanmax(np.ptp(losses, axis=1)))
 
 
 def _with_base(figure: Figure, scarce: float, plenty: float) -> dict[str, Any]:

@@ -71,8 +71,10 @@ class Model:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """Law, repetition, excess and architecture, as `signed` takes them."""
-        return {**vars(self), "excess": self.repetition.excess}
+        """Law, repetition, excess and what measures it, and architecture, as `signed` takes them."""
+        repetition = self.repetition
+        taught = "" if repetition.excess == "none" else str(repetition.taught)
+        return {**vars(self), "excess": repetition.excess, "taught": taught}
 
     @property
     def config(self) -> dict[str, Any]:

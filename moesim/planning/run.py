@@ -193,8 +193,10 @@ def _warnings(dataset: xr.Dataset) -> tuple[str, ...]:
     outside = {what: dataset[name].mean().item() for name, what in _EXTRAPOLATED.items() if name in dataset}
     if any(outside.values()):
         shares = ", ".join(f"{share:.0%} of {what}" for what, share in outside.items() if share)
-        of = f" of law {dataset.attrs['law']}" if "law" in dataset.attrs else ""
-        out.append(f"outside the data range{of}: {shares} (variables *extrapolated)")
+        of = f" of law {dataset.attrs['law']}," if "law" in dataset.attrs else " of the law,"
+        out.append(
+            f"outside the data{of} of the repetition or of what excess is measured by: {shares} (*extrapolated_by)"
+        )
     losses = [dataset[name] for name in ("loss", "optimal_loss", "best_loss") if name in dataset]
     if losses and all(bool(loss.isnull().all()) for loss in losses):
         return (*out, "no cell has a loss; the status of each says why (*_status): give other axes or coefficients")
