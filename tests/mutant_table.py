@@ -80,7 +80,9 @@ MODELS = {
         ("(acting * narrow + shared)", "(acting * narrow)"),
         ("group.q_rank * (d + wide + 1)", "group.q_rank * (d + wide)"),
         ("q + kv + d * group.rope_dim + out * d", "q + kv + out * d"),
-        ("weights = model.active_params - _untrained", "weights = model.active_params + _untrained"),
+        ("model.active_params - _untrained", "model.active_params + _untrained"),
+        ("+ 12 * keys + 18 * states", "+ 12 * keys"),
+        ("group.d_model, 2 * group.mamba_groups", "group.mamba_inner, 2 * group.mamba_groups"),
         ("w - w * (w - 1) / (2 * T)", "w + w * (w - 1) / (2 * T)"),
     ],
     ("models/architecture.py", "test_architecture.py test_transformer.py"): [
