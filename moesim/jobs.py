@@ -13,7 +13,7 @@ from moesim.hydra_door import call_hydra, directory_in, directory_of
 from moesim.output.claim import claimed, stoppable
 from moesim.overrides import check
 from moesim.terminal import any_terminal, one_line_warnings
-from moesim.verbs import driver
+from moesim.verbs import run
 
 if TYPE_CHECKING:
     from moesim.output.result import Result
@@ -84,7 +84,7 @@ def produce(
     from moesim.output.store import write_result, write_text
 
     drawing = bool(config["figures"]) if figures is None else figures
-    result = driver(verb).run(config | {"figures": drawing})
+    result = run(verb, config | {"figures": drawing})
     text = as_yaml(config)
     texts = [directory / name for name in result.texts]
     for file, content in zip([*texts, directory / "config.yaml"], [*result.texts.values(), text], strict=True):
@@ -105,7 +105,7 @@ def single(verb: str, arguments: list[str]) -> None:
 
 def _again(verb: str, config: dict[str, Any]) -> Any:
     plugins.require(config.get("plugins") or [])
-    result = driver(verb).run(config | {"figures": False})
+    result = run(verb, config | {"figures": False})
     if result.streams:
         raise InputError("the result is larger than its memory budget; give the run a larger one to compare it")
     return result.dataset

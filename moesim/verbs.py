@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moesim.output.result import Result
 
 # Verb -> (module whose run(config) does the work, what it does).
 VERBS = {
@@ -12,6 +16,14 @@ VERBS = {
     "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
     "flops": ("moesim.counting.run", "what a network or a model holds and costs, per layer, forward and backward"),
 }
+# Key of a verb -> the module whose run(config) answers in the driver's place where the key is true.
+_INSTEAD = {"evidence": "moesim.fitting.evidence"}
+
+
+def run(verb: str, config: Mapping[str, Any]) -> Result:
+    """What a verb gives for a resolved config."""
+    instead = next((module for key, module in _INSTEAD.items() if config.get(key)), None)
+    return (import_module(instead) if instead else driver(verb)).run(config)
 
 
 def driver(verb: str) -> Any:

@@ -212,12 +212,14 @@ FITTING = {
     ],
     ("fitting/result.py", "test_fit_by_hand.py"): [
         ("isel(run=~self.outside)", "isel(run=self.outside)"),
+        ("(float(runs[n].min()), float(runs[n].max()))", "(float(runs[n].max()), float(runs[n].min()))"),
+        ("optimum.x - reach, self.optimum.x + reach", "optimum.x + reach, self.optimum.x - reach"),
+    ],
+    ("fitting/record.py", "test_fit_by_hand.py"): [
         (
             'np.log(fit.runs["loss"].values) - np.log(predicted["loss"].values)',
             'np.log(predicted["loss"].values) - np.log(fit.runs["loss"].values)',
         ),
-        ("(float(runs[n].min()), float(runs[n].max()))", "(float(runs[n].max()), float(runs[n].min()))"),
-        ("optimum.x - reach, self.optimum.x + reach", "optimum.x + reach, self.optimum.x - reach"),
     ],
     ("fitting/predict.py", "test_fit_by_hand.py"): [
         ("lines * np.exp(-noise)", "lines * np.exp(noise)"),

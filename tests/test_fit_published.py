@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from fitting_tools import fit
 
-from moesim.fitting.judge import scores
-from moesim.fitting.result import in_sample, out_of_sample
+from moesim.fitting.judge import in_sample, out_of_sample, scores
 from moesim.fitting.runs import load_runs
 from moesim.fitting.solve import values
 from moesim.forms import Coefficient, Form

@@ -10,8 +10,7 @@ from fitting_tools import fit, synthetic
 import moesim
 from moesim.fitting import figures, tables
 from moesim.fitting.files import files
-from moesim.fitting.judge import compare
-from moesim.fitting.result import in_sample
+from moesim.fitting.judge import compare, in_sample
 from moesim.fitting.runs import load_runs
 from moesim.laws import load_law, load_repetition
 from moesim.planning.model import Model

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from moesim import InputError, Model, config, load_architecture, load_law, load_repetition, optimum, sweep
+from moesim.fitting.evidence import evidence
 from moesim.laws import law_from
-from moesim.planning.evidence import evidence
 from moesim.planning.readings import band
 from moesim.planning.size import best_size
 from moesim.planning.space import Space

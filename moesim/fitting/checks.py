@@ -131,7 +131,7 @@ def _holdout(fit: Fit) -> Iterator[str]:
     """Held-out runs that lie outside their intervals more often than they should, or are off to one side."""
     from scipy.special import bdtr
 
-    from moesim.fitting.result import in_sample, out_of_sample
+    from moesim.fitting.judge import in_sample, out_of_sample
 
     if not fit.outside.any():
         return

@@ -194,7 +194,7 @@ def trade_offs(given: Fit | xr.Dataset) -> Figure:
             ends = (low / room, high * room) if log else (low - room, high + room)
             axes.set(**{f"{which}scale": "log" if log else "linear", f"{which}lim": ends, f"{which}label": name})
             if not log:
-                axes.locator_params(axis=which, nbins=4)
+                getattr(axes, f"{which}axis").get_major_locator().set_params(nbins=4)
         titled(axes, f"correlation {correlation:+.3f}")
     note = f"dots: {int(fit.draws.usable.sum())} bootstrap draws, the central 99 % shown; cross: estimate"
     return finish(figure, _title(fit), note)

@@ -13,6 +13,8 @@ from moesim.fitting.runs import chosen
 if TYPE_CHECKING:
     import xarray as xr
 
+    from moesim.fitting.result import Fit
+
 SCORES = {
     "r2": "share of the variance of the loss explained",
     "mape": "mean absolute error of the loss, relative",
@@ -34,6 +36,23 @@ def scores(predicted: np.ndarray, observed: np.ndarray) -> dict[str, float]:
         "bias": float(off.mean()),
         "worst": float(relative.max()),
     }
+
+
+def in_sample(result: Fit) -> dict[str, float]:
+    """Scores on the runs of the fit, with AIC and BIC where the objective is a likelihood's."""
+    task = result.task
+    found = scores(task.losses(result.optimum.x[None])[0], task.loss)
+    if task.objective.squared and not task.prior:
+        found |= information(result.objective, len(task.loss), len(task.parameters.free))
+    return found
+
+
+def out_of_sample(result: Fit) -> dict[str, float]:
+    """Scores on the runs that were held out; empty without a hold-out."""
+    if not result.outside.any():
+        return {}
+    runs = result.runs.isel(run=np.flatnonzero(result.outside))
+    return scores(result.predict(runs)["loss"].values, np.asarray(runs["loss"]))
 
 
 def information(objective: float, runs: int, free: int) -> dict[str, float]:

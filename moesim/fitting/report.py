@@ -77,7 +77,7 @@ def _uncertainty(fit: Fit) -> Iterator[str]:
 
 
 def _checks(fit: Fit) -> Iterator[str]:
-    from moesim.fitting.result import in_sample, out_of_sample
+    from moesim.fitting.judge import in_sample, out_of_sample
 
     for part, found in (("in sample", in_sample(fit)), ("held out", out_of_sample(fit))):
         if found:

@@ -131,7 +131,7 @@ def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], fo
     ranges = {name: _interval(owner, name, bounds) for name, bounds in mapping.get("data_range", {}).items()}
     form, coefficients = forms.find(mapping["form"], owner), dict(mapping["coefficients"])
     if path := given.pop("draws", None):
-        coefficients = _drawn(owner, coefficients, path)
+        coefficients = _drawn(owner, coefficients, str(path))
     return {**given, "form": form, "coefficients": coefficients, "data_range": ranges}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from moesim.errors import InputError
 from moesim.numerics.axes import axis
+from moesim.output.provenance import plain
 from moesim.output.store import attributes, write_text
 
 ERROR = "error.txt"
@@ -53,20 +54,6 @@ def read_job(path: Path) -> Job:
         said = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: no job's result: its attributes do not fit the file ({said})") from None
     return Job(overrides, path, attrs=attrs, config=config, layout=layout)
-
-
-def plain(text: str) -> dict[str, Any]:
-    """The config that a result carries; ValueError if it is more or less than plain keys and values."""
-    import yaml
-    from omegaconf import OmegaConf
-
-    more = (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)
-    if "${" in text or any(isinstance(token, more) for token in yaml.scan(text)):
-        raise ValueError("config is not plain YAML")
-    if not isinstance(yaml.safe_load(text), dict):
-        raise ValueError("config is not a mapping")
-    content: Any = OmegaConf.to_container(OmegaConf.create(text))
-    return content
 
 
 def _check(path: Path, layout: Mapping[str, tuple[list[str], str]]) -> None:

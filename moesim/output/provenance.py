@@ -37,6 +37,20 @@ def as_yaml(config: Mapping[str, Any]) -> str:
     return yaml.dump(_spelled(config), Dumper=dumper, sort_keys=False, allow_unicode=True)
 
 
+def plain(text: str) -> dict[str, Any]:
+    """The config that a result carries; ValueError if it is more or less than plain keys and values."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    more = (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)
+    if "${" in text or any(isinstance(token, more) for token in yaml.scan(text)):
+        raise ValueError("config is not plain YAML")
+    if not isinstance(yaml.safe_load(text), dict):
+        raise ValueError("config is not a mapping")
+    content: Any = OmegaConf.to_container(OmegaConf.create(text))
+    return content
+
+
 def _spelled(value: Any) -> Any:
     """The value in words of YAML; what has no spelling there (an object, an array of many values) by its kind."""
     if isinstance(value, Mapping):

@@ -244,7 +244,7 @@ def repeated(result: xr.Dataset, run: Callable[[str, dict[str, Any]], xr.Dataset
 
     Raises InputError if the result carries no plain config, or one of another version that does not run any more.
     """
-    from moesim.output.job import plain
+    from moesim.output.provenance import plain
 
     if missing := {"verb", "config"} - set(result.attrs):
         raise InputError(f"the result carries no {missing.pop()}, so it cannot be repeated")

@@ -17,7 +17,7 @@ from moesim.numerics.axes import axis
 from moesim.output.budget import points, refuse_if_too_large
 from moesim.output.plots import spread
 from moesim.output.result import Result, Stream
-from moesim.planning import evidence, figures, tables
+from moesim.planning import figures, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
 from moesim.planning.readings import READINGS, deciding, told
@@ -46,8 +46,6 @@ def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sweep.yaml` asks for: a sweep, or with `compare` the optima of several models side by side."""
     if missing := [group for group in ("law", "repetition", "architecture", "space") if not config.get(group)]:
         raise InputError(f"{missing[0]}: nothing chosen; it takes {', '.join(choices(missing[0]))}")
-    if config.get("evidence"):
-        return evidence.run(config)
     axes = {name: value for name, value in config["space"].items() if value is not None}
     given = {name: axes.pop(name) for name in ("sparsity_bounds",) if name in axes}
     _refuse_huge(config, axes)

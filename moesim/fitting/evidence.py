@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.fit import fit
+from moesim.fitting.model import target_of
+from moesim.fitting.runs import load_runs
 from moesim.laws import Repetition, load_repetition
 from moesim.output.plots import finish, grid_of_panels
 from moesim.output.provenance import signed
@@ -67,10 +70,6 @@ def evidence() -> xr.Dataset:
 
 def _light(repetition: Repetition) -> float:
     """Li et al.: the law fitted to the unrepeated rows, then the repeated ones predicted."""
-    from moesim.fitting.fit import fit
-    from moesim.fitting.model import target_of
-    from moesim.fitting.runs import load_runs
-
     rows = load_runs("li2026")
     again = (rows.epochs > 1.05).values
     once = rows.isel(run=~again & (rows["table"] != 13).values)
