@@ -9,7 +9,6 @@ from moesim import __version__
 from moesim.errors import InputError, nearest
 from moesim.hydra_door import call_hydra, fail, fault, files_of_code, prepared
 from moesim.jobs import rerun, run_job, single
-from moesim.many import collected, multirun
 from moesim.terminal import any_terminal
 from moesim.usage import page
 from moesim.verbs import VERBS
@@ -32,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line: exit 0 done, 1 some job failed or a fault, 2 bad input with one line, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     verb, *rest = arguments or ["--help"]
-    tools = {"laws": _laws, "collect": collected, "rerun": _rerun}
+    tools = {"laws": _laws, "collect": _collect, "rerun": _rerun}
     commands = tools | {"-sc": _complete, "--version": _version, "-h": _usage, "--help": _usage}
     any_terminal()
     if verb not in VERBS and verb not in commands:
@@ -67,6 +66,12 @@ def _verb(verb: str, arguments: list[str]) -> None:
         multirun(verb, words, arguments)
     else:
         single(verb, words)
+
+
+def _collect(directories: list[str]) -> None:
+    from moesim.many import collected
+
+    collected(directories)
 
 
 def _rerun(words: list[str]) -> None:
