@@ -63,6 +63,8 @@ def _verb(verb: str, arguments: list[str]) -> None:
     if flags & {"-c", "--cfg"}:
         call_hydra(verb, words, run_job)
     elif flags & {"-m", "--multirun"}:
+        from moesim.many import multirun  # NumPy comes with it, which help does without
+
         multirun(verb, words, arguments)
     else:
         single(verb, words)
