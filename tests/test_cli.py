@@ -186,7 +186,18 @@ def test_help_imports_nothing_heavy():
 
 README = Path(__file__).parent.parent / "README.md"
 # Not run here: what installs, what names a run by its date, what other tests run, and what needs a cluster or minutes.
-ELSEWHERE = ("pip ", "pytest", "<date>", "...", "experiment=", "path/to", "moesim sweep\n", "--help", "moesim laws")
+ELSEWHERE = (
+    "pip ",
+    "pytest",
+    "mutants",
+    "<date>",
+    "...",
+    "experiment=",
+    "path/to",
+    "moesim sweep\n",
+    "--help",
+    "moesim laws",
+)
 
 
 def readme_commands() -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from result_tools import CHOICES, SMALL, multirun
 
@@ -129,6 +129,7 @@ KEYS = (
 )
 
 
+@example(key="space.unique_tokens", value="{geomspace: [1e9, 1e10, 3]}")
 @given(key=st.sampled_from(KEYS), value=VALUES)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_runs_or_is_refused_in_one_line(command, key, value):

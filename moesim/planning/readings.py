@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.numerics.axes import axis
 from moesim.output.text import aligned, coordinate, count, epochs
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
@@ -37,7 +38,8 @@ def band(model: Model, axes: Mapping[str, Any], **given: Any) -> xr.Dataset | No
     """
     import xarray as xr
 
-    scarce = np.isfinite(np.asarray(axes.get("unique_tokens", np.inf), dtype=float)).any()
+    unique = axes.get("unique_tokens", np.inf)
+    scarce = np.isfinite(unique if hasattr(unique, "dims") else axis("unique_tokens", unique)).any()
     if not model.repetition.needs_taught_params or model.law.dense or not scarce or "tokens" in axes:
         return None
     sizes = ("active_params", "total_params")
