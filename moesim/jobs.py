@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moesim import plugins
+from moesim import __version__, plugins
+from moesim.config import shipped
 from moesim.errors import InputError
 from moesim.hydra_door import call_hydra, directory_in, directory_of
 from moesim.output.claim import claimed, stoppable
@@ -105,7 +106,8 @@ def single(verb: str, arguments: list[str]) -> None:
 
 def _again(verb: str, config: dict[str, Any]) -> Any:
     plugins.require(config.get("plugins") or [])
-    result = run(verb, config | {"figures": False})
+    since = {key: value for key, value in shipped(verb).items() if key not in ("defaults", "hydra", "choices")}
+    result = run(verb, {**since, **config, "figures": False})  # keys that came since have their defaults
     if result.streams:
         raise InputError("the result is larger than its memory budget; give the run a larger one to compare it")
     return result.dataset
@@ -117,8 +119,11 @@ def rerun(paths: list[str]) -> None:
 
     if not paths:
         raise InputError("give a result file: moesim rerun outputs/sweep/DATE/TIME/result.nc")
-    verdicts = [repeated(open_result(path), _again) for path in paths]
-    for path, verdict in zip(paths, verdicts, strict=True):
-        print(f"{path}: {verdict or 'the same bit for bit'}")
-    if any(verdicts):
+    results = {path: open_result(path) for path in paths}
+    verdicts = {path: repeated(result, _again) for path, result in results.items()}
+    for path, verdict in verdicts.items():
+        version = results[path].attrs["moesim_version"]
+        other = "" if version == __version__ else f" (made with moesim {version}, this is {__version__})"
+        print(f"{path}: {verdict or f'the same bit for bit{other}'}")
+    if any(verdicts.values()):
         raise SystemExit(1)

@@ -1,5 +1,6 @@
 """Results on disk: whole or not at all, and only what is whole is read."""
 
+import json
 import os
 import random
 import shutil
@@ -186,6 +187,17 @@ def test_rerun_says_whether_the_numbers_are_the_same(command):
         file["loss"][0, 0, 0] += 1e-15
     code, out, _ = command("rerun", str(path))
     assert (code, "differs in loss" in out) == (1, True)
+
+
+def test_rerun_of_an_earlier_version_says_so_and_knows_no_less(command):
+    assert command("sweep", *SMALL, "hydra.run.dir=old")[0] == 0
+    with edited(Path("old/result.nc")) as file:
+        file.attrs["moesim_version"] = "0.1.0"
+        del file["epochs"]
+        file.attrs["layout"] = json.dumps({k: v for k, v in json.loads(file.attrs["layout"]).items() if k != "epochs"})
+        file.attrs["config"] = file.attrs["config"].replace("evidence: false\n", "")
+    code, out, _ = command("rerun", "old/result.nc")
+    assert (code, f"bit for bit (made with moesim 0.1.0, this is {moesim.__version__})" in out) == (0, True)
 
 
 def test_larger_than_memory_gives_the_same_numbers(command, monkeypatch):
