@@ -28,6 +28,7 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     if "sequence" in dataset.dims:
         drawn["flops_by_sequence"] = flops_by_sequence(dataset)
         dataset = dataset.isel(sequence=-1)
+        dataset.attrs["shown"] = f"{dataset.sequence.item():,.0f} tokens per sequence"
     if dataset.sizes["batch"] > 1 and "depth" not in dataset.dims:
         drawn["ratio_by_batch"] = ratio_by_batch(dataset)
     if dataset.sizes.get("depth", 0) > 1:
@@ -41,7 +42,8 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
 
 def _about(dataset: xr.Dataset) -> str:
     names = dict.fromkeys(dataset.attrs.get("names", "").split(", "))
-    return ": ".join(filter(None, (", ".join(names), dataset.attrs.get("description"))))
+    about = ": ".join(filter(None, (", ".join(names), dataset.attrs.get("description"))))
+    return f"{about}; {dataset.attrs['shown']}" if "shown" in dataset.attrs else about
 
 
 def flops_by_sequence(dataset: xr.Dataset) -> Figure:
