@@ -27,8 +27,8 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     drawn = {}
     if "sequence" in dataset.dims:
         drawn["flops_by_sequence"] = flops_by_sequence(dataset)
-        dataset = dataset.isel(sequence=-1)
-        dataset.attrs["shown"] = f"{dataset.sequence.item():,.0f} tokens per sequence"
+        longest = dataset.isel(sequence=-1)
+        dataset = longest.assign_attrs(shown=f"{longest.sequence.item():,.0f} tokens per sequence")
     if dataset.sizes["batch"] > 1 and "depth" not in dataset.dims:
         drawn["ratio_by_batch"] = ratio_by_batch(dataset)
     if dataset.sizes.get("depth", 0) > 1:
