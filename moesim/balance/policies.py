@@ -30,6 +30,8 @@ def named(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_policy(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The config with some groups replaced: a name reads conf/GROUP/NAME.yaml, a mapping replaces single keys."""
+    if not isinstance(changes, Mapping):
+        raise InputError(f"balance: policies: {changes!r} is no policy; it takes {{NAME: {{GROUP: CHOICE}}}}")
     out = {key: value for key, value in config.items() if key not in ("policies", "sweep")}
     for group, choice in named(changes).items():
         if group not in GROUPS:
