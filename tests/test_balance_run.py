@@ -470,7 +470,7 @@ BAD = {
     "unimax": ({"world": {"unique_tokens": 1e6}}, {"sampling": "unimax"}, "give epochs of"),
     "axis": ({"sweep": {"size": [1]}, "policies": {"split_feed": {}, "static": {}}}, {}, "no axis 'size'"),
     "group": ({"policies": {"a": {"model": "x"}}}, {}, "no group 'model'"),
-    "policy": ({"policies": {"linspace": [1, 2]}}, {}, r"\[1, 2\] is no policy"),
+    "no policy": ({"policies": {"linspace": [1, 2]}}, {}, r"\[1, 2\] is no policy"),
     "target": ({"world": {"target": "median"}}, {}, "target='median'"),
     "fidelity": ({"routing": {"fidelity": "exact"}}, {}, "fidelity='exact'"),
     "repetition": ({"world": {"repetition": "never"}}, {}, "no 'never'"),
