@@ -13,8 +13,8 @@ from result_tools import CHOICES, SMALL, edited, multirun
 import moesim
 from moesim.output import collect as collecting
 from moesim.output.collect import collect
-from moesim.output.job import chosen, listed
-from moesim.output.plan import index, union
+from moesim.output.job import Job, chosen, listed
+from moesim.output.plan import _names, _shared, _variables, index, union
 
 
 def test_choices_become_dims(command):
@@ -204,3 +204,19 @@ def test_one_job_done_of_many_has_its_place(command):
 def test_a_coordinate_that_all_jobs_share_stays_one_number(command):
     _, _, _, directory = multirun(command, *CHOICES)
     assert moesim.open_result(directory / "collected.nc")["compute"].item() == 1e20
+
+
+def test_names_of_dims_by_hand():
+    keys = ("world.rho", "law.coefficients.alpha", "repetition.coefficients.alpha", "space.sparsity")
+    assert list(_names(keys, {"sparsity"}).values()) == ["rho", keys[1], keys[2], "job_sparsity"]
+
+
+def test_keys_share_a_dim_only_if_each_tells_the_other():
+    a, b, c = ["x", "x", "y"], ["1", "2", "3"], ["u", "u", "v"]  # b tells a, a does not tell b
+    assert _shared({"a": a, "b": b, "c": c}) == {"a": "a", "b": "b", "c": "a"}
+    assert _shared({"b": b, "a": a}) == {"b": "b", "a": "a"}
+
+
+def test_a_variable_has_every_dim_that_any_job_gives_it():
+    jobs = [Job((), layout={"v": (["x"], "f")}), Job((), layout={"v": (["y", "x"], "f")})]
+    assert _variables(jobs, set()) == {"v": (["y", "x"], "f")}
