@@ -41,10 +41,11 @@ def multirun(verb: str, words: list[str], arguments: Sequence[str]) -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")  # jobs side by side must not fight over the cores
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # nor run what lies in the directory they start in
-    with claimed(directory, bool(resume), "resume=DIRECTORY goes on with it, or name another"), stoppable():
+    with claimed(directory, bool(resume), "resume=DIRECTORY goes on with it, or name another"), stoppable() as heard:
         where += resumed(verb, directory, words) if resume else []
         with watched(directory, asked):
             stopped = _ended_by(verb, [*words, *where], directory)
+        stopped = KeyboardInterrupt() if stopped and heard else stopped
         code = _closed(directory, stopped, not {"figures=false", "figures=False"} & set(words))
     if code:
         print(f"to run what is missing: {_again(verb, arguments, directory)}")

@@ -1,6 +1,7 @@
 """Shared by the tests of result files and multiruns."""
 
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,3 +40,9 @@ def on_a_full_disk(*arguments: str, room: int = 100_000) -> subprocess.Completed
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
     )
+
+
+def heeding() -> None:
+    """For a process that is sent signals: what a background shell or nohup made it ignore, it heeds again."""
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)

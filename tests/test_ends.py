@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from result_tools import CHOICES, MOESIM, SMALL
+from result_tools import CHOICES, MOESIM, SMALL, heeding
 
 import moesim
 from moesim import many
@@ -81,7 +81,7 @@ def test_signals_end_a_multirun_in_order(tmp_path, name):
     budgets = ",".join(f"{i}e19" for i in range(1, 100))
     process = subprocess.Popen(
         [*MOESIM, "sweep", "-m", f"space.compute={budgets}", "figures=false"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding,
     )  # fmt: skip
     while not list(tmp_path.rglob("result.nc")) and process.poll() is None:
         time.sleep(0.05)
@@ -96,8 +96,9 @@ def test_signals_end_a_multirun_in_order(tmp_path, name):
 
 def test_ctrl_c_while_it_is_loaded_is_quiet(tmp_path):
     process = subprocess.Popen(
-        [*MOESIM, "sweep", "figures=false"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [*MOESIM, "sweep", "figures=false"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding,
+    )  # fmt: skip
     time.sleep(0.25)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)

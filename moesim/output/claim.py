@@ -14,7 +14,7 @@ from moesim.errors import InputError
 
 _LOCK = ".lock"
 _USED = ("*.nc", "error.txt", "multirun.yaml")
-_STOPS = ("SIGTERM", "SIGHUP")
+_STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @contextmanager
@@ -57,22 +57,27 @@ def _lock(directory: Path, descriptor: int) -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP interrupt like Ctrl-C (unless the process was started deaf to them)."""
+def stoppable() -> Iterator[list[int]]:
+    """Within the block SIGTERM and SIGHUP interrupt like Ctrl-C (unless the process was started deaf to them).
+
+    Gives the list of what was heard: what is under way may turn the interruption into an error of its own.
+    """
+    heard: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard
         return
     numbers = [getattr(signal, name) for name in _STOPS if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
+
+    def interrupt(number: int, _: Any) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
     for number in numbers:
-        if before[number] is signal.SIG_DFL:
-            signal.signal(number, _interrupt)
+        if before[number] in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, interrupt)
     try:
-        yield
+        yield heard
     finally:
         for number in numbers:
             signal.signal(number, before[number])
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
