@@ -1,5 +1,7 @@
 """Shared by all tests."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -7,6 +9,15 @@ from moesim.cli import main
 
 settings.register_profile("moesim", deadline=None)  # no test asserts a time
 settings.load_profile("moesim")
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """What a command line sets for its own processes does not reach the next test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

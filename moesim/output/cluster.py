@@ -12,13 +12,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, main_thread
 
 _ACTIVE = (
     *("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"),
     *("RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "PREEMPTED"),
 )
 _GRACE = 20.0  # s for a result to arrive after its job has left the queue
+_GONE = signal.SIGUSR1  # by which the guard wakes the launcher; Ctrl-C is the user's, and nohup ignores it
 _FIRST, _LONGEST = 2.0, 60.0  # s between two questions to the queue
 _FEWER_SECONDS = 15  # of warning for each minute of the time limit
 
@@ -58,27 +59,28 @@ def wait(directory: Path, stop: Event | None = None) -> None:
 @contextmanager
 def guarded(directory: Path) -> Iterator[None]:
     """Raises Lost in the block if all its cluster jobs have left the queue and it does not end by itself."""
-    ended, lost = Event(), Event()
-    watcher = Thread(target=_guard, args=(directory, ended, lost), daemon=True)
-    watcher.start()
+    ended = Event()
+
+    def gone(*_: object) -> None:
+        if not ended.is_set():
+            raise Lost("jobs left the queue without a result")
+
+    before = signal.signal(_GONE, gone)
+    Thread(target=_guard, args=(directory, ended), daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:
-        if not lost.is_set():
-            raise
-        raise Lost("jobs left the queue without a result") from None
     finally:
         ended.set()
+        signal.signal(_GONE, before)
 
 
-def _guard(directory: Path, ended: Event, lost: Event) -> None:
+def _guard(directory: Path, ended: Event) -> None:
     while not numbers(directory):
         if ended.wait(_FIRST):
             return
     wait(directory, ended)
     if not ended.wait(_GRACE):
-        lost.set()
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(main_thread().ident or 0, _GONE)
 
 
 def warning_time(minutes: float) -> int:
