@@ -850,3 +850,9 @@ def test_sizes_without_an_axis_lie_around_the_optima():
     assert optima.min() - 1 - 1 / 24 < sizes[0] <= optima.min() - 1
     assert optima.max() + 1 <= sizes[-1] < optima.max() + 1 + 1 / 24
     assert sizes * 24 == pytest.approx(np.round(sizes * 24), abs=1e-9)
+
+
+def test_flags_in_words():
+    from moesim.planning.tables import _outside
+
+    assert [_outside(flags) for flags in (0, 1, 5, np.nan)] == ["", "law", "law, anchor", ""]

@@ -112,7 +112,8 @@ def _best(data: xr.Dataset, dims: Sequence[str], prefix: str) -> Rows:
 
 def _outside(flags: float) -> str:
     """Whose data a run lies outside of, in words."""
-    return ", ".join(name for name, flag in OUTSIDE.items() if int(flags) & flag)
+    known = 0 if np.isnan(flags) else int(flags)  # NaN where a job is missing
+    return ", ".join(name for name, flag in OUTSIDE.items() if known & flag)
 
 
 def _optima(data: xr.Dataset, dims: Sequence[str]) -> list[Page]:
