@@ -53,8 +53,8 @@ def law(
 class Law:
     """A form with a set of coefficient values and what is known about them.
 
-    Call it with its inputs by name (`law.inputs`); numbers, arrays that broadcast, or DataArrays give the loss in
-    nat/token (or what else `form.predicts`). Coefficients may be DataArrays, e.g. with a `draw` dim. `data_range` maps a variable to the (lowest,
+    Call it with its inputs by name (`law.inputs`); numbers, arrays that broadcast, or DataArrays give what
+    `form.predicts`: the loss in nat/token, for most. Coefficients may be DataArrays, e.g. with a `draw` dim. `data_range` maps a variable to the (lowest,
     highest) value in the runs behind the coefficients; planning flags what lies outside.
     """
 
@@ -81,7 +81,9 @@ class Law:
         return self.data_range.get("sparsity") == (0.0, 0.0)
 
     def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
-        """What the form predicts (loss in nat/token); InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input.
+        """What the form predicts (loss in nat/token).
+
+        InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input.
 
         `tokens` may be inf: the loss with unlimited data.
         """
