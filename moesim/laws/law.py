@@ -54,8 +54,9 @@ class Law:
     """A form with a set of coefficient values and what is known about them.
 
     Call it with its inputs by name (`law.inputs`); numbers, arrays that broadcast, or DataArrays give what
-    `form.predicts`: the loss in nat/token, for most. Coefficients may be DataArrays, e.g. with a `draw` dim. `data_range` maps a variable to the (lowest,
-    highest) value in the runs behind the coefficients; planning flags what lies outside.
+    `form.predicts`: the loss in nat/token, for most. Coefficients may be DataArrays, e.g. with a `draw` dim.
+    `data_range` maps a variable to the (lowest, highest) value in the runs behind the coefficients; planning flags what
+    lies outside.
     """
 
     name: str
