@@ -15,7 +15,7 @@ from moesim.planning.size import best_size
 from moesim.planning.space import Space
 from moesim.planning.sparsity import best_sparsity
 
-LAWS = tuple(config.choices("law"))
+LAWS = tuple(name for name in config.choices("law") if name not in ("bhagia2024_hellaswag", "marin2026"))
 ARCHITECTURES = tuple(config.choices("architecture"))
 REPETITIONS = tuple(config.choices("repetition"))
 PENALTIES = ("bryant2026", "lovelace2026")  # without a count of parameters nothing is left of them
