@@ -211,7 +211,7 @@ class _State:
         p = matrix.shape[1]
         matrix[:, range(p), range(p)] *= 1.0 + np.minimum(_SHEAR * damping, 1.0)[:, None]
         low, high = np.maximum(lower - x, -_LARGEST_STEP), np.minimum(upper - x, _LARGEST_STEP)
-        step = _confined(matrix, gradient, frozen, low, high)
+        step = confined(matrix, gradient, frozen, low, high)
         self.x[cut][taken], self.step[cut][taken] = x[taken], step[taken]
         self.objective[cut][taken] = terms.total[taken]
         self.slope[cut][taken] = np.vecdot(gradient, step)[taken]
@@ -337,7 +337,7 @@ class _Terms:
         return np.where(size > _NEGLIGIBLE * mass, excess / np.where(size * force > 0, size * force, 1.0), 0.0)
 
 
-def _confined(
+def confined(
     matrix: np.ndarray, gradient: np.ndarray, frozen: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
     """-matrix^-1 gradient with frozen entries 0 and the others between low and high; all (rows, p).
