@@ -71,6 +71,7 @@ VARIABLES = {
     "epochs": Variable("1", "epochs", "D/U", NON_NEGATIVE),
     "flops_per_token": Variable("FLOP/token", "training FLOPs per token", "F"),
     "loss": Variable("nat/token", "loss", "L"),
+    "accuracy": Variable("1", "share of a task's questions answered right", "acc", FRACTION),
     "flops": Variable("FLOP", "FLOPs of one optimiser step", "F", NON_NEGATIVE),
     "step_flops": Variable("FLOP", "FLOPs of one optimiser step, all layers and passes", "F", NON_NEGATIVE),
     "run_flops": Variable("FLOP", "training FLOPs of a whole run", "C", NON_NEGATIVE),

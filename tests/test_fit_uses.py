@@ -144,3 +144,55 @@ def test_a_fitted_repetition_comes_with_its_draws(tmp_path):
     found.save(tmp_path / "fit.nc")
     back = moesim.load_repetition(tmp_path / "fit.nc")
     assert back.coefficients["R_D"].values == pytest.approx(found.draws_repetition.coefficients["R_D"].values)
+
+
+MARIN = {"compute": [1e18, 3e18, 1e19, 3e19, 1e20, 3e20], "loss": [3.5273, 3.3398, 3.1494, 3.0066, 2.8509, 2.7222]}
+
+
+def test_the_envelope_of_marin():
+    """Best runs of its README, floor pinned: A 96.15, alpha .0943, and 2.599 was measured at 1e21 FLOP."""
+    found = fit("marin2026", MARIN, fixed={"L_inf": 1.6}, objective="squared_log")
+    assert found.estimate["A"] == pytest.approx(96.15, rel=1e-4)
+    assert found.estimate["alpha"] == pytest.approx(0.0943, abs=5e-5)
+    assert found.law(compute=1e21) == pytest.approx(2.599, abs=0.01)
+
+
+def _task(noise=0.003, n=60):
+    """Losses and accuracies of checkpoints, by a sigmoid."""
+    rng = np.random.default_rng(5)
+    loss = np.linspace(0.6, 1.8, n)
+    accuracy = 0.25 + 0.7 / (1 + np.exp(8.0 * (loss - 1.0))) + noise * rng.standard_normal(n)
+    return {"loss": loss, "accuracy": accuracy}
+
+
+def test_accuracy_from_loss():
+    """The sigmoid comes back, with intervals that hold the truth; its Dataset, table, figures and file are whole."""
+    found = fit("bhagia2024_hellaswag", _task(), objective="squared", draws=200, holdout={"fraction": 0.2})
+    truth = {"low": 0.25, "high": 0.95, "k": 8.0, "L_0": 1.0}
+    for name, (low, high) in found.interval(0.99).items():
+        assert low < truth[name] < high < low + 0.35 * truth[name]
+    assert found.predict({"loss": [1.0]}).accuracy.item() == pytest.approx(0.6, abs=0.004)
+    assert found.to_dataset().predicted.values == pytest.approx(found.observed, abs=0.02)
+    assert "bhagia2024" in found.summary()
+
+
+def test_accuracy_from_size_and_data(chinchilla):
+    """Chained: the sigmoid at the law's loss; the intervals carry the spread of both fits, and widen with either."""
+    task = fit("bhagia2024_hellaswag", {**_task(), "loss": _task()["loss"] + 1.4}, objective="squared", draws=100)
+    runs = {"total_params": [1e9, 7e9], "tokens": [2e10, 1.4e11]}
+    chained = task.predict(runs, level=0.9, via=chinchilla)
+    loss = chinchilla.law(**{name: np.array(values) for name, values in runs.items()})
+    k = task.estimate
+    by_hand = k["low"] + (k["high"] - k["low"]) / (1 + np.exp(k["k"] * (loss - k["L_0"])))
+    assert chained.accuracy.values == pytest.approx(by_hand, rel=1e-12)
+    law = np.ptp(chained.confidence.values, axis=1)
+    alone = np.ptp(task.predict({"loss": loss}, level=0.9).confidence.values, axis=1)
+    slope = k["k"] * (by_hand - k["low"]) * (k["high"] - by_hand) / (k["high"] - k["low"])
+    from_loss = slope * np.ptp(chinchilla.predict(runs, level=0.9).confidence.values, axis=1)
+    assert law == pytest.approx(np.hypot(alone, from_loss), rel=0.25)
+    assert (np.ptp(chained.prediction.values, axis=1) > law).all()
+    with pytest.raises(InputError, match="via takes the fit of a law that predicts loss"):
+        chinchilla.predict(runs, via=task)
+    for law, gives in (("bhagia2024_hellaswag", "accuracy from loss"), ("marin2026", "loss from compute")):
+        with pytest.raises(InputError, match=f"{gives}; plans take"):
+            moesim.optimum(law, compute=1e20)

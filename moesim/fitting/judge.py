@@ -52,7 +52,8 @@ def out_of_sample(result: Fit) -> dict[str, float]:
     if not result.outside.any():
         return {}
     runs = result.runs.isel(run=np.flatnonzero(result.outside))
-    return scores(result.predict(runs)["loss"].values, np.asarray(runs["loss"]))
+    name = result.task.target.predicts
+    return scores(result.predict(runs)[name].values, np.asarray(runs[name]))
 
 
 def information(objective: float, runs: int, free: int) -> dict[str, float]:

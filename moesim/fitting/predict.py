@@ -34,7 +34,7 @@ def predicted(fit: Fit, runs: Any, level: float, seed: int, widen: str) -> xr.Da
         stretch = _stretch(fit, level, seed)
         confidence, prediction = (loss[:, None] + stretch * (ends - loss[:, None]) for ends in (confidence, prediction))
     shape = template.shape
-    found = {"loss": (template.dims, loss.reshape(shape))}
+    found = {fit.task.target.predicts: (template.dims, loss.reshape(shape))}
     for name, ends in (("confidence", confidence), ("prediction", prediction)):
         found[name] = ((*template.dims, "bound"), ends.reshape(*shape, 2))
     return xr.Dataset(found, coords={**template.coords, "bound": ["low", "high"]})
@@ -143,7 +143,7 @@ def _against(fit: Fit, which: np.ndarray, level: float, seed: int) -> tuple[np.n
     """(observed, predicted, low, high) of runs of the fit."""
     runs = fit.runs.isel(run=np.flatnonzero(which))
     loss, _, ends = _intervals(fit, given(fit.task, runs)[0], level, seed)
-    return np.asarray(runs["loss"]), loss, ends[:, 0], ends[:, 1]
+    return np.asarray(runs[fit.task.target.predicts]), loss, ends[:, 0], ends[:, 1]
 
 
 def _stretch(fit: Fit, level: float, seed: int) -> float:

@@ -147,8 +147,9 @@ def _columns(fit: Fit, taken: set[str]) -> dict[str, Any]:
 
 def _predictions(fit: Fit) -> dict[str, Any]:
     predicted = fit.predict(fit.runs)
-    found: dict[str, Any] = {"predicted": ("run", predicted["loss"].values)}
-    found["residual"] = ("run", np.log(fit.runs["loss"].values) - np.log(predicted["loss"].values))
+    values = predicted[fit.task.target.predicts].values
+    found: dict[str, Any] = {"predicted": ("run", values)}
+    found["residual"] = ("run", np.log(fit.observed) - np.log(values))
     found["held_out"] = ("run", fit.outside)
     if "prediction" in predicted:
         found |= {f"predicted_{n}": (("run", "bound"), predicted[n].values) for n in ("confidence", "prediction")}

@@ -51,7 +51,7 @@ class Task:
         prior: Mapping[str, Any] | None = None,
     ) -> Task:
         """Raises InputError if the runs lack a variable, are fewer than the free coefficients, or a prior is bad."""
-        inputs, loss = inputs_of(target, runs), np.asarray(runs["loss"], dtype=float)
+        inputs, loss = inputs_of(target, runs), np.asarray(runs[target.predicts], dtype=float)
         order = np.lexsort((loss, *inputs.values()))  # so that the order of the rows changes nothing, not even draws
         inputs, loss = {name: values[order] for name, values in inputs.items()}, loss[order]
         n, p = len(loss), len(parameters.free)
@@ -133,7 +133,7 @@ class Task:
 
 def inputs_of(target: Target, runs: xr.Dataset) -> dict[str, np.ndarray]:
     """The target's inputs from runs, floats of shape (run,); InputError if one is missing."""
-    for name in target.inputs:
+    for name in (target.predicts, *target.inputs):
         if name not in runs:
             raise InputError(
                 f"runs {runs.attrs.get('runs', 'given')}: no {name}, which {target.title} takes; map a column to it"
