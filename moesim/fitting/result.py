@@ -155,11 +155,13 @@ class Fit:
         """How to spend budgets: everything of `moesim.optimum` at each `compute` (FLOP) and draw, with intervals.
 
         `optimal_active_params`, `optimal_tokens`, `optimal_tokens_per_param` and so on over draw and compute, with
-        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` of each; `optimal_extrapolated` where
-        the optimum lies outside the runs; `exponent_params(bound)` and `exponent_tokens(bound)`, the a and b of
-        N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`. `axes` are further axes of `optimum`
-        (unique_tokens, sparsity, ...). By default the budgets go from the runs' median compute to a hundred times the
-        largest.
+        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` and `NAME_estimate` of each;
+        `optimal_extrapolated` where the optimum lies outside the runs; `exponent_params(bound)` and
+        `exponent_tokens(bound)`, the a and b of N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`.
+        `axes` are further axes of `optimum` (unique_tokens, sparsity, ...); left out, sparsity is the middle one of the
+        runs and unique_tokens the most that any run had. By default the budgets are the powers of ten from the runs'
+        median compute to a hundred times their largest. Without draws they come from the covariance. Raises InputError
+        for a law without size and tokens.
         """
         from moesim.fitting.allocation import allocation
 
@@ -177,9 +179,16 @@ class Fit:
         `left_after_ranked` is the share of the variance left. As if draws were normal (the value of information of a
         linear model); the scatter of runs counts as it does in `predict`.
         """
-        from moesim.fitting.allocation import next_runs
+        from moesim.fitting.design import next_runs
 
         return next_runs(self, candidates, target, cost, count)
+
+    @cached_property
+    def allocated(self) -> Mapping[str, Any]:
+        """The allocation at the usual budgets in short, as `to_dataset` has it: (dims, values) by name."""
+        from moesim.fitting.allocation import summary
+
+        return summary(self)
 
     def report(self) -> str:
         """What a reader must know to judge or repeat the fit: the checklist of Misfitting (Li et al. 2025)."""
