@@ -454,7 +454,7 @@ BALANCING = {
         ("2.0 * (parts - 1) / parts * size", "2.0 * parts / (parts - 1 + 1e-9) * size"),
         ("2.0 * (parts - 1) / parts * size", "(parts - 1) / parts * size"),
         ("** (1.0 / chip.sharpness)", "** chip.sharpness"),
-        ("float(min(limit, places))", "float(max(limit, places))"),
+        ("np.minimum(limit, places)", "np.maximum(limit, places)"),
     ],
     ("hardware/placed.py", BALANCE): [
         ("after.held(experts, devices) & ~before", "after.held(experts, devices) | ~before"),

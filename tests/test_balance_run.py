@@ -21,7 +21,7 @@ from moesim.hardware import step as clock
 from moesim.hardware.placed import Placement
 
 TRACES = ("trace", "deepseek_r1")
-APART = (("cluster", "deepseek_v3"),)  # more devices than the small runs here
+APART = (("cluster", "deepseek_v3"), ("chip", "custom"))  # more devices than the small runs here; no numbers
 
 
 def config(over=None, **choices):
