@@ -188,7 +188,7 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
     found = fit.profiles
     if found is None:
         return
-    rise = max(rise_of(fit.task, fit.optimum.x, fit.level, found.scale)[j], 1e-300)
+    rise = max(rise_of(fit.task, fit.optimum.x, fit.level, found.scale, found.freedom)[j], 1e-300)
     height = (found.objective[j] - fit.objective) / rise
     known = np.isfinite(height) & found.solved[j]
     smooth = _between(found.points[j][known], np.sqrt(np.maximum(height[known], 0.0)), fit.optimum.x[j])

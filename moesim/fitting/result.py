@@ -12,7 +12,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.fitting import checks
-from moesim.fitting.bootstrap import Draws, solved_share
+from moesim.fitting.bootstrap import Draws, percentiles, solved_share
 from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.profile import Profile, profile
 from moesim.fitting.runs import listed
@@ -260,7 +260,7 @@ class Fit:
     def _percentiles(self, level: float) -> np.ndarray:
         if self.draws is None:
             raise InputError("interval: there are no draws; fit with fit.draws=1000 or choose method=normal")
-        ends = np.quantile(self.usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+        ends = percentiles(self.usable_x(), level)
         loose = self._loose()
         return np.where(loose[:, None], self._profiled(level, loose), ends) if loose.any() else ends
 
@@ -275,7 +275,11 @@ class Fit:
         which = np.ones(len(self.optimum.x), bool) if which is None else which
         if found is not None and level == self.level and found.done[which].all():
             return found.interval
-        more = {"scale": None if found is None else found.scale, "starts": self.optimum.others, "which": which}
+        more = {
+            "scale": None if found is None else (found.scale, found.freedom),
+            "starts": self.optimum.others,
+            "which": which,
+        }
         return profile(self.task, self.optimum.x, self.objective, self.local, level, **more).interval
 
     def _normal(self, level: float) -> np.ndarray:
