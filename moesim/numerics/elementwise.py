@@ -17,6 +17,7 @@ Context = Mapping[str, Any]
 CELLS_IN_GRID = 2**20
 CELLS_IN_SCAN = 2**17
 _RIVALS = 3  # further dips of a cell that are looked into
+_TIE = 4e-15  # relative: values that differ by less are equal
 _ZERO = 1e-16  # of f, of order 1: its rounding
 _ROUNDING = 1e-4  # slope of f, of order 1, below which its rounding moves the root as much as a step does
 _FEW = 0.25  # of the cells: when no more are left, only they are carried on
@@ -104,7 +105,7 @@ class Dips(NamedTuple):
 
 
 def dips(f: Callable[..., Any], context: Context, grid: np.ndarray, near: float) -> Dips:
-    """The lowest grid point of every cell (NaN counts as inf; of equals the first) and its rivals.
+    """The lowest grid point of every cell (NaN counts as inf; of a plateau the first) and its rivals.
 
     The rivals are the other dips inside the grid, up to three, that could reach lowest, were they convex, if that is
     not more than `near` above the lowest point.
@@ -116,8 +117,11 @@ def dips(f: Callable[..., Any], context: Context, grid: np.ndarray, near: float)
 
 def _lowest(values: np.ndarray, near: float) -> np.ndarray:
     best, last = values.argmin(axis=-1), values.shape[-1] - 1
-    beside = np.clip(best[..., None] + np.array([-1, 0, 1]), 0, last)
-    three = np.take_along_axis(values, beside, axis=-1)
+    three = _three(values, best)
+    if (tied := np.ptp(three, axis=-1) <= _TIE * np.abs(three[..., 1])).any():
+        most = three[..., 1][tied] + _TIE * np.abs(three[..., 1][tied])
+        best[tied] = (values[tied] <= most[:, None]).argmax(axis=-1)
+        three = _three(values, best)
     falls = values[..., 1:] < values[..., :-1]
     inner = falls[..., :-1] > falls[..., 1:]
     own = (best > 0) & (best < last)
@@ -125,6 +129,11 @@ def _lowest(values: np.ndarray, near: float) -> np.ndarray:
     if (several := np.count_nonzero(inner, axis=-1) > own).any():
         rivals[several] = _rivals(values[several], inner[several], best[several], near)
     return np.concatenate([best[..., None], three, rivals], axis=-1)
+
+
+def _three(values: np.ndarray, best: np.ndarray) -> np.ndarray:
+    beside = np.clip(best[..., None] + np.array([-1, 0, 1]), 0, values.shape[-1] - 1)
+    return np.take_along_axis(values, beside, axis=-1)
 
 
 def _rivals(values: np.ndarray, inner: np.ndarray, best: np.ndarray, near: float) -> np.ndarray:

@@ -28,6 +28,7 @@ _BESIDE = 1e-6  # in log size: where the slopes beside a kink are taken
 _FURTHER = 1e-3  # in log size: where the losses beside a kink are taken
 _TRIAL = 1e-4  # in log size: a step that tells the bend of the loss
 _SAME = 1e-4  # in log size: nearer sizes are the same optimum
+_PLATEAU = 1e-10  # in loss / log size^2: less is rounding
 _FINE = 25  # points within a bracket whose loss is not smooth
 
 
@@ -107,6 +108,7 @@ def _dip(model: Model, cell: Cell, index: np.ndarray, below: Any, here: Any, abo
     step, middle = grid[1] - grid[0], grid[index]
     inner = (index > 0) & (index < last)
     bend = (below + above - 2.0 * here) / step**2
+    bend = np.where(np.abs(bend) < _PLATEAU, 0.0, bend)
     vertex = np.where(inner & (bend > 0), (below - above) / (2.0 * step * bend), 0.0)
     log_size, done = secant(model.slope, cell, middle + vertex, np.where(bend > 0, bend, 1.0), steps=8)
     loss = model.loss(log_size, cell)
