@@ -70,7 +70,7 @@ def test_every_experiment_runs(command, name):
     assert all(np.isfinite(values).any() for values in numbers)
 
 
-@pytest.mark.parametrize("name", choices("law"))
+@pytest.mark.parametrize("name", sorted({*choices("law")} - {"bhagia2024_hellaswag", "marin2026"}))
 def test_every_law_sweeps(command, name):
     code, _, err = command("sweep", f"law={name}", *QUICK)
     assert code == 0, err
