@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def table(dataset: xr.Dataset, warned: bool = True) -> str:
-    """The table of one fit, from its Dataset (`Fit.to_dataset`), with its warnings unless they are said elsewhere."""
-    return text_of(page(dataset, warned))
+def table(dataset: xr.Dataset) -> str:
+    """The table of one fit, from its Dataset (`Fit.to_dataset`)."""
+    return text_of(page(dataset))
 
 
-def page(dataset: xr.Dataset, warned: bool = True) -> Page:
+def page(dataset: xr.Dataset) -> Page:
     """The table of one fit in parts: what and how well, coefficients, scores, allocation, warnings, what would tell."""
-    warnings = [f"! {line}" for line in dataset.attrs.get("warnings", "").splitlines() if warned]
+    warnings = [f"! {line}" for line in dataset.attrs.get("warnings", "").splitlines()]
     advice = [f"next: {line}" for line in dataset.attrs.get("next_runs", "").splitlines()]
     return [_head(dataset), _coefficients(dataset), *_scores(dataset), *_allocation(dataset), *warnings, *advice]
 
