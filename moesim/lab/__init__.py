@@ -9,11 +9,12 @@ Training needs PyTorch (`pip install 'moesim[lab]'`); nothing else in moesim imp
 from importlib import import_module
 from typing import Any
 
-_PUBLIC = {"run": "moesim.lab.driver"}
+_PUBLIC = {"run": ("driver", "lab"), "loads": ("driver", "loads"), "calibrate": ("estimates", "calibrate")}
 __all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+        module, function = _PUBLIC[name]
+        return getattr(import_module(f"moesim.lab.{module}"), function)
     raise AttributeError(f"module 'moesim.lab' has no attribute {name!r}; it has {', '.join(_PUBLIC)}")

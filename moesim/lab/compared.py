@@ -65,13 +65,16 @@ def ratio(above: Any, below: Any, level: float = 0.9) -> Interval:
 
 
 def frame(runs: xr.Dataset) -> pd.DataFrame:
-    """The rows of runs with their columns, without what has further dims. InputError where a column is missing."""
+    """The rows of runs with their columns, and `pool`: unique tokens, inf for fresh data.
+
+    What has further dims is left out. InputError where a column is missing.
+    """
     missing = {*SETTING, "arm", "seed", "loss"} - {*map(str, runs.variables)}
     if missing:
         raise InputError(f"lab: the runs have no {sorted(missing)[0]!r}; give runs of moesim lab")
-    return (
-        runs[[name for name, v in runs.variables.items() if v.dims == ("run",)]].to_dataframe().reset_index(drop=True)
-    )
+    columns = [name for name, v in runs.variables.items() if v.dims == ("run",)]
+    rows = runs[columns].to_dataframe().reset_index(drop=True)
+    return rows.assign(pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))
 
 
 def penalties(runs: xr.Dataset) -> pd.DataFrame:
@@ -117,7 +120,9 @@ def differences(
 
 
 def excess_index(rows: pd.DataFrame, moe: str, dense: str, total: str) -> pd.Series:
-    """(penalty of moe - dense)/(penalty of total - dense) for each setting: 0 if active parameters are excess, 1 if all.
+    """(penalty of moe - dense)/(penalty of total - dense), an Interval for each setting.
+
+    0 says that active parameters are in excess, 1 that all are.
 
     `rows` are those of `penalties`. Only where the penalties of `total` and `dense` differ by more than three standard
     errors; elsewhere the index is noise and left out.

@@ -114,7 +114,9 @@ class Job:
             value, unit = getattr(self, name), CONTEXT if name == "batch" else self.batch
             if isfinite(value) and (value < unit or value % unit):
                 raise InputError(f"lab: {name}={value!r}; it takes a multiple of {unit} tokens")
+            object.__setattr__(self, name, int(value) if isfinite(value) else inf)
         for name in ("learning_rate", "weight_decay"):
+            object.__setattr__(self, name, float(getattr(self, name)))
             if not 0 <= getattr(self, name) < inf:
                 raise InputError(f"lab: {name}={getattr(self, name)!r}; it takes 0 or more")
 

@@ -116,3 +116,13 @@ def _information(counts: np.ndarray) -> np.ndarray:
 def told(found: Mapping[str, Interval | str]) -> list[tuple[str, str]]:
     """The estimates as rows of a table."""
     return [(name, value if isinstance(value, str) else str(value)) for name, value in found.items()]
+
+
+def as_dataset(found: Mapping[str, Interval | str]) -> xr.Dataset:
+    """The estimates over `parameter`, with `low` and `high`; NaN and a `reason` where not identified."""
+    import xarray as xr
+
+    rows = [v if isinstance(v, Interval) else Interval(np.nan, np.nan, np.nan, 0) for v in found.values()]
+    columns = {name: ("parameter", np.array([getattr(row, name) for row in rows])) for name in ("value", "low", "high")}
+    reasons = ["" if isinstance(v, Interval) else v for v in found.values()]
+    return xr.Dataset({**columns, "reason": ("parameter", reasons)}, {"parameter": list(found)})
