@@ -134,7 +134,8 @@ def excess_index(rows: pd.DataFrame, moe: str, dense: str, total: str) -> pd.Ser
     for setting, places in below[both].groupby(level=SETTING).groups.items():
         b = below.loc[places]
         if len(b) > 1 and b.mean() > _NOISE * b.std(ddof=1) / len(b) ** 0.5:
-            found[setting] = ratio(above.loc[places], b)
+            value = ratio(above.loc[places], b)
+            found |= {setting: value} if np.isfinite(value.low) else {}
     import pandas as pd
 
     return pd.Series(found, dtype=object)

@@ -158,7 +158,7 @@ def runs_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
     for each in trajectories:
         rows = each.drop_dims([d for d in ("window", "layer", "expert") if d in each.dims]).rename(mark="run")
         along = {name: ("run", np.full(rows.sizes["run"], each[name].values[()])) for name in scalars}
-        parts.append(rows.drop_attrs().assign(along))
+        parts.append(rows.drop_attrs().drop_encoding().assign(along))
     return stamp(xr.concat(parts, "run", data_vars="all", coords="minimal", compat="override", join="exact"))
 
 
@@ -171,7 +171,8 @@ def loads_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
     for each in trajectories:
         if each.sizes["expert"] > 1:
             part = each[["loads", *told]].assign_coords(trajectory=each["trajectory"].values[()])
-            parts.append(part.drop_attrs().astype({"loads": float}).expand_dims("trajectory"))
+            part = part.assign(loads=part["loads"].astype(float)).drop_attrs()
+            parts.append(part.expand_dims("trajectory"))
     if not parts:
         return xr.Dataset()
     return stamp(xr.concat(parts, "trajectory", join="outer", data_vars="all", coords="minimal", compat="override"))
