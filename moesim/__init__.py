@@ -39,6 +39,8 @@ _PUBLIC = {
     "load_runs": "moesim.fitting.runs",
     "compare": "moesim.fitting.judge",
     "flops": "moesim.counting.run",
+    "gemm_tflops": "moesim.hardware.gemm",
+    "all_to_all_bandwidth": "moesim.hardware.exchange",
     "simulate": "moesim.balance.run",
     "open_result": "moesim.output.store",
     "save": "moesim.output.store",

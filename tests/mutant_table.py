@@ -265,6 +265,12 @@ FITTING = {
         ('weight = np.asarray(runs["weight"], dtype=float)[order]', 'weight = np.asarray(runs["weight"], dtype=float)'),
         ("order = np.lexsort((loss, *inputs.values()))", "order = np.arange(len(loss))"),
     ],
+    ("fitting/starts.py", "test_fit_starts.py"): [
+        ("[:, :, 0] + (matrix @ now", "[:, :, 0] - (matrix @ now"),
+        ("> _SAME * size", "> size"),
+        ("np.maximum(low - _BEYOND", "np.minimum(low - _BEYOND"),
+        (".argmin(axis=0)", ".argmax(axis=0)"),
+    ],
     ("fitting/uncertainty.py", "test_fit_properties.py test_fit_result.py -k 'cover or groups or bootstraps'"): [
         ("np.sqrt(1.0 - leverage)", "1.0 + leverage"),
         ("np.add.at(summed, task.group, pulls)", "np.add.at(summed, 0 * task.group, pulls)"),
@@ -454,7 +460,7 @@ BALANCING = {
         ("2.0 * (parts - 1) / parts * size", "2.0 * parts / (parts - 1 + 1e-9) * size"),
         ("2.0 * (parts - 1) / parts * size", "(parts - 1) / parts * size"),
         ("** (1.0 / chip.sharpness)", "** chip.sharpness"),
-        ("float(min(limit, places))", "float(max(limit, places))"),
+        ("np.minimum(limit, places)", "np.maximum(limit, places)"),
     ],
     ("hardware/placed.py", BALANCE): [
         ("after.held(experts, devices) & ~before", "after.held(experts, devices) | ~before"),

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from moesim import InputError, Model, config, load_architecture, load_law, load_repetition, optimum, sweep
-from moesim.fitting.evidence import evidence
 from moesim.laws import law_from
-from moesim.planning.readings import band
 from moesim.planning.size import best_size
 from moesim.planning.space import Space
 from moesim.planning.sparsity import best_sparsity
 
-LAWS = tuple(config.choices("law"))
+LAWS = tuple(name for name in config.choices("law") if name not in ("bhagia2024_hellaswag", "marin2026"))
 ARCHITECTURES = tuple(config.choices("architecture"))
 REPETITIONS = tuple(config.choices("repetition"))
 PENALTIES = ("bryant2026", "lovelace2026")  # without a count of parameters nothing is left of them
@@ -472,6 +470,7 @@ def test_best_sparsity_against_brute_force(law, repetition, architecture):
 
 WENT_WRONG = [
     # law, repetition, architecture, excess, compute, unique tokens, best sparsity, best loss
+    # (for the first 0.956 and 2.78024 were noted elsewhere; no size reaches that: 2.780267 at 0.956, 2.780265 at 0.954)
     ("wu2026", "muennighoff2023_geometric", "moe_transformer", "total", 4.19e19, 9255875019.227453, 0.954, 2.78026),
     ("frantar2023_t5", "wu2026", "proportional", "none", 3.16227766e22, 1e9, 0.893, 1.3463248),
 ]
@@ -734,44 +733,6 @@ def test_no_run_is_better_than_the_optimum(log_compute, sparsity, log_unique, lo
     at = {"compute": 10**log_compute, "sparsity": sparsity, "unique_tokens": 10**log_unique}
     run = sweep(it, **at, active_params=[10**log_params], best=False)
     assert run.optimal_loss.item() <= run.loss.item() + 1e-12
-
-
-# ---------------------------------------------------------------- the evidence
-
-
-@pytest.fixture(scope="module")
-def passes():
-    return evidence().passes
-
-
-def test_evidence_at_both_ends(passes):
-    """Nothing in excess passes Li's table; only total against a dense anchor has Ni's order under every law."""
-    form = passes.sel(form="muennighoff2023", taught="dense")
-    assert form.sel(excess="none", check="light").all()
-    assert form.sel(excess="total", check=["worst", "total"]).all()
-    assert not form.sel(excess=["none", "active"], check="worst").any()
-    between = passes.sel(form="muennighoff2023", excess="total", taught="0.051")
-    assert between.sel(check="light").all()
-    assert between.sel(check="worst").sum() == 3
-
-
-def test_only_forms_that_rise_make_a_large_dense_model_worse(passes):
-    rises = passes.sel(check="rises").max(["law", "excess", "taught"])
-    assert {str(f) for f in rises.form.values if rises.sel(form=f) == 1} == set(PENALTIES)
-    bears = passes.sel(check="density").max(["law", "excess", "taught"])
-    assert [str(f) for f in bears.form.values if bears.sel(form=f) == 1] == ["wu2026"]
-
-
-def test_the_band_of_readings():
-    both = band(Model("abnar2025", "muennighoff2023"), {"compute": [1e20], "unique_tokens": [2e9, INF]})
-    assert both is not None
-    scarce, free = (both.sel(unique_tokens=unique).isel(compute=0) for unique in (2e9, INF))
-    light, heavy = (scarce.sel(reading=name) for name in ("light", "heavy"))
-    assert light.reading_best_sparsity_status == "at upper bound"
-    assert heavy.reading_best_sparsity.item() == pytest.approx(0.326, abs=1e-3)
-    assert free.reading_best_loss.values[0] == free.reading_best_loss.values[1]  # unlimited data: one answer
-    assert band(Model("abnar2025"), {"compute": 1e20, "unique_tokens": 2e9}) is None
-    assert band(Model("besiroglu2024", "muennighoff2023"), {"compute": 1e20, "unique_tokens": 2e9}) is None
 
 
 # ---------------------------------------------------------------- refusals

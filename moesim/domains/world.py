@@ -5,14 +5,13 @@ Source of the ranges: Zipf exponents 0.8 to 1.2 and the other defaults are free 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
+from moesim.data import shipped
 from moesim.domains import tree
 from moesim.domains.curves import Curve, curve_of, worth_of
 from moesim.errors import InputError
@@ -229,9 +228,3 @@ def _corpus_weight(rows: list[dict[str, str]], size: np.ndarray, column: str, ta
         raise InputError(f"world corpus: {table} has no frequency={column!r}; it takes size, or a column that is full")
     values = np.array([float(row[column]) for row in rows])
     return values if column == "train_weight" else values * size
-
-
-def shipped(name: str) -> list[dict[str, str]]:
-    """Rows of a table in `moesim/data`."""
-    text = resources.files("moesim.data").joinpath(name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))

@@ -12,7 +12,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.fitting import checks
-from moesim.fitting.bootstrap import Draws, solved_share
+from moesim.fitting.bootstrap import Draws, percentiles, solved_share
 from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.profile import Profile, profile
 from moesim.fitting.runs import listed
@@ -122,19 +122,31 @@ class Fit:
         ends = {"bootstrap": self._percentiles, "profile": self._profiled, "normal": self._normal}[method](level)
         return dict(zip(self.task.parameters.free, self.task.parameters.ends(ends), strict=True))
 
-    def predict(self, runs: Any, level: float | None = None, seed: int = 0, widen: str = "none") -> xr.Dataset:
+    @property
+    def observed(self) -> np.ndarray:
+        """What the law predicts, as the runs have it, held-out ones too: (run,)."""
+        return np.asarray(self.runs[self.task.target.predicts], dtype=float)
+
+    def predict(
+        self, runs: Any, level: float | None = None, seed: int = 0, widen: str = "none", via: Fit | None = None
+    ) -> xr.Dataset:
         """Loss of given runs, with intervals of the law and of a further run.
 
         `runs`: a Dataset (variables are aligned by their dims, so a grid stays a grid), a data frame, or a mapping of
         the law's inputs to numbers or 1-D arrays, one value for each run. Gives `loss(run)`, `confidence(run, bound)`
         of the law and `prediction(run, bound)` of a further run, its scatter included, which follows compute if that of
         the runs does. Without draws the intervals come from the covariance. `widen="holdout"` stretches both until they
-        hold as many of the held-out runs as `level` says. Raises InputError for a missing or impossible input.
+        hold as many of the held-out runs as `level` says. A law of loss (accuracy on a task) takes the losses from a
+        fit `via` of a law of size and data, of which `runs` are then; the draws of both are in the intervals. Raises
+        InputError for a missing or impossible input.
         """
+        from moesim.fitting.downstream import chained
         from moesim.fitting.predict import predicted
 
         level = self.level if level is None else level
         check_level(level)
+        if via is not None:
+            return chained(self, via, runs, level, seed)
         return predicted(self, runs, level, seed, widen)
 
     def allocation(
@@ -143,11 +155,13 @@ class Fit:
         """How to spend budgets: everything of `moesim.optimum` at each `compute` (FLOP) and draw, with intervals.
 
         `optimal_active_params`, `optimal_tokens`, `optimal_tokens_per_param` and so on over draw and compute, with
-        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` of each; `optimal_extrapolated` where
-        the optimum lies outside the runs; `exponent_params(bound)` and `exponent_tokens(bound)`, the a and b of
-        N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`. `axes` are further axes of `optimum`
-        (unique_tokens, sparsity, ...). By default the budgets go from the runs' median compute to a hundred times the
-        largest.
+        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` and `NAME_estimate` of each;
+        `optimal_extrapolated` where the optimum lies outside the runs; `exponent_params(bound)` and
+        `exponent_tokens(bound)`, the a and b of N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`.
+        `axes` are further axes of `optimum` (unique_tokens, sparsity, ...); left out, sparsity is the middle one of the
+        runs and unique_tokens the most that any run had. By default the budgets are the powers of ten from the runs'
+        median compute to a hundred times their largest. Without draws they come from the covariance. Raises InputError
+        for a law without size and tokens.
         """
         from moesim.fitting.allocation import allocation
 
@@ -165,9 +179,16 @@ class Fit:
         `left_after_ranked` is the share of the variance left. As if draws were normal (the value of information of a
         linear model); the scatter of runs counts as it does in `predict`.
         """
-        from moesim.fitting.allocation import next_runs
+        from moesim.fitting.design import next_runs
 
         return next_runs(self, candidates, target, cost, count)
+
+    @cached_property
+    def allocated(self) -> Mapping[str, Any]:
+        """The allocation at the usual budgets in short, as `to_dataset` has it: (dims, values) by name."""
+        from moesim.fitting.allocation import summary
+
+        return summary(self)
 
     def report(self) -> str:
         """What a reader must know to judge or repeat the fit: the checklist of Misfitting (Li et al. 2025)."""
@@ -239,7 +260,7 @@ class Fit:
     def _percentiles(self, level: float) -> np.ndarray:
         if self.draws is None:
             raise InputError("interval: there are no draws; fit with fit.draws=1000 or choose method=normal")
-        ends = np.quantile(self.usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+        ends = percentiles(self.usable_x(), level)
         loose = self._loose()
         return np.where(loose[:, None], self._profiled(level, loose), ends) if loose.any() else ends
 
@@ -254,7 +275,11 @@ class Fit:
         which = np.ones(len(self.optimum.x), bool) if which is None else which
         if found is not None and level == self.level and found.done[which].all():
             return found.interval
-        more = {"scale": None if found is None else found.scale, "starts": self.optimum.others, "which": which}
+        more = {
+            "scale": None if found is None else (found.scale, found.freedom),
+            "starts": self.optimum.others,
+            "which": which,
+        }
         return profile(self.task, self.optimum.x, self.objective, self.local, level, **more).interval
 
     def _normal(self, level: float) -> np.ndarray:

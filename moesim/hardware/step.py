@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.hardware.chip import Chip, all_reduce_bytes, all_to_all_seconds, destinations, gemm_seconds
+from moesim.hardware.chip import Chip, all_reduce_bytes, all_to_all_seconds, destinations, gemm_seconds, peak_name
 from moesim.hardware.placed import Placement
 from moesim.models import ratio
 from moesim.models.operations import Tensor
@@ -144,7 +144,13 @@ class Machine:
     schedule: Schedule
 
     def __post_init__(self):
-        self.chip.peak(self.schedule.value_bytes)
+        peak = peak_name(self.schedule.value_bytes)
+        if peak != "flops" and np.isnan(getattr(self.chip, peak)):
+            raise InputError(
+                f"chip: no {peak} for schedule.value_bytes={self.schedule.value_bytes:g}; give chip.{peak}=NUMBER"
+            )
+        links = ("scale_up", "scale_out")[: (self.cluster.devices > 1) + (self.cluster.nodes > 1)]
+        self.chip.require("flops", "memory_bandwidth", *links)
 
     @property
     def peak(self) -> float:

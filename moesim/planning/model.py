@@ -49,6 +49,9 @@ class Model:
             if not isinstance(part, kind):
                 raise InputError(f"Model: {name}={given!r}; it takes a name or a moesim {kind.__name__}")
             object.__setattr__(self, name, part)
+        if self.law.form.predicts != "loss" or self.law.inputs == ("compute",):
+            said = f"{self.law.form.predicts} from {', '.join(self.law.inputs)}"
+            raise InputError(f"Model: law {self.law.name} gives {said}; plans take a law of loss in size or tokens")
         self._check_anchor()
 
     def _check_anchor(self) -> None:
