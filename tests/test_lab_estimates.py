@@ -161,3 +161,35 @@ def test_experts_that_a_model_lacks_are_no_experts():
 def test_bad_loads_are_refused(data, said):
     with pytest.raises(InputError, match=said):
         moesim.lab.calibrate(data)
+
+
+def test_without_pytorch_one_line_names_the_extra(command, monkeypatch):
+    monkeypatch.setattr("moesim.lab.grid.find_spec", lambda name: None)
+    code, _, err = command("lab", "corpus.train_windows=64", "corpus.valid_windows=8")
+    assert (code, err.strip()) == (
+        2,
+        "moesim lab: lab: training needs PyTorch, which is not installed; pip install 'moesim[lab]'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("balancing=even",), "balancing='even'; it takes auxiliary, loss_free, none"),
+        (("tokens=1000",), "tokens=1000; it takes a multiple of 2048 tokens"),
+        (("unique_tokens=3000",), "unique_tokens=3000"),
+        (("sizes=[[40, 2]]",), "d_model=40; it takes a whole number above 0, a multiple of 16"),
+        (("active_experts=9",), "active_experts=9 of experts=8"),
+        (("weight_decay=-1",), "weight_decay=-1"),
+        (("seeds=0",), "seeds=0"),
+        (("corpus.kin=2",), "kin=2 is outside its domain"),
+        (("corpus=files", "corpus.path=nowhere"), "path='nowhere' has no directories"),
+        (("corpus=installed", "corpus.packages=[nopackage]"), "no package 'nopackage'"),
+        (("calibrate=nowhere.nc",), "nowhere.nc"),
+    ],
+)
+def test_bad_input_is_named(command, monkeypatch, words, said):
+    monkeypatch.setattr("moesim.lab.grid.find_spec", lambda name: None)
+    code, _, err = command("lab", *words)
+    assert code == 2
+    assert said in err

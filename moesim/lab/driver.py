@@ -132,11 +132,11 @@ def jobs_of(config: Mapping[str, Any]) -> list[Job]:
 def _shapes(size: Any, config: Mapping[str, Any]) -> list[Shape]:
     width, layers = (size["d_model"], size["layers"]) if isinstance(size, Mapping) else size
     active, experts = config["active_experts"], [int(e) for e in _listed("experts", config)]
-    many = [e for e in experts if e > 1]
+    moe = [Shape(width, layers, e, active) for e in experts if e > 1]
     wide = [int(multiple) for multiple in _listed("ffn_multiple", config)] if 1 in experts else []
-    wide += [e // active for e in many if config["always_on"]]
+    wide += [shape.experts // active for shape in moe if config["always_on"]]
     dense = [Shape(width, layers, ffn_multiple=multiple) for multiple in dict.fromkeys(wide)]
-    return dense + [Shape(width, layers, e, active) for e in many]
+    return dense + moe
 
 
 def _listed(name: str, config: Mapping[str, Any]) -> list[float]:

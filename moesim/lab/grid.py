@@ -34,6 +34,8 @@ def trained(jobs: Sequence[Job], workers: int = 1, folder: Path = KEPT) -> list[
     found = {job.name: kept for job in jobs if (kept := _kept(folder, job)) is not None}
     missing = [job for job in {job.name: job for job in jobs}.values() if job.name not in found]
     if missing:
+        for choice in {json.dumps(job.corpus) for job in missing}:
+            _corpus(choice)  # what is wrong with it is said before anything is trained
         need_torch()
         folder.mkdir(parents=True, exist_ok=True)
         found |= _train_all(missing, workers, folder)
