@@ -331,9 +331,9 @@ def test_eplb_with_distinct_devices():
 
 
 def test_eplb_with_speeds():
-    # 4 slots, the first device at half speed: 1 and 1 there (4 s), 4 and 2 on the other
-    made = eplb([4, 2, 1, 1], 4, devices=2, speeds=[0.5, 1.0])
-    assert made.device_loads([4, 2, 1, 1])[0] / [0.5, 1.0] == pytest.approx([4.0, 6.0])
+    # 4 slots, the first device at a quarter of the speed: 1 and 1 there (8 s), 4 and 2 on the other
+    made = eplb([4, 2, 1, 1], 4, devices=2, speeds=[0.25, 1.0])
+    assert made.device_loads([4, 2, 1, 1])[0] / [0.25, 1.0] == pytest.approx([8.0, 6.0])
     alike = eplb([4, 2, 1, 1], 4, devices=2, speeds=[3.0, 3.0])
     np.testing.assert_array_equal(alike.slots, eplb([4, 2, 1, 1], 4, devices=2).slots)
     with pytest.raises(InputError, match="3 speeds for devices=2"):
