@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HOLDS = ("none", "law", "repetition")
 _ROUND, _ROUNDS = 20, 20  # steps of the starts until the slow ones are looked at, and how often
-_ROUGH = 1e-10  # of an objective: how well the ends are known but for the best
+_ROUGH = 1e-8  # of an objective: how well the ends are known but for the best
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,16 @@ class Task:
     def with_prior_scale(self, scale: float) -> Task:
         """The task whose priors weigh as normal priors do against runs of that scatter."""
         return replace(self, prior_scale=scale)
+
+    def thinned(self, most: int) -> Task:
+        """The task of at most so many runs, evenly spread over the order of the inputs."""
+        if len(self.loss) <= most:
+            return self
+        pick = np.linspace(0, len(self.loss) - 1, most).astype(int)
+        inputs = {name: values[pick] for name, values in self.inputs.items()}
+        prediction = self.target.at(inputs).holding(self.parameters.fixed)
+        of_runs = {name: getattr(self, name)[pick] for name in ("loss", "weight", "group", "order")}
+        return replace(self, inputs=inputs, prediction=prediction, **of_runs)
 
     def _penalty(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         total, first, second = np.zeros(len(x)), np.zeros_like(x), np.zeros_like(x)
