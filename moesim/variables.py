@@ -93,7 +93,7 @@ VARIABLES = {
     "device_busy": Variable("s", "time a device works on experts", "", NON_NEGATIVE),
     "max_over_mean": Variable("1", "busiest device / mean device", "", NON_NEGATIVE),
     "max_vio": Variable("1", "MaxVio of the step: (max - mean)/mean over experts", "", NON_NEGATIVE),
-    "max_vio_global": Variable("1", "MaxVio of all loads so far", "", NON_NEGATIVE),
+    "max_vio_global": Variable("1", "MaxVio of the loads of the last 100 steps", "", NON_NEGATIVE),
     "balancedness": Variable("1", "mean device / busiest device", "", NON_NEGATIVE),
     "gini": Variable("1", "Gini coefficient of expert loads", "", NON_NEGATIVE),
     "drop_share": Variable("1", "share of assignments dropped", "", NON_NEGATIVE),
@@ -139,7 +139,8 @@ TIME_PARTS = {
     "wait": "waiting for the slowest device",
     "all_to_all": "all-to-all",
     "dense": "everything but experts",
-    "sync": "gradients of replicas",
+    "bubble": "pipeline bubble",
+    "sync": "gradients of replicas and groups",
     "update": "weight update",
     "migration": "moving experts",
 }

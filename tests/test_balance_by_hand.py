@@ -126,15 +126,19 @@ def test_logits_are_biased_and_tempered():
 
 
 # Controls: loads (30, 10) and an expert that is not there, mean 20: excess (.5, -.5, 0).
-# Router (.75, .25) on 3 tokens and (.5, .5) on 1: shares f = (2.75, 1.25)/4; experts x f = (1.375, .625).
-# First domain: mean pressure .75 x 1.375 + .25 x .625 = 1.1875, slope .75 x .1875 = .140625 up and down;
-# second: mean 1, slope .5 x .375 = .1875. Micro: pressure is twice the own share; .75 x (1.5 - 1.25) = .1875 and 0.
+# Router (.75, .25) on 3 tokens and (.5, .5) on 1: shares f = (2.75, 1.25)/4; experts x f = (1.375, .625). Scores are
+# even, so the gate is (.5, .5): mean pressure 1, step 2 x .5 x .375 = .375 in both domains, all of it in common.
+# Micro: pressure is twice the own share, (1.5, .5) and (1, 1): steps .5 and 0, in common .75 x .5 = .375.
 CONTROL = {
     "none": ({}, (0.0, 0.0), (0.0, 0.0)),
-    "sign": ({"step": 0.1}, (-0.1, 0.1), (0.0, 0.0)),
-    "proportional": ({"step": 0.1}, (-0.05, 0.05), (0.0, 0.0)),
-    "auxiliary": ({"weight": 0.1, "rate": 2.0}, (0.0, 0.0), (-0.2 * 0.140625, -0.2 * 0.1875)),
-    "auxiliary, micro": ({"weight": 0.1, "scope": "micro"}, (0.0, 0.0), (-0.1 * 0.1875, 0.0)),
+    "sign": ({"step": 0.1, "worth": 2.0}, (-0.2, 0.2), (0.0, 0.0)),
+    "proportional": ({"step": 0.1, "worth": 2.0}, (-0.1, 0.1), (0.0, 0.0)),
+    "auxiliary": ({"weight": 0.1, "worth": 2.0}, (-0.2 * 0.375, 0.2 * 0.375), (0.0, 0.0)),
+    "auxiliary, micro": (
+        {"weight": 0.1, "worth": 2.0, "scope": "micro"},
+        (-0.2 * 0.375, 0.2 * 0.375),
+        (-0.2 * 0.125, 0.2 * 0.375),
+    ),
 }
 
 
@@ -144,9 +148,24 @@ def test_control(name):
     act = routing.controls.only({"policy": name.partition(",")[0], **options})
     P = np.array([[[0.75, 0.25, 0.0], [0.5, 0.5, 0.0]]])
     alive, load = np.array([[True, True, False]]), row(30.0, 10.0, 0.0)
-    scores, new = act(np.zeros((1, 2, 3)), np.zeros((1, 3)), P, load, row(3.0, 1.0), alive)
+    start = np.where(alive, np.zeros((1, 2, 3)), -np.inf)
+    scores, new = act(start, np.zeros((1, 3)), P, load, row(3.0, 1.0), alive)
     np.testing.assert_allclose(new, [[*bias, 0.0]], atol=1e-15)
-    np.testing.assert_allclose(scores, [[[moved[0], -moved[0], 0.0], [moved[1], -moved[1], 0.0]]], atol=1e-15)
+    np.testing.assert_allclose(scores[..., :2], [[[moved[0], -moved[0]], [moved[1], -moved[1]]]], atol=1e-15)
+    assert np.isneginf(scores[..., 2]).all()
+
+
+def test_the_auxiliary_loss_is_drawn_back_and_sees_the_gate():
+    # even loads: nothing but the pull, .9 of the bias left
+    alive, P = np.ones((1, 2), dtype=bool), np.array([[[0.5, 0.5]]])
+    act = routing.controls.only({"policy": "auxiliary", "pull": 0.1})
+    _, bias = act(np.zeros((1, 1, 2)), row(1.0, -2.0), P, row(1.0, 1.0), row(1.0), alive)
+    np.testing.assert_allclose(bias, [[0.9, -1.8]])
+    # gate (.75, .25) at a score of 5 ln 3; all tokens to the first: pressure (2, 0), mean 1.5, 2 x .75 x .5 = .75
+    act = routing.controls.only({"policy": "auxiliary", "weight": 1.0, "worth": 1.0})
+    P, scores = np.array([[[1.0, 0.0]]]), np.array([[[5 * L3, 0.0]]])
+    _, bias = act(scores, np.zeros((1, 2)), P, row(1.0, 0.0), row(1.0), alive)
+    np.testing.assert_allclose(bias, [[-0.75, 0.75]])
 
 
 def test_quantile_control_finds_the_prices_that_balance():
@@ -172,13 +191,36 @@ def test_rewards_and_reinforcement():
     np.testing.assert_allclose(routing.reinforce(np.array([[[1.0, 0.0]]]), P, advantage, 2.0, 0.1), [[[2.4, -0.5]]])
 
 
-def test_tokens_are_drawn_by_inverting_the_distribution():
-    # mixture (.25, .75): below .25 the first domain; K = 2 of (1, .5, .5): the first always, then by the uniform
-    np.testing.assert_array_equal(
-        routing.draw_domains(np.array([0.25, 0.75]), np.array([0.0, 0.24, 0.25, 0.99])), [0, 0, 1, 1]
-    )
-    chosen = routing.draw_experts(np.array([[1.0, 0.5, 0.5]]), np.array([0, 0]), np.array([0.25, 0.75]))
-    np.testing.assert_array_equal(chosen, [[2.0, 1.0, 1.0]])
+def test_reinforcement_ends_at_the_reach():
+    # 4 + 3 passes 5 by 2: all give way by 2, and the last ends at -5; what was below it stays there
+    S, P = np.array([[[4.0, 1.0, -4.0, -9.0]]]), np.array([[[1.0, 0.0, 0.0, 0.0]]])
+    np.testing.assert_allclose(routing.reinforce(S, P, np.array(1.0), 3.0, 0.0, 5.0), [[[5.0, -1.0, -5.0, -9.0]]])
+    np.testing.assert_allclose(routing.reinforce(S, P, np.array(1.0), 3.0, 0.0), [[[7.0, 1.0, -4.0, -9.0]]])
+
+
+def test_each_token_is_drawn():
+    # a token takes the first expert and one of the other two; all tokens of a domain with one choice take it
+    P = np.array([[1.0, 0.5, 0.5], [1.0, 1.0, 0.0]])
+    chosen = routing.draw_experts(P, np.array([1000.0, 7.0]), 0, 0)
+    np.testing.assert_array_equal(chosen[:, 0], [1000, 7])
+    np.testing.assert_array_equal(chosen.sum(axis=1), [2000, 14])
+    np.testing.assert_array_equal(chosen[1], [7, 7, 0])
+    assert 440 < chosen[0, 1] < 560  # 500 +- 16
+    # .9 + .9 + .2: the third comes with one of the others only, so these miss 100 and 100 of 1000 together
+    P = np.array([[0.9, 0.9, 0.2]])
+    chosen = routing.draw_experts(P, np.array([100_000.0]), 1, 0)[0]
+    np.testing.assert_allclose(chosen, [9e4, 9e4, 2e4], rtol=0.03)
+    assert chosen[2] == (1e5 - chosen[0]) + (1e5 - chosen[1])
+
+
+def test_the_spread_of_drawn_tokens_is_that_of_single_ones():
+    # 10,000 tokens, a quarter to each of four experts: variance 10,000 x 1/4 x 3/4, over 400 steps
+    counts = [routing.draw_experts(np.full((1, 4), 0.25), np.array([1e4]), 3, step)[0] for step in range(400)]
+    assert np.var(counts) == pytest.approx(1e4 * 3 / 16, rel=0.1)
+    drawn = [routing.draw_domains(np.array([0.25, 0.75]), 1e4, 3, step)[0] for step in range(400)]
+    assert np.var(drawn) == pytest.approx(1e4 * 3 / 16, rel=0.2)
+    assert np.mean(drawn) == pytest.approx(2500, rel=0.01)
+    np.testing.assert_array_equal(routing.draw_domains(np.array([0.25, 0.75]), 1e4, 3, 7)[0], drawn[7])
 
 
 # Structure. Two or three experts of four or two domains; demand = natural x probability.

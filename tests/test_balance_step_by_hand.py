@@ -13,11 +13,11 @@ def test_two_active_experts_are_shares_too():
     # (1, .5, .5) of two: half of 2 + .5 x 4 + .5 x 6
     losses = learning.domain_losses(np.array([[[1.0, 0.5, 0.5]]]), np.array([[[2.0, 4.0, 6.0]]]))
     np.testing.assert_allclose(losses, [[3.5]])
-    # twice the probabilities (.75, .25), (.5, .5) press the same on the scores: see CONTROL
-    act = routing.controls.only({"policy": "auxiliary", "weight": 0.1, "rate": 2.0})
+    # twice the probabilities (.75, .25), (.5, .5) press the same: see CONTROL
+    act = routing.controls.only({"policy": "auxiliary", "weight": 0.1, "worth": 2.0})
     P, alive = np.array([[[1.5, 0.5], [1.0, 1.0]]]), np.ones((1, 2), dtype=bool)
-    scores, _ = act(np.zeros((1, 2, 2)), np.zeros((1, 2)), P, row(30.0, 10.0), row(3.0, 1.0), alive)
-    np.testing.assert_allclose(scores[0, :, 0], [-0.2 * 0.140625, -0.2 * 0.1875])
+    _, bias = act(np.zeros((1, 2, 2)), np.zeros((1, 2)), P, row(30.0, 10.0), row(3.0, 1.0), alive)
+    np.testing.assert_allclose(bias, [[-0.2 * 0.375, 0.2 * 0.375]])
 
 
 def test_splits_and_merges_in_units_of_the_temperature():
@@ -37,7 +37,7 @@ def small_run(**over):
 
     curve = {"coefficients": {"E": 1.0, "A": 1e-300, "B": 1.0, "beta": 1.0}, "first_tokens": 1e-9}
     domains = {"frequency": [0.8, 0.2], "unique_tokens": np.inf, "rho": 0.0, "shuffle": False, "curve": curve}
-    router = {"reinforcement": 2.0, "decay": 0.1, "control": {"policy": "sign", "step": 0.1}}
+    router = {"reinforcement": 2.0, "decay": 0.1, "control": {"policy": "sign", "step": 0.1, "worth": 1.0}}
     sizes = {"tokens_per_step": 100.0, "experts": 2, "steps": 100, "seeds": 1, "cluster": {"devices": 2}}
     return of(config(merged({**sizes, "world": domains, "routing": router}, over), world="given"))
 

@@ -1,10 +1,17 @@
 """Readings of repetition against what is published about it, the band of what is unknown, and what would settle it."""
 
+import re
+import shlex
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
+from fitting_tools import fit
 
+from moesim import config
 from moesim.fitting import evidence as of
+from moesim.fitting.runs import load_runs
 from moesim.laws import load_repetition
 from moesim.planning import settling
 from moesim.planning.model import Model
@@ -101,6 +108,49 @@ def test_characters_to_a_token_change_nothing(characters, excess):
     }
     assert error.pop(1 / np.log(2) / characters) < 0.0025
     assert (error[1.0] > 0.004) == (excess == "total")
+
+
+@pytest.mark.parametrize(("half", "scale"), [("sparser", 6.2), ("denser", 4.7)])
+def test_the_same_scale_of_repeats_at_every_sparsity(half, scale):
+    """R_D by the unrepeated rows and one half of the repeated ones; an independent fit of both at once: 6.2 and 4.7."""
+    runs = load_runs("li2026", where={"table": [9, 10, 11, 12, 14, 15, 16]})
+    share, again = runs.active_params / runs.total_params, runs.epochs > 1.05
+    mine = (share <= share[again].median()) == (half == "sparser")
+    fixed = {"R_N": INF, "alpha": 0.1}
+    kept = runs.isel(run=np.flatnonzero(~again | mine))
+    found = fit("li2026", kept, repetition="li2026", fixed=fixed, objective="squared", draws=0)
+    assert found.estimate["R_D"] == pytest.approx(scale, rel=0.2)
+    assert 4 < found.estimate["R_D"] < 9
+
+
+def test_the_interval_of_independent_scatter():
+    """R_D 3.8 to 12: the chi-square of independent scatter rises by 2.71 (90 %) there."""
+    runs = load_runs("li2026", where={"table": [9, 10, 11, 12, 14, 15, 16]})
+    rise = {}
+    for value in (5.77361, 3.8, 12.3):
+        fixed = {"R_N": INF, "alpha": 0.1, "R_D": value}
+        rise[value] = fit("li2026", runs, repetition="li2026", fixed=fixed, objective="squared", draws=0).objective
+    lowest = rise.pop(5.77361)
+    assert [(one / lowest - 1) * (63 - 7) for one in rise.values()] == pytest.approx([2.71, 2.71], abs=0.25)
+
+
+COMMANDS = {
+    (group, name): marked[1]
+    for group in ("law", "repetition")
+    for name in config.choices(group)
+    if (marked := re.search("derived: (moesim fit .*)", config.read(group, name)["marking"]))
+}
+
+
+@pytest.mark.parametrize(("group", "name"), COMMANDS)
+def test_the_command_of_a_file_gives_its_coefficients(command, group, name):
+    """Every coefficient of our own, by the command that the file names (with fewer starts, and without draws)."""
+    line = COMMANDS[group, name].replace("starts=64", "starts=8").replace("fit.level=0.9", "fit.draws=0")
+    code, _, errors = command(*shlex.split(line)[1:], "figures=false")
+    assert code == 0, errors
+    (path,) = Path("outputs").rglob(f"{group}.yaml")
+    fitted, own = (config.read(group, one)["coefficients"] for one in (path, name))
+    assert {n: float(v) for n, v in fitted.items()} == pytest.approx({n: float(v) for n, v in own.items()}, rel=1e-4)
 
 
 # Best N_a/N at the N and C of Li et al.: 2.15e9 and 9.1e20; 3.29e9, 1.39e21 (two U); 6.52e9, 2.86e21 (and U 6.8e10)

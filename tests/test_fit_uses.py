@@ -6,6 +6,7 @@ from fitting_tools import fit, synthetic
 
 import moesim
 from moesim.errors import InputError
+from moesim.fitting.judge import compute_of
 from moesim.fitting.runs import load_runs
 
 
@@ -31,6 +32,49 @@ def test_the_allocation_is_that_of_the_law(chinchilla):
     assert not found.optimal_extrapolated.sel(compute=1e21).any()
     ratio = found.optimal_tokens / found.optimal_active_params
     assert found.optimal_tokens_per_param.values == pytest.approx(ratio.values)
+
+
+def test_every_fit_says_how_to_spend_budgets(chinchilla, tmp_path):
+    """In fit.nc, the table and a figure: what `allocation` says at powers of ten, from 1e20 to 1e24 here."""
+    chinchilla.save(tmp_path / "fit.nc")
+    data = moesim.open_result(tmp_path / "fit.nc")
+    assert data.budget.values.tolist() == [1e20, 1e21, 1e22, 1e23, 1e24]
+    own = chinchilla.allocation(level=chinchilla.level)
+    known = chinchilla.estimate
+    a = known["beta"] / (known["alpha"] + known["beta"])
+    G = (known["alpha"] * known["A"] / (known["beta"] * known["B"])) ** (1 / (known["alpha"] + known["beta"]))
+    assert data.optimal_active_params.values == pytest.approx(G * (data.budget.values / 6) ** a, rel=1e-6)
+    assert data.optimal_tokens_interval.values == pytest.approx(own.optimal_tokens_interval.values)
+    assert data.optimal_extrapolated.values.tolist() == [False, False, False, True, True]
+    assert data.exponent_params.attrs["estimate"] == pytest.approx(a, rel=1e-6)
+    text = chinchilla.summary()
+    for words in ("N* ~ C^0.514 (", "D* ~ C^0.486 (", "1e23*", "tokens/active", "*: outside the runs"):
+        assert words in text
+    drawn = moesim.plot.draw(data)["allocation"]
+    assert [axes.get_ylabel() for axes in drawn.axes] == ["active parameters", "tokens", "tokens / active parameter"]
+
+
+def test_an_allocation_is_made_at_the_runs_own_sparsity_and_data():
+    """The middle sparsity of the runs, and all their unique data; both can be chosen; without draws by covariance."""
+    moe = fit("abnar2025", synthetic("abnar2025", 150, noise=0.002), starts=2, objective="squared_log")
+    found = moe.allocation(compute=1e21)
+    assert found.sparsity == 0.75
+    low, high = found.optimal_active_params_interval.values[0]
+    assert low < found.optimal_active_params_estimate.item() < high < 1.3 * low
+    assert moe.allocation(compute=1e21, sparsity=0.5).sparsity == 0.5
+    assert ">0.99 (" in moe.summary()
+    runs = synthetic("muennighoff2023", 80, noise=0.003, repetition="muennighoff2023")
+    data = fit("muennighoff2023", runs, repetition="muennighoff2023", hold="law", starts=2).to_dataset()
+    assert data.allocation_unique_tokens == runs.unique_tokens.max()
+    assert data.optimal_epochs.values[-1] > 5.0
+    with pytest.raises(InputError, match="needs a law in size and tokens"):
+        fit("marin2026", MARIN, fixed={"L_inf": 1.6}).allocation()
+
+
+def test_compute_counts_active_parameters():
+    """6 x total x (1 - sparsity) x tokens where the table has no compute: 6 x 1e9 x 0.25 x 2e10."""
+    runs = load_runs({"total_params": [1e9], "sparsity": [0.75], "tokens": [2e10], "loss": [3.0]})
+    assert compute_of(runs, "test").tolist() == [3e19]
 
 
 def test_one_budget_has_exponents_too_and_moe_a_best_sparsity(chinchilla):

@@ -96,6 +96,11 @@ class Setting:
         return self.run.active_experts
 
     @property
+    def batch(self) -> int:
+        """Tokens that are drawn one by one in a step, where they are."""
+        return self.routing.batch or max(round(self.tokens), 1)
+
+    @property
     def slots(self) -> int:
         """Expert copies that the cluster holds per layer."""
         return self.machine.cluster.slots
@@ -141,7 +146,7 @@ def setting(config: Mapping[str, Any], seeds: tuple[int, ...] | None = None) -> 
     sampler, router = sampling.build(config["sampling"]), routing.build(config["routing"])
     world = worlds.build(config["world"], seeds, run.tokens_per_step * run.steps)
     sampling.check_reach(sampler, world.unique, run.tokens_per_step * run.steps)
-    _check_memory(run, world.domains, most, machine.cluster, router.batch if router.tokens else 0)
+    _check_memory(run, world.domains, most, machine.cluster)
     placing = placement.build(config["placement"])
     return Setting(world, router, shape, sampler, placing, machine, run, Streams.of(seeds), most)
 
@@ -158,11 +163,11 @@ def _most_experts(run: Run, cluster: Cluster, grows: bool) -> int:
     return most if grows else run.experts
 
 
-def _check_memory(run: Run, domains: int, experts: int, cluster: Cluster, batch: int) -> None:
+def _check_memory(run: Run, domains: int, experts: int, cluster: Cluster) -> None:
     """InputError if what a run keeps, and its state, are more than the memory of this computer."""
     records = run.steps // run.record_every + 2
     kept = run.seeds * records * (4.0 * experts + 2.0 * cluster.devices + 2.0 * domains + 50.0)
-    state = 12.0 * domains * experts + 4.0 * cluster.slots + 6.0 * batch
+    state = 12.0 * domains * experts + 4.0 * cluster.slots
     needed, there = 8.0 * (2.0 * kept + state), _memory()
     if needed > there:
         raise InputError(

@@ -1,4 +1,7 @@
-"""The one loop: sample -> route -> learn -> restructure -> place -> time -> record."""
+"""The one loop: sample -> route -> learn -> time -> restructure -> place -> record.
+
+The clock comes before the edits: the tokens of a step met the experts and the placement that were there.
+"""
 
 from __future__ import annotations
 
@@ -75,12 +78,9 @@ def sample_step(given: Setting, state: State) -> State:
     mixture, memory = sampling.sample(given.sampling, state, given)
     drawn = given.tokens * mixture
     if given.routing.tokens:
-        batch = given.routing.batch
-        uniforms = np.stack([rng.random((2, batch)) for rng in given.streams["tokens"]])
-        domain = np.stack([routing.draw_domains(q, u) for q, u in zip(mixture, uniforms[:, 0], strict=True)])
-        counts = np.stack([np.bincount(row, minlength=mixture.shape[1]) for row in domain])
-        drawn = counts * (given.tokens / batch)
-        memory = {**memory, "batch": (domain, uniforms[:, 1])}
+        pairs = zip(mixture, given.streams.seeds, strict=True)
+        counts = np.stack([routing.draw_domains(q, given.batch, seed, state.step) for q, seed in pairs])
+        drawn = counts * (given.tokens / given.batch)
     return replace(state, mixture=mixture, memory=memory, drawn=drawn)
 
 
@@ -118,9 +118,9 @@ def _assigned(given: Setting, state: State, probability: np.ndarray) -> tuple[np
     """Token assignments kept (seed, domain, expert) and loads (seed, expert): expected, or drawn token by token."""
     assigned = probability * state.drawn[:, :, None]
     if given.routing.tokens:
-        scale = given.tokens / given.routing.batch
-        pairs = zip(probability, *state.memory["batch"], strict=True)
-        assigned = np.stack([routing.draw_experts(p, d, u) for p, d, u in pairs]) * scale
+        scale = given.tokens / given.batch
+        pairs = zip(probability, np.round(state.drawn / scale), given.streams.seeds, strict=True)
+        assigned = np.stack([routing.draw_experts(p, n, seed, state.step) for p, n, seed in pairs]) * scale
     load = assigned.sum(axis=1)
     if np.isfinite(given.routing.capacity_factor):
         room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)
@@ -161,7 +161,7 @@ def learn_step(given: Setting, state: State) -> State:
         stride = given.run.learn_every
         reward = rule.reward(probability, expert_loss, loss)
         share = probability if given.active == 1 else probability / given.active
-        scores = routing.reinforce(scores, share, reward, stride * rule.reinforcement, stride * rule.decay)
+        scores = routing.reinforce(scores, share, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach)
     scores, bias = rule.control(scores, bias, probability, state.load, state.drawn, state.alive)
     frozen = state.frozen
     if given.run.selective > 0 and state.step % given.structure.every == 0:
@@ -181,20 +181,23 @@ def _meant(state: State) -> np.ndarray:
 
 
 def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
-    """Add the step's time to the clock; the parts go to the record."""
-    parts = clock.step_seconds(
-        given.machine, state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated
-    )
+    """Add the step's time to the clock; the parts go to the record, with the slots that its tokens met."""
+    machine, factor = given.machine, given.routing.capacity_factor
+    room = factor * given.tokens * given.active / state.alive.sum(axis=1)
+    met = (state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated)
+    parts = clock.step_seconds(machine, *met, room=room)
     total = np.sum([parts[name] for name in clock.PARTS], axis=0)
-    return replace(state, wall_clock=state.wall_clock + total, step=state.step + 1), {**parts, "step_time": total}
+    parts |= {"step_time": total, "slots": state.placement.slots}
+    return replace(state, wall_clock=state.wall_clock + total), parts
 
 
 def step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
     """One step of all seeds of a block."""
     state = learn_step(given, route_step(given, sample_step(given, state)))
+    state, parts = time_step(given, state)
     edited = structure.restructure(given.structure, state, given)
     changed = (edited.copies != state.copies).any(axis=1)
-    return time_step(given, placement.place(given.placing, edited, given, changed))
+    return replace(placement.place(given.placing, edited, given, changed), step=state.step + 1), parts
 
 
 def rehearse(given: Setting) -> None:

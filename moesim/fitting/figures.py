@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.judge import active_of, compute_of
 from moesim.fitting.profile import rise_of
 from moesim.fitting.saved import fit_of
-from moesim.output.plots import COLOURS, colour_map, finish, grid_of_panels, label, panels_for, titled
+from moesim.output.plots import COLOURS, colour_map, curve, finish, grid_of_panels, label, panels_for, titled
 from moesim.variables import SIZES, VARIABLES
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def draw(given: Fit | xr.Dataset) -> dict[str, Figure]:
     drawn = {"predictions": predictions(fit)}
     if _has_isoflops(fit):
         drawn["isoflop"] = isoflop(fit)
+    if fit.allocated:
+        drawn["allocation"] = allocation(fit)
     if fit.profiles is not None and fit.task.parameters.free:
         drawn["profiles"] = profiles(fit)
     if fit.draws is not None and fit.identification.trade_offs():
@@ -125,6 +128,44 @@ def _budget_curve(fit: Fit, axes: Axes, size: str, budget: float, colour: Any) -
         axes.fill_between(grid, *line["confidence"].values.T, color=colour, alpha=0.2, lw=0, zorder=1)
 
 
+def allocation(given: Fit | xr.Dataset) -> Figure:
+    """How to spend a budget: the best size, tokens and sparsity over compute, with intervals and the runs."""
+    fit = _fit(given)
+    plan = {name: np.asarray(values[1]) for name, values in fit.allocated.items() if isinstance(values, tuple)}
+    if not plan:
+        raise InputError("allocation: the law takes no size and tokens; there is nothing to choose")
+    own = _spent(fit)
+    names = {"active_params": "active parameters", "tokens": "tokens", "tokens_per_param": "tokens / active parameter"}
+    shown = [f"optimal_{name}" for name in names] + (["best_sparsity"] if "best_sparsity" in plan else [])
+    figure, flat = panels_for(len(shown), sharex=True)
+    for axes, name in zip(flat, shown, strict=True):
+        low, high = plan[f"{name}_interval"].T
+        outside = plan[f"{name.split('_')[0]}_extrapolated"]
+        axes.fill_between(plan["budget"], low, high, color=_INSIDE, alpha=0.2, lw=0)
+        curve(axes, plan["budget"], plan[name], outside, color=_INSIDE, marker="o", ms=3)
+        if name in own:
+            axes.scatter(own["compute"], own[name], s=5, color="0.6", lw=0, zorder=1)
+        share = {"yscale": "linear", "ylim": (0.0, 1.02)} if name == "best_sparsity" else {"yscale": "log"}
+        axes.set(xscale="log", ylabel=names.get(name.removeprefix("optimal_"), "best sparsity"), **share)
+    label(figure, "compute (FLOP)", "")
+    slopes = ", ".join(f"{symbol}* ~ C^{fit.allocated[f'exponent_{n}'][2]['estimate']:.3f}" for symbol, n in _SLOPES)
+    mixed = f" at sparsity {fit.allocated['allocation_sparsity']:.3g}" if "allocation_sparsity" in fit.allocated else ""
+    said = f"{slopes}{mixed}; bands: {fit.level:.0%} intervals; grey: the runs; dashed: outside them"
+    return finish(figure, _title(fit), said)
+
+
+_SLOPES = (("N", "params"), ("D", "tokens"))
+
+
+def _spent(fit: Fit) -> dict[str, np.ndarray]:
+    """What the runs spent their compute on, by the names of the panels; empty where they do not say."""
+    params, tokens = active_of(fit.runs), fit.runs["tokens"].values
+    if params is None:
+        return {}
+    spent = {"active_params": params, "tokens": tokens, "tokens_per_param": tokens / params}
+    return {"compute": compute_of(fit.runs, "allocation")} | {f"optimal_{n}": v for n, v in spent.items()}
+
+
 def profiles(given: Fit | xr.Dataset) -> Figure:
     """For each free coefficient, how far the objective rises when the coefficient is held and the others follow.
 
@@ -147,7 +188,7 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
     found = fit.profiles
     if found is None:
         return
-    rise = max(rise_of(fit.task, fit.optimum.x, fit.level, found.scale)[j], 1e-300)
+    rise = max(rise_of(fit.task, fit.optimum.x, fit.level, found.scale, found.freedom)[j], 1e-300)
     height = (found.objective[j] - fit.objective) / rise
     known = np.isfinite(height) & found.solved[j]
     smooth = _between(found.points[j][known], np.sqrt(np.maximum(height[known], 0.0)), fit.optimum.x[j])

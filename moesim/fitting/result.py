@@ -12,7 +12,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.fitting import checks
-from moesim.fitting.bootstrap import Draws, solved_share
+from moesim.fitting.bootstrap import Draws, percentiles, solved_share
 from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.profile import Profile, profile
 from moesim.fitting.runs import listed
@@ -155,11 +155,13 @@ class Fit:
         """How to spend budgets: everything of `moesim.optimum` at each `compute` (FLOP) and draw, with intervals.
 
         `optimal_active_params`, `optimal_tokens`, `optimal_tokens_per_param` and so on over draw and compute, with
-        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` of each; `optimal_extrapolated` where
-        the optimum lies outside the runs; `exponent_params(bound)` and `exponent_tokens(bound)`, the a and b of
-        N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`. `axes` are further axes of `optimum`
-        (unique_tokens, sparsity, ...). By default the budgets go from the runs' median compute to a hundred times the
-        largest.
+        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` and `NAME_estimate` of each;
+        `optimal_extrapolated` where the optimum lies outside the runs; `exponent_params(bound)` and
+        `exponent_tokens(bound)`, the a and b of N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`.
+        `axes` are further axes of `optimum` (unique_tokens, sparsity, ...); left out, sparsity is the middle one of the
+        runs and unique_tokens the most that any run had. By default the budgets are the powers of ten from the runs'
+        median compute to a hundred times their largest. Without draws they come from the covariance. Raises InputError
+        for a law without size and tokens.
         """
         from moesim.fitting.allocation import allocation
 
@@ -177,9 +179,16 @@ class Fit:
         `left_after_ranked` is the share of the variance left. As if draws were normal (the value of information of a
         linear model); the scatter of runs counts as it does in `predict`.
         """
-        from moesim.fitting.allocation import next_runs
+        from moesim.fitting.design import next_runs
 
         return next_runs(self, candidates, target, cost, count)
+
+    @cached_property
+    def allocated(self) -> Mapping[str, Any]:
+        """The allocation at the usual budgets in short, as `to_dataset` has it: (dims, values) by name."""
+        from moesim.fitting.allocation import summary
+
+        return summary(self)
 
     def report(self) -> str:
         """What a reader must know to judge or repeat the fit: the checklist of Misfitting (Li et al. 2025)."""
@@ -240,7 +249,7 @@ class Fit:
         table = self.task.parameters.table(self.usable_x())
         columns = dict(zip(self.task.parameters.names, table.T, strict=True))
         return {
-            name: xr.DataArray(column, dims="draw") if np.ptp(column) > 0 else self.estimate[name]
+            name: xr.DataArray(column, dims="draw") if np.any(column != column[0]) else self.estimate[name]
             for name, column in columns.items()
         }
 
@@ -251,7 +260,7 @@ class Fit:
     def _percentiles(self, level: float) -> np.ndarray:
         if self.draws is None:
             raise InputError("interval: there are no draws; fit with fit.draws=1000 or choose method=normal")
-        ends = np.quantile(self.usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+        ends = percentiles(self.usable_x(), level)
         loose = self._loose()
         return np.where(loose[:, None], self._profiled(level, loose), ends) if loose.any() else ends
 
@@ -266,7 +275,11 @@ class Fit:
         which = np.ones(len(self.optimum.x), bool) if which is None else which
         if found is not None and level == self.level and found.done[which].all():
             return found.interval
-        more = {"scale": None if found is None else found.scale, "starts": self.optimum.others, "which": which}
+        more = {
+            "scale": None if found is None else (found.scale, found.freedom),
+            "starts": self.optimum.others,
+            "which": which,
+        }
         return profile(self.task, self.optimum.x, self.objective, self.local, level, **more).interval
 
     def _normal(self, level: float) -> np.ndarray:
