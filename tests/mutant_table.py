@@ -273,6 +273,11 @@ FITTING = {
         ('weight = np.asarray(runs["weight"], dtype=float)[order]', 'weight = np.asarray(runs["weight"], dtype=float)'),
         ("order = np.lexsort((loss, *inputs.values()))", "order = np.arange(len(loss))"),
     ],
+    ("fitting/task.py", "test_fit_starts.py"): [
+        ("ended[0] > ends.objective.min()", "ended[0] < ends.objective.min()"),
+        ("> _SAME * ended[1:]", "> 0.0"),
+        ("(n - found - 2) < found", "(n - found) < found"),
+    ],
     ("fitting/starts.py", "test_fit_starts.py"): [
         ("[:, :, 0] + (matrix @ now", "[:, :, 0] - (matrix @ now"),
         ("> _SAME * size", "> size"),
