@@ -129,7 +129,12 @@ VARIABLES = {
     "time_to_target": Variable("s", "time until the target loss", "", NON_NEGATIVE),
     "shared_devices": Variable("1", "copies that share a device with another of their expert", "", NON_NEGATIVE),
     "layer_max_over_mean": Variable("1", "busiest device / mean device of a layer", "", NON_NEGATIVE),
-    "max_over_mean_hindsight": Variable("1", "busiest / mean device, EPLB on the loads themselves", "", NON_NEGATIVE),
+    "max_over_mean_hindsight": Variable(
+        "1", "busiest / mean device, EPLB on the loads themselves: no bound", "", NON_NEGATIVE
+    ),
+    "max_over_mean_bound": Variable(
+        "1", "busiest / mean device, no placement in these slots is below", "", NON_NEGATIVE
+    ),
     "moved_copies": Variable("1", "copies fetched by devices", "", NON_NEGATIVE),
 }
 
