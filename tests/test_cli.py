@@ -51,6 +51,13 @@ def test_one_warning_line_where_the_law_extrapolates(command):
 SHORTER = {
     "split_and_feed": ("steps=8", "seeds=2", "sweep.rho=[0.0]", "sweep.skew=[1.0]", "sweep.exponent=[0.28]"),
     "chinchilla_refit": ("fit.draws=50",),
+    "lab_repetition": (
+        "corpus=synthetic",
+        "corpus.train_windows=64",
+        "corpus.valid_windows=8",
+        "tokens=65536",
+        "seeds=2",
+    ),
 }
 
 
@@ -59,6 +66,8 @@ def test_every_experiment_runs(command, name):
     from moesim.config import read
 
     verb = read("experiment", name).get("verb", "sweep")
+    if verb == "lab":
+        pytest.importorskip("torch", reason="the lab trains with PyTorch: pip install 'moesim[lab]'")
     code, out, err = command(verb, f"experiment={name}", "figures=false", *SHORTER.get(name, ()))
     assert code == 0, err
     written = {Path(line.split("wrote ")[1]) for line in out.splitlines() if line.startswith("wrote ")}

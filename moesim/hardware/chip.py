@@ -86,7 +86,7 @@ def precision_bytes(precision: str) -> float:
     return PRECISIONS[precision]
 
 
-def gemm_seconds(chip: Chip, flops: Any, moved: Any, value_bytes: float) -> np.ndarray:
+def gemm_seconds(chip: Chip, flops: Any, moved: Any, value_bytes: Any) -> np.ndarray:
     """Time of matrix products of so many FLOP that move so many bytes: [(FLOP/P)^p + (bytes/W)^p]^(1/p).
 
     P = peak_share x peak, W = bandwidth_share x memory_bandwidth, p = sharpness; arguments broadcast. Fitted to

@@ -28,7 +28,7 @@ class Library:
 
     `own_free`: what stays in the sender's node takes no time between nodes. `sms`: share of a chip's processors that
     it takes from compute. `hybridep` times the whole call, `hybridep_kernel` its kernel. Constants fitted to
-    `moesim/data/all_to_all_published.csv` (`benchmarks/hardware.py`).
+    `moesim/data/all_to_all_published.csv` (`benchmarks/hardware.py` prints every residual).
     """
 
     up: Link

@@ -15,9 +15,10 @@ from moesim.variables import POSITIVE, check
 
 @dataclass(frozen=True)
 class Kernel:
-    """A family of kernels: the `share` of peak that it reaches, and the rows of a group at which it reaches half of it.
+    """A family of kernels: the `share` of peak that it reaches, and how much longer small products take.
 
-    Constants of `moesim/data/gemm_published.csv` (`benchmarks/hardware.py` fits them and prints every residual).
+    A product takes 1 + rows (1/m + 1/d_in + 1/d_out) times as long as a large one.
+    Constants of `moesim/data/gemm_published.csv` (`benchmarks/hardware.py` prints every residual).
     """
 
     description: str
@@ -28,9 +29,9 @@ class Kernel:
 KERNELS: Mapping[str, Kernel] = {
     "dense": Kernel("the vendor's library on one large product, best of shapes", 0.762),
     "deepgemm": Kernel("DeepGEMM, dense or grouped, without the exchange", 0.649),
-    "grouped": Kernel("grouped products of open libraries in 16 bits (torch, cuBLAS, CUTLASS, Triton)", 0.296, 530.0),
+    "grouped": Kernel("grouped products of open libraries in 16 bits (torch, cuBLAS, CUTLASS, Triton)", 0.649, 930.0),
     "fused": Kernel("an expert layer in one kernel (Liger)", 0.56),
-    "fused_exchange": Kernel("an expert layer in one kernel with dispatch and combine (DeepGEMM)", 0.445, 41.0),
+    "fused_exchange": Kernel("an expert layer in one kernel with dispatch and combine (DeepGEMM)", 0.457, 45.0),
 }
 
 
@@ -41,8 +42,8 @@ def gemm_tflops(
 
     `chip`: a name, a mapping or a Chip; `m`: rows of each product (tokens per expert); numbers or arrays; `precision`:
     bf16, fp8, mxfp8, nvfp4; `kernel`: a row of KERNELS. Outputs have 16 bits. The time is [(FLOP/P)^p + (bytes/W)^p]
-    ^(1/p) with P = share x peak / (1 + rows/m) (`chip.gemm_seconds`). Raises InputError for unknown names and for
-    sizes that are not above 0.
+    ^(1/p) (`chip.gemm_seconds`) with P = share x peak / (1 + rows (1/m + 1/d_in + 1/d_out)). Raises InputError for
+    unknown names and for sizes that are not above 0.
     """
     sizes = {"m": m, "d_in": d_in, "d_out": d_out, "groups": groups}
     m, d_in, d_out, groups = (check("gemm_tflops", name, value, POSITIVE) for name, value in sizes.items())
@@ -57,7 +58,7 @@ def product_seconds(
     """Seconds of grouped products; `size`: bytes of an input (and of a weight, unless given), outputs have 2."""
     weight = size if weight_size is None else weight_size
     moved = groups * (m * (d_in * size + d_out * 2.0) + d_in * d_out * weight)
-    flops = 2.0 * m * d_in * d_out * groups * (1.0 + kernel.rows / m)
+    flops = 2.0 * m * d_in * d_out * groups * (1.0 + kernel.rows * (1.0 / m + 1.0 / d_in + 1.0 / d_out))
     return gemm_seconds(replace(chip, peak_share=kernel.share), flops, moved, size)
 
 

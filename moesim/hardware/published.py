@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from moesim.data import shipped
 from moesim.hardware.chip import chip_of, precision_bytes
 from moesim.hardware.exchange import all_to_all_bandwidth
 from moesim.hardware.gemm import KERNELS, expert_tflops, product_seconds
+from moesim.hardware.layout import Grid, Layout
+from moesim.hardware.release import Release, release_of
+from moesim.hardware.training import Setup, step_parts
+from moesim.hardware.work import work_of
+from moesim.models.transformer import Transformer
 
 
 class Residual(NamedTuple):
@@ -69,3 +77,42 @@ def _exchange(row: dict[str, str]) -> Residual:
     sms = f", {row['sms']} SMs" if row.get("sms") else ""
     name = f"{row['chip']}, {row['ranks']} ranks, {row['direction']} {precision}{sms}"
     return Residual(library, name, float(row["gb_per_s"]), float(rate) / 1e9)
+
+
+class StepRow(NamedTuple):
+    """A published step: its release and name, what it depends on, its layout and batch, and TFLOP/s of a device."""
+
+    release: str
+    name: str
+    setup: Setup
+    grid: Grid
+    batch: int
+    tflops: float
+
+    def residual(self, release: Release | None = None) -> Residual:
+        """How far the formula is off, with the release's constants or others."""
+        setup = self.setup if release is None else replace(self.setup, release=release)
+        seconds = np.asarray(sum(step_parts(setup, self.grid).values()))
+        flops = setup.work.flops * self.batch * setup.work.sequence / setup.devices
+        return Residual(self.release, self.name, self.tflops, float(flops / seconds[0] / 1e12))
+
+
+def step_rows() -> list[StepRow]:
+    """The published steps."""
+    return [_step(row) for row in shipped("step_times.csv")]
+
+
+def _step(row: dict[str, str]) -> StepRow:
+    names = ("tensor", "pipeline", "interleave", "expert", "micro_batch")
+    layout = Layout.of({name: int(row[name]) for name in names})
+    work, batch = work_of(Transformer.load(row["model"]), int(row["sequence"])), int(row["batch"])
+    setup = Setup.of(work, chip_of(row["chip"]), int(row["devices"]), row["precision"], release_of(row["release"]), 1.0)
+    value = float(row["value"]) * (work.flops / 1e12 if row["unit"] == "tokens_per_second" else 1.0)
+    cut = " ".join(f"{short}{row[name]}" for short, name in zip(("TP", "PP", "VP", "EP", "MB"), names, strict=True))
+    name = f"{row['model']}, {row['devices']} {row['chip']} {row['precision']}, {cut}"
+    return StepRow(row["release"], name, setup, Grid.of([layout], work, setup.devices, batch), batch, value)
+
+
+def step_residuals() -> list[Residual]:
+    """TFLOP/s of training steps, by release."""
+    return [row.residual() for row in step_rows()]
