@@ -319,13 +319,16 @@ def step_seconds(
     *,
     room: Any = np.inf,
     source: Any = 1.0,
+    planned: Any = 0.0,
+    behind: bool = False,
 ) -> dict[str, np.ndarray]:
     """Parts of a step's time (seed,), the names of PARTS; also `busy` and `received` of each device (seed, device).
 
     `loads`, `frozen` (seed, expert): assignments, and experts without weight updates; `tokens` and `active` experts per
     token of the step; `arrivals` (seed, device): copies to fetch. `room` (seed,): assignments that an expert has
-    capacity for, all computed with `padding`. `source`: see `exchange_seconds`. Compute is the mean over devices of the
-    experts' time, wait what the slowest adds to it. With `overlap` the part of the exchange that hides behind the
+    capacity for, all computed with `padding`. `source`: see `exchange_seconds`. Migration takes the `planned` seconds
+    (seed,) of the host too; it may hide `behind` the experts and the dense part. Compute is the mean over devices of
+    the experts' time, wait what the slowest adds to it. With `overlap` the part of the exchange that hides behind the
     experts costs nothing.
     """
     cluster, schedule, slots, depth = machine.cluster, machine.schedule, placement.slots, machine.depth
@@ -347,7 +350,7 @@ def step_seconds(
         "bubble": bubble_seconds(machine, (per_device * cluster.speed).max(axis=1), exchange, dense),
         "sync": sync_seconds(machine, placement),
         "update": update_seconds(machine, updated),
-        "migration": migration_seconds(machine, arrivals),
+        "migration": np.maximum(migration_seconds(machine, arrivals) + planned - behind * (slowest + dense), 0.0),
     }
 
 
