@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from fitting_tools import fit
+from result_tools import multirun
 
 from moesim import config, open_result
 from moesim.fitting import evidence as of
@@ -333,3 +334,9 @@ def test_a_comparison_says_of_all_only_what_holds_for_all(command):
     attrs = open_result(path).attrs
     assert attrs["law"] == "abnar2025"
     assert not {"repetition", "excess", "taught"} & set(attrs)
+
+
+def test_the_table_of_a_multirun_has_the_flat_range_too(command):
+    code, out, errors, _ = multirun(command, "space.unique_tokens=[2e9],[2e10]")
+    assert code == 0, errors
+    assert "active parameters within tolerance nat/token of it" in out

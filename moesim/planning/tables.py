@@ -41,12 +41,12 @@ _OPTIMAL: tuple[tuple[str, tuple[str, ...], Callable[..., str]], ...] = (
     (f"active parameters {_RUN}", ("optimal_active_params",), count),
     (f"epochs {_RUN}", ("optimal_epochs",), epochs),
     (
-        "active parameters within {tolerance:g} nat/token of it",
+        "active parameters within {tolerance} nat/token of it",
         ("optimal_low_params", "optimal_high_params"),
         lambda low, high: f"{count(low)}-{count(high)}",
     ),
     (
-        "active parameters that a parabola over 1/{window:g} to {window:g} times the best size reads",
+        "active parameters that a parabola over 1/{window} to {window} times the best size reads",
         ("parabola_active_params",),
         count,
     ),
@@ -176,6 +176,7 @@ def _optima(data: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[tuple[str, 
     if along is None or "optimal_loss" not in data:
         return
     cells = _cells(data, dims)
+    told = {name: plain(data.attrs.get(name, name)) for name in ("tolerance", "window")}
     head = [*map(_words, dims), *(f"{along[0].upper()}={plain(v)}" for v in data[along].values)]
     for title, names, show in _OPTIMAL:
         if not set(names) <= set(data):
@@ -183,7 +184,7 @@ def _optima(data: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[tuple[str, 
         shown = [cell for cell in cells if "epochs" not in names[0] or (cell[names[0]] > 0).any()]
         if shown:
             rows = [head, *([*_labels(cell, dims), *_marked(cell, names, show)] for cell in shown)]
-            yield names, [title.format(**data.attrs), rows]
+            yield names, [title.format(**told), rows]
 
 
 def _marked(cell: xr.Dataset, names: Sequence[str], show: Callable[..., str]) -> list[str]:
