@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _AT_MOST = 40  # lines
-_MARKS = {"inside": "", "two dips": "~", "at lower bound": "<", "at upper bound": ">"}
+_MARKS = {"inside": "", "two dips": "~", "flat": "#", "at lower bound": "<", "at upper bound": ">"}
 _BOUNDS = {"inside": "", "at lower bound": " (lower bound)", "at upper bound": " (upper bound)"}
 _OUTSIDE = "*"
 _LEGEND = {
     "<": "<, >: the loss still falls at the smallest, the largest size searched",
     "~": "~: a size far from this one is nearly as good",
+    "#": "#: a size 30 % off is as good to 1e-4 nat/token, as where data are used up: the size is hardly determined",
     _OUTSIDE: "*: outside the data behind the law, the repetition or what its excess is measured by",
     "?": "?: not found (see the status)",
 }
