@@ -56,6 +56,7 @@ VARIABLES = {
     "low_params": Variable("parameter", "fewest active parameters within the tolerance of the best loss", "N_a"),
     "high_params": Variable("parameter", "most active parameters within the tolerance of the best loss", "N_a"),
     "parabola_active_params": Variable("parameter", "active parameters at the vertex of a fitted parabola", "N_a"),
+    "parabola_epochs": Variable("1", "passes over the unique tokens at the vertex of a fitted parabola", "D/U"),
     "active_nonembedding_params": Variable("parameter", "active parameters without embeddings", "N_a"),
     "nonembedding_params": Variable("parameter", "total parameters without embeddings", "N"),
     "sparsity": Variable("1", "inactive share of the routed experts", "S", SHARE),
