@@ -87,6 +87,15 @@ def test_one_reading_passes_all_that_tells_what_is_counted(found):
     assert "passed by: lovelace2026, total counted: abnar2025, ludziejewski2025, wu2026" in of.table(found)
 
 
+@pytest.mark.parametrize(("law", "turn"), [("abnar2025", 61), ("ludziejewski2025", 33), ("wu2026", 16)])
+def test_the_rising_form_has_the_order_of_ni_not_the_size(law, turn):
+    """A dense 1e9 on 1e9 unique tokens turns up after 4 or 5 epochs in their figures, much later by this form."""
+    epochs = np.geomspace(1, 96, 600)
+    model = reading(law, "lovelace2026")
+    cell = {"sparsity": 0.0 * epochs, "unique_tokens": np.full(600, 1e9), "tokens": epochs * 1e9}
+    assert epochs[model.loss(np.log(1e9), cell).argmin()] == pytest.approx(turn, rel=0.02)
+
+
 # ---------------------------------------------------------------- Li et al.
 
 
