@@ -133,7 +133,6 @@ def test_a_fit_says_which_run_would_tell():
     found = fit("hoffmann2022", {"total_params": sizes, "tokens": np.full(24, 2e10), "loss": loss}, draws=200, starts=8)
     lines = [line for line in found.summary().splitlines() if line.startswith("next: ")]
     assert any(" beta by" in line or " B by" in line for line in lines)
-    assert all("tokens 20B" not in line for line in lines if " beta" in line)
     assert lines[0].removeprefix("next: ") in found.report()
     clear = fit("hoffmann2022", load_runs("chinchilla"), draws=100, fixed={"A": 480.0, "B": 2000.0})
     assert "next: " not in clear.summary()
