@@ -85,6 +85,7 @@ def trace_table(data: xr.Dataset) -> str:
     columns = (
         "max_over_mean",
         "max_over_mean_hindsight",
+        "max_over_mean_bound",
         "max_vio",
         "gini",
         "utilisation",
