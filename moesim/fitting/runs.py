@@ -74,9 +74,10 @@ def load_runs(
     or a Dataset, data frame or mapping of columns. `columns` maps variables of the table to columns: a name, or
     {column: NAME, unit: million} (thousand, million, billion, trillion, or a number that one unit of the column is
     worth). `where` keeps rows: {column: value}, {column: [values]}, {column: {min: 1, max: 2, not: 3}}, null for any.
-    `derive` lists columns to work out, see `DERIVED`. `best_of` keeps the run of lowest loss for each combination of these columns: a minimum of
-    many noisy runs, hence biased low. `group`: column that says which rows are one run (checkpoints, seeds), resampled
-    together. `weight`: column of weights. `dataset`: column that tells data sets or tokenizers apart.
+    `derive` lists columns to work out, see `DERIVED`. `best_of` keeps the run of lowest loss for each combination of
+    these columns: a minimum of many noisy runs, hence biased low. `group`: column that says which rows are one run
+    (checkpoints, seeds), resampled together. `weight`: column of weights. `dataset`: column that tells data sets or
+    tokenizers apart.
 
     Columns that are not variables keep their names. One that bears a variable's name is that variable, unless it has
     blanks and nobody asked for it in `columns` ({variable: null} unmaps any). A grid (a Dataset or DataArray of several
