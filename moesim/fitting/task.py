@@ -225,8 +225,9 @@ def _followed(problem: Problem, x: np.ndarray, rows: Rows) -> Solution:
     ends = solve(problem, x, rows, _ROUGH, _FIRST)
     before = np.full(len(x), np.inf)
     for _ in range(_ROUNDS):
-        above = ends.objective - ends.objective.min()
-        going = np.flatnonzero((ends.status == STALLED) & (before - ends.objective >= above / _ROUNDS))
+        reached = np.where(ends.status == STALLED, ends.objective, 0.0)  # the others may be infinite
+        slow = before - reached < (reached - ends.objective.min()) / _ROUNDS
+        going = np.flatnonzero((ends.status == STALLED) & ~slow)
         if not len(going):
             break
         if settled(ends):
