@@ -231,6 +231,8 @@ def test_what_fit_takes_for_runs():
     two = fit("hoffmann2022", total_params=sizes, tokens=tokens, loss=loss, starts=4)
     assert one.estimate == pytest.approx(two.estimate)
     assert two.estimate["alpha"] == pytest.approx(law.coefficients["alpha"], rel=1e-6)
+    ahead = two.predict(total_params=sizes[:3], tokens=1e12).loss.values
+    assert ahead == pytest.approx(two.law(total_params=sizes[:3], tokens=1e12))
     for given, words in (
         ({"draw": 3, "runs": TABLE}, "unknown argument 'draw'; .* did you mean draws"),
         ({}, "no runs"),
