@@ -129,6 +129,14 @@ VARIABLES = {
     "tokens_to_target": Variable("token", "tokens until the target loss", "", NON_NEGATIVE),
     "time_to_target": Variable("s", "time until the target loss", "", NON_NEGATIVE),
     "shared_devices": Variable("1", "copies that share a device with another of their expert", "", NON_NEGATIVE),
+    "memory": Variable("byte", "memory of the fullest device", "", NON_NEGATIVE),
+    "memory_weights": Variable("byte", "experts' weights and gradients on it", "", NON_NEGATIVE),
+    "memory_optimizer": Variable("byte", "experts' optimiser state on it", "", NON_NEGATIVE),
+    "memory_activations": Variable("byte", "experts' activations on it", "", NON_NEGATIVE),
+    "memory_buffers": Variable("byte", "exchange buffers on it", "", NON_NEGATIVE),
+    "memory_share": Variable("1", "memory of the fullest device / of a chip", "", NON_NEGATIVE),
+    "fullest_device": Variable("1", "device that holds most", "", NON_NEGATIVE),
+    "out_of_memory_layer": Variable("1", "layer at which its memory runs out, -1 if never", "", REAL),
     "layer_max_over_mean": Variable("1", "busiest device / mean device of a layer", "", NON_NEGATIVE),
     "max_over_mean_hindsight": Variable(
         "1", "busiest / mean device, EPLB on the loads themselves: no bound", "", NON_NEGATIVE

@@ -14,6 +14,7 @@ from moesim.balance.placement import Problem
 from moesim.domains.world import shipped
 from moesim.errors import InputError
 from moesim.hardware import step as clock
+from moesim.hardware.footprint import fullest
 from moesim.hardware.placed import arrivals
 from moesim.hardware.step import Machine
 from moesim.registry import Policies
@@ -228,7 +229,15 @@ def _judged(served, loads, machine, there, tokens, active, source, met) -> dict[
         "shared_devices": served.together(loads.shape[1], cluster.devices).mean(),
         "step_time": total,
         **times,
+        **_memory(machine, served, received),
     }
+
+
+def _memory(machine: Machine, served: Any, received: np.ndarray) -> dict[str, float]:
+    """The fullest device: the traced layers, each standing for as many of the model as its depth has."""
+    held = (served.slots >= 0).reshape(len(received), machine.cluster.devices, -1).sum(axis=-1)
+    layer = np.arange(int(np.ceil(machine.depth))) * len(received) // int(np.ceil(machine.depth))
+    return {name: value[0] for name, value in fullest(machine, held[None, layer], received[None, layer]).items()}
 
 
 _DIMS = {"loads": ("layer", "expert"), "device_loads": ("layer", "device"), "layer_max_over_mean": ("layer",)}
