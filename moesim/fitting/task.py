@@ -146,6 +146,10 @@ def inputs_of(target: Target, runs: xr.Dataset) -> dict[str, np.ndarray]:
     """The target's inputs from runs, floats of shape (run,); InputError if one is missing."""
     for name in (target.predicts, *target.inputs):
         if name not in runs:
+            if name in (blank := runs.attrs.get("blank", "")).split(" "):
+                said = f"{name} is blank ({blank}), and {target.title} takes it"
+                remedy = f"fill it, or leave these rows out with where={{{name}: {{min: 0}}}}"
+                raise InputError(f"runs {runs.attrs.get('runs', 'given')}: {said}; {remedy}")
             raise InputError(
                 f"runs {runs.attrs.get('runs', 'given')}: no {name}, which {target.title} takes; map a column to it"
                 f" (columns) or work it out (derive); there are {', '.join(map(str, runs.data_vars))}"
