@@ -139,7 +139,8 @@ TIME_PARTS = {
     "wait": "waiting for the slowest device",
     "all_to_all": "all-to-all",
     "dense": "everything but experts",
-    "sync": "gradients of replicas",
+    "bubble": "pipeline bubble",
+    "sync": "gradients of replicas and groups",
     "update": "weight update",
     "migration": "moving experts",
 }

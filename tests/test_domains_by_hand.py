@@ -32,8 +32,21 @@ def test_metrics(name):
 
 def test_no_placement_beats_the_mean_nor_the_largest_copy():
     loads = np.array([[6.0, 2.0, 1.0]])
-    assert bounds.makespan_bound(loads, np.array([[2, 1, 1]]), 2) == 4.5  # 9 on two devices, whose copies carry 3
-    assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), 2) == 6.0
+    assert (
+        bounds.makespan_bound(loads, np.array([[2, 1, 1]]), np.ones(2)) == 4.5
+    )  # 9 on two devices, whose copies carry 3
+    assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), np.ones(2)) == 6.0
+    # speeds 1 and .5: 9 over 1.5; the largest on the fast one
+    assert bounds.makespan_bound(loads, np.array([[2, 1, 1]]), np.array([1.0, 0.5])) == 6.0
+
+
+def test_speeds_bound_schedules_and_lists():
+    # 9 tokens, one expert on both devices, speeds 1 and .5: 6 and 3
+    tokens, time = bounds.schedule(np.array([9.0]), np.array([0, 0]), 2, np.array([1.0, 0.5]))
+    np.testing.assert_allclose(tokens, [6.0, 3.0])
+    assert time == pytest.approx(6.0)
+    # 4 to the fast (4 s against 8), 3 to the slow (6 against 7), 2 to the fast (6 against 10)
+    assert bounds.lpt([2.0, 4.0, 3.0], np.array([1.0, 0.5])) == 6.0
 
 
 def test_the_least_loss_is_a_bound_however_well_it_is_solved():

@@ -50,11 +50,11 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
     """
     placed = Placement(parts["slots"], np.ones(parts["slots"].shape))
     copies = placed.copies(given.most_experts)
-    world, there = given.world, copies > 0
+    world, there, speed = given.world, copies > 0, given.machine.cluster.speed
     natural, received = world.natural, parts["received"]
     micro = (natural * state.loss).sum(axis=1)
     busy = parts["compute"] + parts["dense"] + parts["update"]
-    hardest = bounds.makespan_bound(state.load, copies, given.devices)
+    hardest = bounds.makespan_bound(state.load, copies, speed)
     return {
         "loads": state.load,
         "device_loads": received,
@@ -81,7 +81,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "splits": state.splits,
         "alive": there,
         "frozen_share": (state.frozen & there).sum(axis=1) / there.sum(axis=1),
-        "regret_balance": received.max(axis=1) / hardest - 1.0,
+        "regret_balance": (received / speed).max(axis=1) / hardest - 1.0,
         "regret_time": parts["step_time"] / clock.least_step_seconds(given.machine, given.tokens, given.active) - 1.0,
         "copies": copies,
         "shared_devices": placed.together(given.most_experts, given.devices),
@@ -140,11 +140,11 @@ def _final_regrets(
     Busiest device against the Hall bound of its placement and against LPT of the same copies on any device; MaxVio
     against the noise floor of random routing (NaN for expected tokens, which have no noise).
     """
-    copies = records["copies"][:, -1]
-    busiest = records["device_loads"][:, -1].max(axis=1)
-    hall = [bounds.schedule(load, row, given.devices)[1] for load, row in zip(state.load, slots, strict=True)]
+    copies, speed = records["copies"][:, -1], given.machine.cluster.speed
+    busiest = (records["device_loads"][:, -1] / speed).max(axis=1)
+    hall = [bounds.schedule(load, row, given.devices, speed)[1] for load, row in zip(state.load, slots, strict=True)]
     each = state.load / np.maximum(copies, 1)
-    lpt = [bounds.lpt(np.repeat(row, count), given.devices) for row, count in zip(each, copies, strict=True)]
+    lpt = [bounds.lpt(np.repeat(row, count), speed) for row, count in zip(each, copies, strict=True)]
     floor = np.full(state.seeds, np.nan)
     if given.routing.tokens:
         alive = (copies > 0).sum(axis=1)

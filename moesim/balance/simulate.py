@@ -182,9 +182,10 @@ def _meant(state: State) -> np.ndarray:
 
 def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
     """Add the step's time to the clock; the parts go to the record, with the slots that its tokens met."""
-    parts = clock.step_seconds(
-        given.machine, state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated
-    )
+    machine, factor = given.machine, given.routing.capacity_factor
+    room = factor * given.tokens * given.active / state.alive.sum(axis=1)
+    met = (state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated)
+    parts = clock.step_seconds(machine, *met, room=room)
     total = np.sum([parts[name] for name in clock.PARTS], axis=0)
     parts |= {"step_time": total, "slots": state.placement.slots}
     return replace(state, wall_clock=state.wall_clock + total), parts

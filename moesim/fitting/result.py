@@ -249,7 +249,7 @@ class Fit:
         table = self.task.parameters.table(self.usable_x())
         columns = dict(zip(self.task.parameters.names, table.T, strict=True))
         return {
-            name: xr.DataArray(column, dims="draw") if np.ptp(column) > 0 else self.estimate[name]
+            name: xr.DataArray(column, dims="draw") if np.any(column != column[0]) else self.estimate[name]
             for name, column in columns.items()
         }
 

@@ -45,7 +45,7 @@ def run(config: Mapping[str, Any]) -> Result:
     dataset = fitted.to_dataset()
     drawn = figures.draw(fitted) if config["figures"] else {}
     said = (*notes, *fitted.warnings)
-    table, texts = tables.table(dataset), files(fitted)
+    table, texts = tables.table(dataset.assign_attrs(warnings="")), files(fitted)  # they are said once, above it
     return Result(dataset, table=table, file="fit.nc", figures=drawn, texts=texts, warnings=said)
 
 

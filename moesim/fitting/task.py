@@ -207,8 +207,9 @@ def _followed(problem: Problem, x: np.ndarray, rows: Rows) -> Solution:
     ends = solve(problem, x, rows, _ROUGH, _ROUND)
     before = np.full(len(x), np.inf)
     for _ in range(_ROUNDS):
-        above = ends.objective - ends.objective.min()
-        going = np.flatnonzero((ends.status == STALLED) & (before - ends.objective >= above / _ROUNDS))
+        with np.errstate(invalid="ignore"):  # all may be infinite: a law that none of the starts can follow
+            above = ends.objective - ends.objective.min()
+            going = np.flatnonzero((ends.status == STALLED) & (before - ends.objective >= above / _ROUNDS))
         if not len(going):
             break
         before = ends.objective.copy()
