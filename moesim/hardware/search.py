@@ -27,14 +27,22 @@ _TOLD = ("tensor", "pipeline", "expert", "micro_batch", "recompute", "interleave
 _MOST_TIMES = 1024  # as many devices as are tried when a model does not fit
 
 
+class NoFit(InputError):
+    """A model fits on no layout; `bytes`: what the smallest needs on the fullest device."""
+
+    def __init__(self, said: str, needed: float):
+        super().__init__(said)
+        self.bytes = needed
+
+
 def searched(setup: Setup, batch: int) -> Step:
-    """The Step of the fastest layout that fits; InputError with what would help if none does."""
+    """The Step of the fastest layout that fits; NoFit with what would help if none does."""
     grid = every(setup.work, setup.devices, batch)
     parts, memory = _evaluated(setup, grid)
     seconds = np.asarray(sum(parts.values()))
     fits = ~(memory > setup.chip.memory)
     if not fits.any():
-        raise InputError(_too_large(setup, grid, memory, batch))
+        raise NoFit(_too_large(setup, grid, memory, batch), float(memory.min()))
     best = int(np.lexsort((memory, grid.used, np.where(fits, seconds, np.inf)))[0])
     return step_of(setup, grid, batch, why_not(setup, grid, parts, memory, best), best)
 
