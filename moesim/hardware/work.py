@@ -102,7 +102,7 @@ def work_of(model: Transformer, sequence: int) -> Work:
     )
 
 
-def _arrays(products: list[tuple[Entry, Layer, Product]]) -> dict[str, np.ndarray]:
+def _arrays(products: list[tuple[Entry, Layer, Product]]) -> dict[str, Any]:
     """The arrays of a Work; equal products of different layers are one, with the copies of all."""
     copies: dict[tuple[Any, ...], float] = {}
     for (entry, layer, op), reads in zip(products, _first_readers(products), strict=True):
@@ -144,7 +144,7 @@ def _first_readers(products: list[tuple[Entry, Layer, Product]]) -> list[float]:
     return out
 
 
-def params_by_kind(entries: tuple[Entry, ...]) -> dict[str, float]:
+def params_by_kind(entries: tuple[Entry, ...]) -> dict[str, Any]:
     """Parameters of routed experts, of the tables at the ends, and of the rest (body)."""
     parts = [(part, entry.copies * part.weights) for entry in entries for part in entry.layer.parts.values()]
     kinds = {"expert_params": Experts, "embedding_params": Embedding, "head_params": Unembedding}

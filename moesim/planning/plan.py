@@ -235,7 +235,7 @@ def _per_flop(question: Question, best: Run) -> float:
     """The best sparsity at the best run's FLOPs, whatever their time, within the ladder."""
     flops = float(question.model.architecture.describe(np.log(best.d_model), best.sparsity)["flops_per_token"])
     bounds = (0.0, 1.0 - 1.0 / SPREADS[-1])
-    budget = {"compute": best.tokens * flops, "unique_tokens": question.unique_tokens}
+    budget: dict[str, Any] = {"compute": best.tokens * flops, "unique_tokens": question.unique_tokens}
     found = optimum(question.model, best=True, sparsity_bounds=bounds, **budget)
     return float(found.best_sparsity.mean())
 
