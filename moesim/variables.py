@@ -56,6 +56,7 @@ VARIABLES = {
     "low_params": Variable("parameter", "fewest active parameters within the tolerance of the best loss", "N_a"),
     "high_params": Variable("parameter", "most active parameters within the tolerance of the best loss", "N_a"),
     "parabola_active_params": Variable("parameter", "active parameters at the vertex of a fitted parabola", "N_a"),
+    "parabola_epochs": Variable("1", "passes over the unique tokens at the vertex of a fitted parabola", "D/U"),
     "active_nonembedding_params": Variable("parameter", "active parameters without embeddings", "N_a"),
     "nonembedding_params": Variable("parameter", "total parameters without embeddings", "N"),
     "sparsity": Variable("1", "inactive share of the routed experts", "S", SHARE),
@@ -143,8 +144,21 @@ VARIABLES = {
     "tokens_to_target": Variable("token", "tokens until the target loss", "", NON_NEGATIVE),
     "time_to_target": Variable("s", "time until the target loss", "", NON_NEGATIVE),
     "shared_devices": Variable("1", "copies that share a device with another of their expert", "", NON_NEGATIVE),
+    "memory": Variable("byte", "memory of the fullest device", "", NON_NEGATIVE),
+    "memory_weights": Variable("byte", "experts' weights and gradients on it", "", NON_NEGATIVE),
+    "memory_optimizer": Variable("byte", "experts' optimiser state on it", "", NON_NEGATIVE),
+    "memory_activations": Variable("byte", "experts' activations on it", "", NON_NEGATIVE),
+    "memory_buffers": Variable("byte", "exchange buffers on it", "", NON_NEGATIVE),
+    "memory_share": Variable("1", "memory of the fullest device / of a chip", "", NON_NEGATIVE),
+    "fullest_device": Variable("1", "device that holds most", "", NON_NEGATIVE),
+    "out_of_memory_layer": Variable("1", "layer at which its memory runs out, -1 if never", "", REAL),
     "layer_max_over_mean": Variable("1", "busiest device / mean device of a layer", "", NON_NEGATIVE),
-    "max_over_mean_hindsight": Variable("1", "busiest / mean device, EPLB on the loads themselves", "", NON_NEGATIVE),
+    "max_over_mean_hindsight": Variable(
+        "1", "busiest / mean device, EPLB on the loads themselves: no bound", "", NON_NEGATIVE
+    ),
+    "max_over_mean_bound": Variable(
+        "1", "busiest / mean device, no placement in these slots is below", "", NON_NEGATIVE
+    ),
     "moved_copies": Variable("1", "copies fetched by devices", "", NON_NEGATIVE),
 }
 

@@ -70,6 +70,7 @@ def state(probability, alive=None, **over):
         "placement": Placement(np.zeros((1, 0), dtype=int), np.zeros((1, 0))),
         "splits": np.zeros(1, dtype=int),
         "migrated": np.zeros((1, 1)),
+        "planned": np.zeros(1),
         "wall_clock": np.zeros(1),
     }
     return State(**{**fields, **over})
@@ -85,6 +86,7 @@ def setting(world, tokens=10.0, steps=100, slots=8, active=1, temperature=1.0, e
         active=active,
         devices=2,
         nodes=1,
+        machine=SimpleNamespace(cluster=SimpleNamespace(speed=np.ones(2), devices=2)),
         routing=SimpleNamespace(temperature=temperature),
         sampling=SimpleNamespace(every=every),
         streams=Streams.of((0,)),

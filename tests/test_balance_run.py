@@ -375,6 +375,27 @@ def test_coarser_learning_steps_change_little():
     np.testing.assert_allclose(coarse.records["micro_loss"][:, -1], fine.records["micro_loss"][:, -1], rtol=0.02)
 
 
+def test_scheduling_on_the_present_is_as_good_as_its_replicas_allow():
+    over = {"steps": 30, "record_every": 1, "routing": {"fidelity": "tokens"}, "tokens_per_step": 2e4}
+    now, past = (run({**over, "placement": {"every": 10}}, placement=name) for name in ("scheduled", "lagged"))
+    np.testing.assert_allclose(now.regrets["regret_schedule"], 0.0, atol=1e-9)
+    assert (past.regrets["regret_schedule"] > 1e-3).all()
+    assert now.records["max_over_mean"].mean() < past.records["max_over_mean"].mean()
+    np.testing.assert_array_equal(now.records["loads"], past.records["loads"])
+
+
+def test_policies_see_slow_devices():
+    # eight equal experts, twelve slots, the first device at half speed
+    even = {"reinforcement": 0.0, "affinity": 0.0, "noise": 0.0}
+    over = {"routing": even, "steps": 12, "cluster": {"speeds": [0.5, 1.0, 1.0, 1.0]}, "schedule": {"dense_ratio": 0.0}}
+    idle = {name: run(over, placement=name).records["idle_share"][:, -1] for name in ("static", "eplb", "scheduled")}
+    np.testing.assert_allclose(idle["static"], 1 - (1 + 0.5 + 0.5 + 0.5) / 4)
+    assert (idle["scheduled"] < 0.1).all()
+    assert (idle["eplb"] < idle["static"]).all()
+    static = run(over, placement="static")
+    assert (static.records["regret_balance"] > 0.7).all()  # 4 against 8 / 3.5
+
+
 def test_slow_migration_is_paid_for():
     free, dear = (run({"placement": {"every": 10}, "chip": {"scale_up": v}}, placement="eplb") for v in (1e15, 1e9))
     assert free.records["time_migration"].max() < 1e-4 < dear.records["time_migration"].max()

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from fitting_tools import fit, synthetic
 
+from moesim.fitting.solve import CONVERGED, STALLED, Solution
 from moesim.fitting.starts import linear_entries, starting_points
-from moesim.fitting.task import optimum
+from moesim.fitting.task import optimum, settled
 from moesim.forms import Coefficient, Form
 from moesim.variables import REAL
 
@@ -86,3 +87,26 @@ def test_the_deeper_of_two_dips(objective):
     assert [one.objective for one in found] == pytest.approx([lowest] * 20, rel=1e-9)
     assert task.parameters.natural(found[0].x[None])["theta"] == pytest.approx(2.0, abs=0.05)
     assert min(one.share for one in found) < 1.0
+
+
+# objectives of the starts that have ended, and of one still under way: whether more optima are to be expected. With one
+# found by seven, 1 x 6/4 = 1.5 optima are, by eight 1.4; with two found by 16, 2 x 15/12 = 2.5, by 17 2.46.
+SETTLED = {
+    "one, seven times": ([1.0] * 7, 2.0, False),
+    "one, eight times": ([1.0] * 8, 2.0, True),
+    "the same but for rounding": ([1.0, *[1.0 + 1e-8] * 7], 2.0, True),
+    "two in 16": ([1.0, *[1.5] * 15], 2.0, False),
+    "two in 17": ([1.0, *[1.5] * 16], 2.0, True),
+    "each start another": ([1.0 + i for i in range(40)], 99.0, False),
+    "one under way is the best": ([1.0] * 8, 0.5, False),
+    "none has ended": ([], 1.0, False),
+}
+
+
+@pytest.mark.parametrize("case", SETTLED)
+def test_when_no_other_optimum_is_expected(case):
+    ended, under_way, enough = SETTLED[case]
+    objective = np.array([*ended, under_way])
+    status = np.array([CONVERGED] * len(ended) + [STALLED])
+    n = len(objective)
+    assert settled(Solution(np.zeros((n, 1)), objective, status, np.zeros(n), np.zeros(n, int))) is enough

@@ -1,10 +1,14 @@
 """What people fit for: allocations with intervals, the next run, minima at fixed compute, a report."""
 
+import inspect
+
 import numpy as np
 import pytest
 from fitting_tools import fit, synthetic
+from omegaconf import OmegaConf
 
 import moesim
+from moesim.config import conf_dir
 from moesim.errors import InputError
 from moesim.fitting.judge import compute_of
 from moesim.fitting.runs import load_runs
@@ -105,9 +109,49 @@ def test_the_next_run_is_where_the_draws_disagree(chinchilla):
     assert flops.cost.values == pytest.approx(6 * sizes * tokens)
 
 
+def test_next_runs_for_a_quantity_at_a_budget_and_by_hours(chinchilla):
+    """The best size at a budget is a log of the allocation's; hours are FLOPs over 3600 s x share x peak."""
+    runs = {"total_params": np.array([1e9, 1e10]), "tokens": np.array([1e11, 1e11])}
+    named = chinchilla.next_runs(runs, ("optimal_active_params", 1e22), {"chip": "h100", "utilisation": 0.4})
+    drawn = np.log(chinchilla.allocation(compute=[1e22]).optimal_active_params.values.ravel())
+    same = chinchilla.next_runs(runs, drawn)
+    assert named.variance_reduction.values == pytest.approx(same.variance_reduction.values)
+    assert named.cost.values == pytest.approx(same.cost.values / (3600 * 0.4 * 989e12))
+    squared = fit("hoffmann2022", load_runs("chinchilla"), objective="squared", draws=100)
+    found = squared.next_runs(runs, {"total_params": 1e10, "tokens": 1e11}, cost=1.0)
+    lines = squared.draws_law(total_params=1e10, tokens=1e11).values
+    noise = np.var(squared.task.centred(squared.optimum.x))
+    assert found.variance_reduction.values[1] == pytest.approx(np.var(lines) / (np.var(lines) + noise), rel=1e-6)
+
+
+def test_a_fit_says_which_run_would_tell():
+    """One token count: what tells B, beta and E are runs at other counts; nothing dearer than the dearest run."""
+    rng = np.random.default_rng(0)
+    sizes = np.geomspace(1e8, 1e10, 24)
+    law = moesim.load_law("besiroglu2024")
+    loss = law(total_params=sizes, tokens=np.full(24, 2e10)) * np.exp(0.003 * rng.standard_normal(24))
+    found = fit("hoffmann2022", {"total_params": sizes, "tokens": np.full(24, 2e10), "loss": loss}, draws=200, starts=8)
+    lines = [line for line in found.summary().splitlines() if line.startswith("next: ")]
+    assert any(" beta by" in line or " B by" in line for line in lines)
+    assert lines[0].removeprefix("next: ") in found.report()
+    clear = fit("hoffmann2022", load_runs("chinchilla"), draws=100, fixed={"A": 480.0, "B": 2000.0})
+    assert "next: " not in clear.summary()
+
+
+@pytest.mark.parametrize("cost", [{"chip": "h100"}, {"chip": "h100", "utilisation": 4.0}])
+def test_a_cost_by_chip_takes_a_share(chinchilla, cost):
+    with pytest.raises(InputError, match="utilisation"):
+        chinchilla.next_runs({"total_params": 1e9, "tokens": 1e10}, "beta", cost=cost)
+
+
 @pytest.mark.parametrize(
     ("target", "cost", "words"),
-    [("gamma", None, "free coefficient"), ([1.0, 2.0], None, "one value for each of"), ("beta", -1.0, "above 0")],
+    [
+        ("gamma", None, "free coefficient"),
+        (("speed", 1e22), None, "best|optimal_tokens"),
+        ([1.0, 2.0], None, "one value for each of"),
+        ("beta", -1.0, "above 0"),
+    ],
 )
 def test_what_next_runs_cannot_answer(chinchilla, target, cost, words):
     with pytest.raises(InputError, match=words):
@@ -159,7 +203,7 @@ def test_the_report_fills_the_checklist(chinchilla):
     """What was left out, how it is counted, starts, objective, selection, version: all said."""
     text = chinchilla.report()
     said = ("5 of at least 245 rows", "embeddings counted", "start range of alpha: 0.2 to 0.6", "huber_log", "seed 0")
-    for words in (*said, "25 converged", f"moesim {moesim.__version__}", "held out: 0"):
+    for words in (*said, " converged", f"moesim {moesim.__version__}", "held out: 0"):
         assert words in text
     assert "left out of the table: 0 of" in fit("hoffmann2022", synthetic("besiroglu2024", 30)).report()
 
@@ -180,6 +224,37 @@ def test_a_fit_plans_with_its_draws_on_the_command_line(command, tmp_path, chinc
     assert law.coefficients["alpha"].dims == ("draw",)
     with pytest.raises(InputError, match="no fitted repetition"):
         moesim.load_repetition(tmp_path / "fit.nc")
+
+
+def test_a_law_file_points_to_its_draws(command, tmp_path):
+    """law.yaml beside fit.nc: named after form and runs, planned with its draws; warnings stand once."""
+    code, out, err = command("fit", "fit.draws=60", "fit.starts=4", "figures=false", "hydra.run.dir=one")
+    assert code == 0
+    assert (out + err).count("A is only weakly identified") == 1
+    law = moesim.load_law(tmp_path / "one" / "law.yaml")
+    assert (law.name, law.coefficients["alpha"].dims) == ("hoffmann2022_chinchilla", ("draw",))
+    assert law.data_range["sparsity"] == (0.0, 0.0)
+    fitted = moesim.load_fit(tmp_path / "one")
+    assert law.coefficients["B"].values == pytest.approx(fitted.draws_law.coefficients["B"].values)
+    plan = ("space.compute=[1e21]", "space.unique_tokens=[inf]", "figures=false", "hydra.run.dir=two")
+    code, out, err = command("sweep", "law=one/law.yaml", "repetition=none", *plan)
+    assert code == 0, err
+    low, high = np.quantile(moesim.open_result(tmp_path / "two").optimal_loss.values, [0.05, 0.95])
+    assert f"{low:.4f} to {high:.4f}" in out
+    assert "medians of" in out
+    (tmp_path / "one" / "fit.nc").unlink()
+    code, _, err = command("sweep", "law=one/law.yaml", *plan[:-1])
+    assert code == 2
+    assert "fit.nc" in err
+
+
+def test_the_verb_has_the_defaults_of_the_function():
+    """All but profiles, which cost as much as the fit and are drawn by the verb."""
+    chosen = OmegaConf.load(conf_dir() / "fit.yaml").fit
+    defaults = {name: p.default for name, p in inspect.signature(moesim.fit).parameters.items() if name in chosen}
+    differ = {name for name, value in defaults.items() if (chosen[name] or None) != (value or None)}
+    assert set(defaults) == set(chosen)
+    assert differ == {"profiles"}
 
 
 def test_a_fitted_repetition_comes_with_its_draws(tmp_path):

@@ -263,6 +263,15 @@ def test_padding_costs_the_time_of_the_room():
     np.testing.assert_allclose(bare["all_to_all"], [32.0])
 
 
+def test_moving_may_hide_and_the_host_takes_its_time():
+    # 28 s of moving and 40 of the host; 36 s of experts and 24 of the dense part are there to hide behind
+    placement, loads, still = placed(0, -1, 1, -1), np.array([[30.0, 10.0]]), np.zeros((1, 2))
+    given = (placement, loads, still, 40.0, 1, np.array([[1.0, 0.0]]))
+    for behind, left in ((False, 68.0), (True, 8.0)):
+        parts = step.step_seconds(machine(), *given, planned=np.array([40.0]), behind=behind)
+        np.testing.assert_allclose(parts["migration"], [left])
+
+
 def test_experts_of_a_token_are_distinct():
     # 8 of 8 on 8 devices: all, 7 from elsewhere; 2 of 4 on 2 devices: both but for 1 pair of 3: 5/3, half of it
     one_each = placed(*range(8), experts=8)
@@ -319,6 +328,18 @@ def test_eplb_with_distinct_devices():
     assert (apart.max_over_mean(loads)[0], apart.together()[0]) == (pytest.approx(1.0087, abs=1e-4), 0)
     with pytest.raises(InputError, match="replicas=6 are more than 2 experts can have on distinct devices; give 4"):
         eplb([1, 2], 6, devices=2, distinct=True)
+
+
+def test_eplb_with_speeds():
+    # 4 slots, the first device at a quarter of the speed: 1 and 1 there (8 s), 4 and 2 on the other
+    made = eplb([4, 2, 1, 1], 4, devices=2, speeds=[0.25, 1.0])
+    assert made.device_loads([4, 2, 1, 1])[0] / [0.25, 1.0] == pytest.approx([8.0, 6.0])
+    alike = eplb([4, 2, 1, 1], 4, devices=2, speeds=[3.0, 3.0])
+    np.testing.assert_array_equal(alike.slots, eplb([4, 2, 1, 1], 4, devices=2).slots)
+    with pytest.raises(InputError, match="3 speeds for devices=2"):
+        eplb([1, 1], 2, devices=2, speeds=[1, 1, 1])
+    with pytest.raises(InputError, match="speeds=0"):
+        eplb([1, 1], 2, devices=2, speeds=[1, 0])
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -51,6 +51,7 @@ def start(given: Setting) -> State:
         placement=Placement(np.zeros((seeds, 0), dtype=int), np.zeros((seeds, 0))),
         splits=np.zeros(seeds, dtype=int),
         migrated=np.zeros((seeds, given.devices)),
+        planned=blank,
         wall_clock=blank,
     )
     expected = given.tokens * world.natural
@@ -184,8 +185,9 @@ def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray
     """Add the step's time to the clock; the parts go to the record, with the slots that its tokens met."""
     machine, factor = given.machine, given.routing.capacity_factor
     room = factor * given.tokens * given.active / state.alive.sum(axis=1)
+    state = replace(state, placement=placement.serve(given.placing, state.placement, state.load, machine.cluster.speed))
     met = (state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated)
-    parts = clock.step_seconds(machine, *met, room=room)
+    parts = clock.step_seconds(machine, *met, room=room, planned=state.planned, behind=given.placing.overlap)
     total = np.sum([parts[name] for name in clock.PARTS], axis=0)
     parts |= {"step_time": total, "slots": state.placement.slots}
     return replace(state, wall_clock=state.wall_clock + total), parts

@@ -49,7 +49,8 @@ class State:
     Experts: `alive`; `copies`, slots that the structure wants; `hot`, windows in a row that one was overloaded;
     `parent` it was split from (-1: none), `born` in which step; `splits` (seed,), so far.
 
-    Machine: `placement`; `migrated` (seed, device), copies to fetch in this step; `wall_clock` (seed,), s.
+    Machine: `placement`; `migrated` (seed, device), copies to fetch in the next step, `planned` (seed,), s of
+    deciding so; `wall_clock` (seed,), s.
     """
 
     step: int
@@ -76,6 +77,7 @@ class State:
     splits: np.ndarray
     placement: Placement
     migrated: np.ndarray
+    planned: np.ndarray
     wall_clock: np.ndarray
     memory: dict[str, Any] = field(default_factory=dict)
 

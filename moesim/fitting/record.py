@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.fitting.design import advice
 from moesim.fitting.files import contents as file_contents
 from moesim.fitting.judge import SCORES, in_sample, out_of_sample
 from moesim.fitting.model import contents_of
@@ -206,6 +207,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "objective_name": task.objective.name,
         "seed": settings.get("seed", 0),
         "warnings": "\n".join(fit.warnings),
+        "next_runs": "\n".join(advice(fit)),
     }
     return {key: value for key, value in found.items() if value != ""} | _described(fit)
 

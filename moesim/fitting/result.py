@@ -70,6 +70,12 @@ class Fit:
         return self.optimum.share
 
     @property
+    def name(self) -> str:
+        """That of the fitted law: its form, and the runs if they have a name."""
+        runs = self.runs.attrs.get("runs", "given")
+        return f"{self.task.target.form.name}_{'fit' if runs == 'given' else runs}"
+
+    @property
     def law(self) -> Law:
         """The fitted law at the estimate: it takes numbers, arrays and DataArrays."""
         return self._law(self.estimate)
@@ -128,23 +134,30 @@ class Fit:
         return np.asarray(self.runs[self.task.target.predicts], dtype=float)
 
     def predict(
-        self, runs: Any, level: float | None = None, seed: int = 0, widen: str = "none", via: Fit | None = None
+        self,
+        runs: Any = None,
+        level: float | None = None,
+        seed: int = 0,
+        widen: str = "none",
+        via: Fit | None = None,
+        **inputs: Any,
     ) -> xr.Dataset:
         """Loss of given runs, with intervals of the law and of a further run.
 
         `runs`: a Dataset (variables are aligned by their dims, so a grid stays a grid), a data frame, or a mapping of
-        the law's inputs to numbers or 1-D arrays, one value for each run. Gives `loss(run)`, `confidence(run, bound)`
-        of the law and `prediction(run, bound)` of a further run, its scatter included, which follows compute if that of
-        the runs does. Without draws the intervals come from the covariance. `widen="holdout"` stretches both until they
-        hold as many of the held-out runs as `level` says. A law of loss (accuracy on a task) takes the losses from a
-        fit `via` of a law of size and data, of which `runs` are then; the draws of both are in the intervals. Raises
-        InputError for a missing or impossible input.
+        the law's inputs to numbers or 1-D arrays, one value for each run; or these as `inputs` by name. Gives
+        `loss(run)`, `confidence(run, bound)` of the law and `prediction(run, bound)` of a further run, its scatter
+        included, which follows compute if that of the runs does. Without draws the intervals come from the covariance.
+        `widen="holdout"` stretches both until they hold as many of the held-out runs as `level` says. A law of loss
+        (accuracy on a task) takes the losses from a fit `via` of a law of size and data, of which `runs` are then; the
+        draws of both are in the intervals. Raises InputError for a missing or impossible input.
         """
         from moesim.fitting.downstream import chained
         from moesim.fitting.predict import predicted
 
         level = self.level if level is None else level
         check_level(level)
+        runs = inputs if runs is None else runs
         if via is not None:
             return chained(self, via, runs, level, seed)
         return predicted(self, runs, level, seed, widen)
@@ -172,8 +185,10 @@ class Fit:
     def next_runs(self, candidates: Any, target: Any, cost: Any = None, count: int = 1) -> xr.Dataset:
         """Which runs would narrow a quantity most for their cost.
 
-        `candidates`: runs as for `predict`. `target`: a coefficient by name, a run (mapping of the law's inputs: its
-        loss), or the quantity in each draw, e.g. of `allocation`. `cost` of each candidate, FLOPs by default. Gives
+        `candidates`: runs as for `predict`. `target`: a coefficient by name (R_D), a run (mapping of the law's inputs:
+        its loss), a quantity of `allocation` at a budget (("best_sparsity", 1e22)), or any quantity in each draw.
+        `cost` of each candidate: numbers, FLOPs by default, or {"chip": "h100", "utilisation": 0.4} for its hours.
+        Gives
         the expected `variance_reduction` of the target as a share, `cost`, `reduction_per_cost`, and the `rank` (1 is
         best, 0 none) of the `count` runs that are best together, each chosen after those before; the attribute
         `left_after_ranked` is the share of the variance left. As if draws were normal (the value of information of a
@@ -232,9 +247,12 @@ class Fit:
     def _law(self, values: Mapping[str, Any]) -> Law:
         target = self.task.target
         source = f"fit of {target.title} to runs {self.runs.attrs.get('runs', 'given')}"
-        fitted = Law(f"{target.form.name}_fit", target.form, target.law_values(values), source, marking="fitted")
+        fitted = Law(self.name, target.form, target.law_values(values), source, marking="fitted")
         definitions = {} if target.law is None else target.law.definitions
-        return replace(fitted, definitions=definitions, data_range=data_range(self.runs.isel(run=~self.outside)))
+        known = data_range(self.runs.isel(run=~self.outside))
+        if target.law is not None and target.law.dense:  # and the runs do not say otherwise
+            known = {"sparsity": (0.0, 0.0), **known}
+        return replace(fitted, definitions=definitions, data_range=known)
 
     def _repetition(self, values: Mapping[str, Any]) -> Repetition:
         target = self.task.target

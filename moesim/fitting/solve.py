@@ -208,8 +208,7 @@ class _State:
         frozen = frozen if held is None else frozen | held
         gradient = np.where(frozen, 0.0, gradient)
         matrix = terms.matrix(damping)
-        p = matrix.shape[1]
-        matrix[:, range(p), range(p)] *= 1.0 + np.minimum(_SHEAR * damping, 1.0)[:, None]
+        _diagonal(matrix)[:] *= 1.0 + np.minimum(_SHEAR * damping, 1.0)[:, None]
         low, high = np.maximum(lower - x, -_LARGEST_STEP), np.minimum(upper - x, _LARGEST_STEP)
         step = confined(matrix, gradient, frozen, low, high)
         self.x[cut][taken], self.step[cut][taken] = x[taken], step[taken]
@@ -321,8 +320,7 @@ class _Terms:
         mass *= self.slope
         matrix = (self.effects * mass[:, None]) @ self.effects.swapaxes(1, 2)
         if self.penalty is not None:
-            p = matrix.shape[1]
-            matrix[:, range(p), range(p)] += self.penalty[2]
+            _diagonal(matrix)[:] += self.penalty[2]
         return matrix
 
     def cosine(self, here: np.ndarray) -> np.ndarray:
@@ -356,24 +354,27 @@ def confined(
         kept[frozen[rows]] = 0.0
         right = -gradient[rows] - np.einsum("rij,rj->ri", np.nan_to_num(matrix[rows]), kept)
         step[rows] = kept + _solved(matrix[rows], right, frozen[rows] | (kept != 0.0))
-    step = np.clip(step, low, high)
+    step = np.minimum(np.maximum(step, low), high)
     climbs = np.flatnonzero(np.vecdot(step, gradient) > 0.0)  # possible where several limits are met: go straight down
     if len(climbs):
-        p = matrix.shape[1]
-        diagonal = np.maximum(matrix[climbs][:, range(p), range(p)], _FAINT**2)
+        diagonal = np.maximum(_diagonal(matrix[climbs]), _FAINT**2)
         step[climbs] = np.clip(-gradient[climbs] / diagonal, low[climbs], high[climbs])
     return step
 
 
 def _solved(matrix: np.ndarray, right: np.ndarray, frozen: np.ndarray) -> np.ndarray:
     """matrix^-1 right with frozen entries 0; the matrix is scaled to a unit diagonal first."""
-    p = right.shape[1]
-    diagonal = matrix[:, range(p), range(p)]
     with np.errstate(all="ignore"):
-        usable = np.isfinite(diagonal) & (diagonal > _FAINT**2) & ~frozen
-        scale = np.where(usable, 1.0 / np.sqrt(np.where(usable, diagonal, 1.0)), 0.0)
-        scaled, right = matrix * scale[:, :, None] * scale[:, None, :], right * scale
+        diagonal = _diagonal(matrix)
+        usable = (diagonal > _FAINT**2) & (diagonal < np.inf) & ~frozen
+        scale = usable / np.sqrt(np.where(usable, diagonal, 1.0))
+        scaled, right = matrix * (scale[:, :, None] * scale[:, None, :]), right * scale
         if not np.isfinite(scaled.sum() + right.sum()):
             scaled, right = np.nan_to_num(scaled, posinf=0.0, neginf=0.0), np.nan_to_num(right, posinf=0.0, neginf=0.0)
-    scaled[:, range(p), range(p)] = 1.0 + 1e-13
+    _diagonal(scaled)[:] = 1.0 + 1e-13
     return np.linalg.solve(scaled, right[..., None])[..., 0] * scale
+
+
+def _diagonal(matrix: np.ndarray) -> np.ndarray:
+    """A view of the diagonals of (rows, p, p) in one piece of memory: (rows, p)."""
+    return matrix.reshape(len(matrix), -1)[:, :: matrix.shape[1] + 1]

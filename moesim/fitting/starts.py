@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from moesim.fitting.task import Task
 
 _CANDIDATES = 16  # random points weighed for each start that is followed
+_RUNS = 64  # at most, spread over the table, that points are weighed by
 _BEYOND = 2.0  # how far from the typical range, in x, a coefficient may be put that is solved for
 _SAME = 1e-9  # change of an effect that is rounding
 
@@ -24,6 +25,7 @@ def starting_points(task: Task, starts: int, rng: np.random.Generator) -> np.nda
     """The best of `_CANDIDATES` points for each start, (starts, p): each is the best of its own, so they differ."""
     low, high = task.parameters.typical()
     x = rng.uniform(low, high, (starts * _CANDIDATES, len(low)))
+    task = task.thinned(_RUNS)
     linear = linear_entries(task)
     if len(linear):
         x = _solved_for(task, x, linear)

@@ -19,9 +19,10 @@ def table(dataset: xr.Dataset) -> str:
 
 
 def page(dataset: xr.Dataset) -> Page:
-    """The table of one fit in parts: what and how well, coefficients, scores, warnings."""
+    """The table of one fit in parts: what and how well, coefficients, scores, allocation, warnings, what would tell."""
     warnings = [f"! {line}" for line in dataset.attrs.get("warnings", "").splitlines()]
-    return [_head(dataset), _coefficients(dataset), *_scores(dataset), *_allocation(dataset), *warnings]
+    advice = [f"next: {line}" for line in dataset.attrs.get("next_runs", "").splitlines()]
+    return [_head(dataset), _coefficients(dataset), *_scores(dataset), *_allocation(dataset), *warnings, *advice]
 
 
 def _head(data: xr.Dataset) -> str:

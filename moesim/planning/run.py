@@ -20,7 +20,7 @@ from moesim.output.result import Result, Stream
 from moesim.planning import figures, settling, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
-from moesim.planning.readings import READINGS, told
+from moesim.planning.readings import READINGS
 from moesim.planning.space import SIZES, Space
 from moesim.planning.sweep import loss_in_slabs, sweep, with_size
 
@@ -64,8 +64,8 @@ def run(config: Mapping[str, Any]) -> Result:
     text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
     if "reading" in config["compare"]:
         text += "\n\n" + settling.told(settling.settling())
-    if "reading_best_loss" in dataset:
-        text += "\n" + told(dataset[[name for name in dataset.data_vars if str(name).startswith("reading_")]])
+    if "reading_best_loss" in dataset and "draw" not in dataset.dims:
+        text += "\n" + tables.band(dataset, config["repetition"].get("coefficients") or ())
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
 
 
@@ -176,7 +176,7 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], given: dict[str, 
         found, combine_attrs="override", join="outer", compat="no_conflicts", coords="minimal", data_vars="all"
     )
     combined = combined.sel(compare)  # in the order given, not by name
-    told = {n: text for n, text in combined.attrs.items() if n.removesuffix("_source") not in compare}
+    told = {n: v for n, v in combined.attrs.items() if n == "config" or all(one.attrs.get(n) == v for one in found)}
     combined.attrs = {**told, "verb": "sweep"}
     return combined
 
