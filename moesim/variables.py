@@ -92,7 +92,6 @@ VARIABLES = {
     "batch_tokens": Variable("token", "tokens per optimiser step", "B"),
     "step_seconds": Variable("s", "time of an optimiser step", "t", NON_NEGATIVE),
     "mfu": Variable("1", "model FLOPs utilisation", "MFU", NON_NEGATIVE),
-    "memory": Variable("byte", "memory on the fullest device", "", NON_NEGATIVE),
     "hours": Variable("h", "wall-clock of the run, failures included", "", NON_NEGATIVE),
     "device_hours": Variable("h", "device-hours of the run", "", NON_NEGATIVE),
     "cost": Variable("$", "cost of the run", "", NON_NEGATIVE),
