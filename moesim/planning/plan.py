@@ -256,7 +256,7 @@ def margins(question: Question, runs: Mapping[int, Run | None], best: Run) -> di
     """
     dense, spreads = runs[SPREADS[0]], list(runs)
     flops = float(question.model.architecture.describe(np.log(best.d_model), best.sparsity)["flops_per_token"])
-    at = {"compute": best.tokens * flops, "unique_tokens": question.unique_tokens}
+    at: dict[str, Any] = {"compute": best.tokens * flops, "unique_tokens": question.unique_tokens}
     equal = optimum(question.model, sparsity=[1.0 - 1.0 / spread for spread in spreads], best=False, **at)
     losses = equal.optimal_loss if "draw" not in equal.dims else equal.optimal_loss.mean("draw")
     target = np.nan if dense is None else dense.loss
