@@ -132,8 +132,9 @@ class _State:
     After some steps without a new best the row goes back to it, and has half as many the next time.
     """
 
-    # of the rows under way: which they are, where they stand and the next step, the best so far, how steps have gone
-    _MOVING = tuple("index x step objective slope best_x best fraction damping astray patience".split())
+    # of the rows under way: which they are, where they stand with the next step, and their best; how steps have gone
+    _WHERE = ("index", "x", "step", "objective", "slope", "best_x", "best")
+    _HOW = ("fraction", "damping", "astray", "patience")
 
     def __init__(self, problem: Problem, x: np.ndarray, rows: Rows, damping: float):
         n, p = x.shape
@@ -245,7 +246,7 @@ class _State:
         ended, index = self.ended, self.index[done]
         ended.x[index], ended.objective[index] = self.best_x[done], self.best[done]
         ended.steps[index] = self.taken_steps
-        for name in self._MOVING:
+        for name in (*self._WHERE, *self._HOW):
             setattr(self, name, getattr(self, name)[~done])
 
     def solution(self) -> Solution:
