@@ -244,6 +244,15 @@ def test_outcomes_by_hand():
     assert none[:3] == pytest.approx(0.0, abs=1e-12)  # abnar2025: sparsity and repetition in different terms
 
 
+def test_an_anchor_by_hand_moves_what_the_data_teach():
+    """0.051 parameters for each unique token, threefold, are 0.153."""
+    one = {"active_params": 1e8, "sparsity": 0.9375, "unique_tokens": 2.5e8, "tokens": 4e9}
+    runs = {name: np.array([value]) for name, value in one.items()}
+    moved, given = (reading("abnar2025", "muennighoff2023", excess="total", taught=n) for n in (0.051, 0.153))
+    assert settling._penalty(moved, runs, 3.0) == pytest.approx(settling._penalty(given, runs, 1.0), rel=1e-9)
+    assert settling._penalty(moved, runs, 1.0) > 1.1 * settling._penalty(given, runs, 1.0)
+
+
 def test_odds_by_hand():
     """Outcomes 0 and 0.1 with a noise of 0.05: the line is 0.05, one deviation from both: Phi(1) = 0.8413."""
     worlds = [(np.array([[value]]), np.array([[0.05]])) for value in (0.0, 0.1)]
