@@ -130,7 +130,7 @@ def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -
         start[k, :, j] = x[j]
     several = rows.of(np.tile(good, len(known)))
     several = Rows(several.observed, several.weight, held.reshape(-1, p))
-    found = solve(task.problem, start.reshape(-1, p), several, tolerance=1e-10, max_steps=60)
+    found = solve(task.problem, start.reshape(-1, p), several, tolerance=1e-7, max_steps=60)
     rise = np.maximum(found.objective.reshape(len(known), -1) - free.objective[good], 0.0)
     out = np.full(p, np.nan)
     out[known] = 2.0 * rise.mean(axis=1)
