@@ -127,6 +127,7 @@ VARIABLES = {
     "sampling_weight": Variable("1", "share of the tokens drawn from a domain", "", NON_NEGATIVE),
     "experts_alive": Variable("1", "experts", "", NON_NEGATIVE),
     "splits": Variable("1", "splits so far", "", NON_NEGATIVE),
+    "edits": Variable("1", "steps so far that changed experts or their copies, -1: none may", "", REAL),
     "alive": Variable("1", "whether an expert is there", "", NON_NEGATIVE),
     "frozen_share": Variable("1", "share of experts without weight updates", "", NON_NEGATIVE),
     "copies": Variable("1", "slots that hold an expert", "", NON_NEGATIVE),
