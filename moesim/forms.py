@@ -27,7 +27,7 @@ class Coefficient:
 
 @dataclass(frozen=True)
 class Form:
-    """A published formula: a plain function with its declared coefficients and its source."""
+    """A published formula: a plain function with its declared coefficients, its source and what it predicts."""
 
     name: str
     function: Callable[..., Any]
@@ -35,6 +35,7 @@ class Form:
     coefficients: Mapping[str, Coefficient]
     inputs: tuple[str, ...]
     reports: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    predicts: str = "loss"
 
     @classmethod
     def of(

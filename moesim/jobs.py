@@ -91,10 +91,11 @@ def produce(
     for file, content in zip([*texts, directory / "config.yaml"], [*result.texts.values(), text], strict=True):
         write_text(file, content)
     drawn = write_figures(result.figures, directory)
+    others = [write_result(dataset, directory / name) for name, dataset in result.beside.items()]
     said = {"warnings": "\n".join(result.warnings)} if result.warnings else {}
     attrs = {"verb": verb, "config": text, "overrides": json.dumps(overrides), **said}
     path = write_result(result.dataset.assign_attrs(attrs), directory / result.file, result.streams)
-    return result, [path, *texts, *drawn]
+    return result, [path, *others, *texts, *drawn]
 
 
 def single(verb: str, arguments: list[str]) -> None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from moesim.balance.figures import balance, family, loss, sampling, serves, study, time, trace
 from moesim.counting.figures import expert_update, flops_by_layer, flops_by_sequence, ratio_by_batch, ratio_by_depth
 from moesim.errors import InputError
+from moesim.fitting.figures import allocation, predictions, profiles, trade_offs
 from moesim.fitting.figures import isoflop as fitted_isoflop
-from moesim.fitting.figures import predictions, profiles, trade_offs
 from moesim.planning.figures import coefficient, comparison, isoflop, sparsity
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "allocation",
     "balance",
     "coefficient",
     "comparison",

@@ -15,6 +15,10 @@ VERBS = {
     "fit": ("moesim.fitting.run", "a law fitted to training runs, with intervals and what the runs cannot tell"),
     "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
     "flops": ("moesim.counting.run", "what a network or a model holds and costs, per layer, forward and backward"),
+    "lab": (
+        "moesim.lab.driver",
+        "small Mixtures of Experts, trained here: what repetition does to them, and their loads",
+    ),
 }
 # Key of a verb -> the module whose run(config) answers in the driver's place where the key is true.
 _INSTEAD = {"evidence": "moesim.fitting.evidence"}

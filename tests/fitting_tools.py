@@ -6,6 +6,7 @@ import xarray as xr
 from moesim import config
 from moesim.fitting import fit as fitting
 from moesim.fitting.model import target_of
+from moesim.laws import FORMS
 
 _LOGS = {
     "total_params": (7.5, 10.0),
@@ -15,6 +16,7 @@ _LOGS = {
     "compute": (18.5, 21.5),
     "granularity": (0.0, 1.2),
     "activation_ratio": (-2.0, 0.0),
+    "loss": (-0.3, 0.3),
 }
 _CHOICES = {
     "sparsity": [0.0, 0.25, 0.5, 0.75, 0.9, 0.95],
@@ -31,11 +33,11 @@ def fit(*arguments, draws=0, **settings):
 
 
 def one_file_of_each_form():
-    """The first coefficient file of every form in conf/law."""
+    """The first coefficient file of every form in conf/law that predicts loss."""
     files = {}
     for name in config.choices("law"):
         files.setdefault(config.read("law", name)["form"], name)
-    return list(files.values())
+    return [name for form, name in files.items() if FORMS[form].predicts == "loss"]
 
 
 def synthetic(law, n=300, noise=0.0, seed=0, repetition="none", **more):
@@ -49,6 +51,6 @@ def synthetic(law, n=300, noise=0.0, seed=0, repetition="none", **more):
             inputs[name] = rng.choice(_CHOICES[name], n)
     if "unique_tokens" in target.inputs:
         inputs["unique_tokens"] = inputs["tokens"] / rng.choice([1.0, 2.0, 4.0, 8.0, 16.0, 64.0], n)
-    loss = target.at(inputs)({**target.known, **more})
-    inputs["loss"] = loss * np.exp(noise * rng.standard_normal(n))
+    true = target.at(inputs)({**target.known, **more})
+    inputs[target.predicts] = true * np.exp(noise * rng.standard_normal(n))
     return xr.Dataset({k: ("run", v) for k, v in inputs.items()}, coords={"row": ("run", np.arange(1, n + 1))})

@@ -158,7 +158,10 @@ PLAN = f"test_planning.py -k 'abnar2025 or not ({SLOW})'"
 PLANNING = {
     ("planning/size.py", PLAN): [
         ("np.where(feasible, INSIDE, INFEASIBLE)", "np.where(feasible, INSIDE, INSIDE)"),
-        ("lower = other.loss < found.loss[two]", "lower = other.loss > found.loss[two]"),
+        ("lower = other.loss < found.loss[there]", "lower = other.loss > found.loss[there]"),
+        ("np.abs(distance) > _APART / model", "np.abs(distance) < _APART / model"),
+        ("(np.minimum(*rises) < LEVEL)", "(np.minimum(*rises) > LEVEL)"),
+        ("away & (found.status == INSIDE)] = TWO", "away & (found.status == TWO)] = TWO"),
         (
             "[index == 0, index == last], [LOWER, UPPER], INSIDE)",
             "[index == 0, index == last], [UPPER, LOWER], INSIDE)",
@@ -176,6 +179,8 @@ PLANNING = {
         ("_any(model.law.outside(at), not known and repeats)", "np.asarray(False)"),
     ],
     ("planning/model.py", PLAN): [
+        ("once / (1.0 + times)", "once * (1.0 + times)"),
+        ("near is None and self.architecture.power > 1", "False"),
         ('cell["compute"] / at["flops_per_token"], cell', 'cell["compute"] / (6 * at["active_params"]), cell'),
         ('cell.get(f"{part}.{name}", value)', "value"),
     ],
@@ -188,6 +193,9 @@ PLANNING = {
         ('defaults = {"sparsity": 0.0, "unique_tokens": np.inf}', 'defaults = {"sparsity": 0.0, "unique_tokens": 1e9}'),
     ],
     ("numerics/elementwise.py", f"test_elementwise.py {PLAN}"): [
+        ("inner = falls[..., :-1] > falls[..., 1:]", "inner = falls[..., :-1] < falls[..., 1:]"),
+        ("inner, axis=-1) > own).any()", "inner, axis=-1) > 9).any()"),
+        ("x[going], done[going] = secant(", "x[going], done[~going] = secant("),
         ("(values[..., :-1] < 0) & (values[..., 1:] >= 0)", "(values[..., :-1] > 0) & (values[..., 1:] <= 0)"),
         ("np.where(index < 0, -np.inf, np.inf)", "np.where(index < 0, np.inf, -np.inf)"),
     ],
@@ -264,6 +272,17 @@ FITTING = {
         ("off = (natural[name] - mean) / sd", "off = (natural[name] + mean) / sd"),
         ('weight = np.asarray(runs["weight"], dtype=float)[order]', 'weight = np.asarray(runs["weight"], dtype=float)'),
         ("order = np.lexsort((loss, *inputs.values()))", "order = np.arange(len(loss))"),
+    ],
+    ("fitting/task.py", "test_fit_starts.py"): [
+        ("ended[0] > ends.objective.min()", "ended[0] < ends.objective.min()"),
+        ("> _SAME * ended[1:]", "> 0.0"),
+        ("(n - found - 2) < found", "(n - found) < found"),
+    ],
+    ("fitting/starts.py", "test_fit_starts.py"): [
+        ("[:, :, 0] + (matrix @ now", "[:, :, 0] - (matrix @ now"),
+        ("> _SAME * size", "> size"),
+        ("np.maximum(low - _BEYOND", "np.minimum(low - _BEYOND"),
+        (".argmin(axis=0)", ".argmax(axis=0)"),
     ],
     ("fitting/uncertainty.py", "test_fit_properties.py test_fit_result.py -k 'cover or groups or bootstraps'"): [
         ("np.sqrt(1.0 - leverage)", "1.0 + leverage"),
@@ -454,7 +473,7 @@ BALANCING = {
         ("2.0 * (parts - 1) / parts * size", "2.0 * parts / (parts - 1 + 1e-9) * size"),
         ("2.0 * (parts - 1) / parts * size", "(parts - 1) / parts * size"),
         ("** (1.0 / chip.sharpness)", "** chip.sharpness"),
-        ("float(min(limit, places))", "float(max(limit, places))"),
+        ("np.minimum(limit, places)", "np.maximum(limit, places)"),
     ],
     ("hardware/placed.py", BALANCE): [
         ("after.held(experts, devices) & ~before", "after.held(experts, devices) | ~before"),

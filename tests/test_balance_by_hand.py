@@ -1,6 +1,7 @@
 """Every policy, control, curve and metric on numbers that fit on paper: the arithmetic stands beside each row."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from balance_tools import row, setting, state, world
 
 from moesim.balance import placement, routing, sampling, structure
 from moesim.balance.placement import Placing, Problem, even
+from moesim.balance.topology import TOPOLOGIES, wired
+from moesim.errors import InputError
 
 L3 = np.log(3.0)
 EXPLORE = np.sqrt(np.log(2.0) / 4.0)
@@ -52,6 +55,8 @@ SAMPLING = {
     ),
     # seen + 5 = (40, 20), inverse 1 : 2; .8 (.8, .2) + .2 (1/3, 2/3)
     "replay": ({}, (0.8, 0.2), {"seen": row(35.0, 15.0)}, (0.64 + 0.2 / 3, 0.16 + 0.4 / 3)),
+    # the same weights, the second part generated
+    "rehearsal": ({}, (0.8, 0.2), {"seen": row(35.0, 15.0)}, (0.64 + 0.2 / 3, 0.16 + 0.4 / 3)),
     # gains 1/tokens^2: 1e-18 of the largest is solved
     "skip_solved": ({}, (0.8, 0.2), {"learned": np.array([[[1e9, 0.0], [0.0, 1.0]]])}, (0.0, 1.0)),
     # and 1e-2 of it is not
@@ -126,15 +131,19 @@ def test_logits_are_biased_and_tempered():
 
 
 # Controls: loads (30, 10) and an expert that is not there, mean 20: excess (.5, -.5, 0).
-# Router (.75, .25) on 3 tokens and (.5, .5) on 1: shares f = (2.75, 1.25)/4; experts x f = (1.375, .625).
-# First domain: mean pressure .75 x 1.375 + .25 x .625 = 1.1875, slope .75 x .1875 = .140625 up and down;
-# second: mean 1, slope .5 x .375 = .1875. Micro: pressure is twice the own share; .75 x (1.5 - 1.25) = .1875 and 0.
+# Router (.75, .25) on 3 tokens and (.5, .5) on 1: shares f = (2.75, 1.25)/4; experts x f = (1.375, .625). Scores are
+# even, so the gate is (.5, .5): mean pressure 1, step 2 x .5 x .375 = .375 in both domains, all of it in common.
+# Micro: pressure is twice the own share, (1.5, .5) and (1, 1): steps .5 and 0, in common .75 x .5 = .375.
 CONTROL = {
     "none": ({}, (0.0, 0.0), (0.0, 0.0)),
-    "sign": ({"step": 0.1}, (-0.1, 0.1), (0.0, 0.0)),
-    "proportional": ({"step": 0.1}, (-0.05, 0.05), (0.0, 0.0)),
-    "auxiliary": ({"weight": 0.1, "rate": 2.0}, (0.0, 0.0), (-0.2 * 0.140625, -0.2 * 0.1875)),
-    "auxiliary, micro": ({"weight": 0.1, "scope": "micro"}, (0.0, 0.0), (-0.1 * 0.1875, 0.0)),
+    "sign": ({"step": 0.1, "worth": 2.0}, (-0.2, 0.2), (0.0, 0.0)),
+    "proportional": ({"step": 0.1, "worth": 2.0}, (-0.1, 0.1), (0.0, 0.0)),
+    "auxiliary": ({"weight": 0.1, "worth": 2.0}, (-0.2 * 0.375, 0.2 * 0.375), (0.0, 0.0)),
+    "auxiliary, micro": (
+        {"weight": 0.1, "worth": 2.0, "scope": "micro"},
+        (-0.2 * 0.375, 0.2 * 0.375),
+        (-0.2 * 0.125, 0.2 * 0.375),
+    ),
 }
 
 
@@ -144,9 +153,24 @@ def test_control(name):
     act = routing.controls.only({"policy": name.partition(",")[0], **options})
     P = np.array([[[0.75, 0.25, 0.0], [0.5, 0.5, 0.0]]])
     alive, load = np.array([[True, True, False]]), row(30.0, 10.0, 0.0)
-    scores, new = act(np.zeros((1, 2, 3)), np.zeros((1, 3)), P, load, row(3.0, 1.0), alive)
+    start = np.where(alive, np.zeros((1, 2, 3)), -np.inf)
+    scores, new = act(start, np.zeros((1, 3)), P, load, row(3.0, 1.0), alive)
     np.testing.assert_allclose(new, [[*bias, 0.0]], atol=1e-15)
-    np.testing.assert_allclose(scores, [[[moved[0], -moved[0], 0.0], [moved[1], -moved[1], 0.0]]], atol=1e-15)
+    np.testing.assert_allclose(scores[..., :2], [[[moved[0], -moved[0]], [moved[1], -moved[1]]]], atol=1e-15)
+    assert np.isneginf(scores[..., 2]).all()
+
+
+def test_the_auxiliary_loss_is_drawn_back_and_sees_the_gate():
+    # even loads: nothing but the pull, .9 of the bias left
+    alive, P = np.ones((1, 2), dtype=bool), np.array([[[0.5, 0.5]]])
+    act = routing.controls.only({"policy": "auxiliary", "pull": 0.1})
+    _, bias = act(np.zeros((1, 1, 2)), row(1.0, -2.0), P, row(1.0, 1.0), row(1.0), alive)
+    np.testing.assert_allclose(bias, [[0.9, -1.8]])
+    # gate (.75, .25) at a score of 5 ln 3; all tokens to the first: pressure (2, 0), mean 1.5, 2 x .75 x .5 = .75
+    act = routing.controls.only({"policy": "auxiliary", "weight": 1.0, "worth": 1.0})
+    P, scores = np.array([[[1.0, 0.0]]]), np.array([[[5 * L3, 0.0]]])
+    _, bias = act(scores, np.zeros((1, 2)), P, row(1.0, 0.0), row(1.0), alive)
+    np.testing.assert_allclose(bias, [[-0.75, 0.75]])
 
 
 def test_quantile_control_finds_the_prices_that_balance():
@@ -172,13 +196,36 @@ def test_rewards_and_reinforcement():
     np.testing.assert_allclose(routing.reinforce(np.array([[[1.0, 0.0]]]), P, advantage, 2.0, 0.1), [[[2.4, -0.5]]])
 
 
-def test_tokens_are_drawn_by_inverting_the_distribution():
-    # mixture (.25, .75): below .25 the first domain; K = 2 of (1, .5, .5): the first always, then by the uniform
-    np.testing.assert_array_equal(
-        routing.draw_domains(np.array([0.25, 0.75]), np.array([0.0, 0.24, 0.25, 0.99])), [0, 0, 1, 1]
-    )
-    chosen = routing.draw_experts(np.array([[1.0, 0.5, 0.5]]), np.array([0, 0]), np.array([0.25, 0.75]))
-    np.testing.assert_array_equal(chosen, [[2.0, 1.0, 1.0]])
+def test_reinforcement_ends_at_the_reach():
+    # 4 + 3 passes 5 by 2: all give way by 2, and the last ends at -5; what was below it stays there
+    S, P = np.array([[[4.0, 1.0, -4.0, -9.0]]]), np.array([[[1.0, 0.0, 0.0, 0.0]]])
+    np.testing.assert_allclose(routing.reinforce(S, P, np.array(1.0), 3.0, 0.0, 5.0), [[[5.0, -1.0, -5.0, -9.0]]])
+    np.testing.assert_allclose(routing.reinforce(S, P, np.array(1.0), 3.0, 0.0), [[[7.0, 1.0, -4.0, -9.0]]])
+
+
+def test_each_token_is_drawn():
+    # a token takes the first expert and one of the other two; all tokens of a domain with one choice take it
+    P = np.array([[1.0, 0.5, 0.5], [1.0, 1.0, 0.0]])
+    chosen = routing.draw_experts(P, np.array([1000.0, 7.0]), 0, 0)
+    np.testing.assert_array_equal(chosen[:, 0], [1000, 7])
+    np.testing.assert_array_equal(chosen.sum(axis=1), [2000, 14])
+    np.testing.assert_array_equal(chosen[1], [7, 7, 0])
+    assert 440 < chosen[0, 1] < 560  # 500 +- 16
+    # .9 + .9 + .2: the third comes with one of the others only, so these miss 100 and 100 of 1000 together
+    P = np.array([[0.9, 0.9, 0.2]])
+    chosen = routing.draw_experts(P, np.array([100_000.0]), 1, 0)[0]
+    np.testing.assert_allclose(chosen, [9e4, 9e4, 2e4], rtol=0.03)
+    assert chosen[2] == (1e5 - chosen[0]) + (1e5 - chosen[1])
+
+
+def test_the_spread_of_drawn_tokens_is_that_of_single_ones():
+    # 10,000 tokens, a quarter to each of four experts: variance 10,000 x 1/4 x 3/4, over 400 steps
+    counts = [routing.draw_experts(np.full((1, 4), 0.25), np.array([1e4]), 3, step)[0] for step in range(400)]
+    assert np.var(counts) == pytest.approx(1e4 * 3 / 16, rel=0.1)
+    drawn = [routing.draw_domains(np.array([0.25, 0.75]), 1e4, 3, step)[0] for step in range(400)]
+    assert np.var(drawn) == pytest.approx(1e4 * 3 / 16, rel=0.2)
+    assert np.mean(drawn) == pytest.approx(2500, rel=0.01)
+    np.testing.assert_array_equal(routing.draw_domains(np.array([0.25, 0.75]), 1e4, 3, 7)[0], drawn[7])
 
 
 # Structure. Two or three experts of four or two domains; demand = natural x probability.
@@ -358,12 +405,22 @@ def test_separation_is_the_total_variation_from_the_parent():
 
 
 # Placement: 2 devices of 2 slots unless said. Slots of a device are adjacent.
-def problem(loads, slots=4, devices=2, copies=None, previous=None, changed=False, step=0, alive=None):
+# 100 FLOP/s, experts of 10 weights, links of 10 byte/s, 2 values of 2 bytes a token.
+MACHINE = SimpleNamespace(
+    expert=SimpleNamespace(weights=10.0, d_model=2),
+    chip=SimpleNamespace(peak_share=1.0),
+    schedule=SimpleNamespace(value_bytes=2.0),
+    peak=100.0,
+    link=10.0,
+)
+
+
+def problem(loads, slots=4, devices=2, copies=None, previous=None, changed=False, step=0, alive=None, speed=1.0):
     loads = row(*loads)
     there = np.ones(loads.shape, dtype=bool) if alive is None else np.array([alive])
     copies = there.astype(int) if copies is None else np.array([copies])
     before = None if previous is None else even(np.array([previous]), loads.shape[1])
-    return Problem(loads, there, copies, before, np.array([changed]), slots, devices, 1, step)
+    return Problem(loads, there, copies, before, np.array([changed]), slots, devices, 1, step, speed, MACHINE)
 
 
 PLACEMENT = {
@@ -382,6 +439,33 @@ PLACEMENT = {
     "popularity": ({}, problem((6.0, 1.0)), [0, 0, 0, 1]),
     # EPLB's copies; shares below
     "scheduled": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
+    "lagged": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
+    # packed without copies: 6, 1 and 3, 2; the heaviest of each device copied from its neighbour, one slot left empty
+    "scheduled, ring": (
+        {"topology": "ring"},
+        problem((6.0, 3.0, 2.0, 1.0), slots=6),
+        [0, 3, 1, 1, 2, 0],
+    ),
+    # 30 : 10 at home cost 6 x 10 x 30/100 = 18 s and 4 x 30 x 4/10 = 48; with a shadow of the first 25 are left on the
+    # second, 15 s, and its weights and gradients 4 x 10 x 2/10 = 8 s
+    "shadow": ({}, problem((30.0, 10.0)), [0, -1, 1, 0]),
+    # 3 : 1 cost 1.8 and 4.8 s at home, 1.5 and 8 with the shadow
+    "shadow, not": ({}, problem((3.0, 1.0)), [0, -1, 1, -1]),
+    # the slow device gets what ends first there: 4 to the fast one, 2 to it (6 against 8), 1 and 1 to the slow one
+    "packed, speeds": (
+        {},
+        problem((4.0, 2.0, 1.0, 1.0), speed=np.array([0.25, 1.0])),
+        [2, 3, 0, 1],
+    ),
+    "eplb, speeds": ({}, problem((4.0, 2.0, 1.0, 1.0), speed=np.array([0.25, 1.0])), [2, 3, 0, 1]),
+    # one slot each: the heavy one on the fast device, which the published order would not do
+    "popularity, speeds": ({}, problem((4.0, 2.0), slots=2, speed=np.array([0.25, 1.0])), [1, 0]),
+    # times 8 and 8/4: exchanging 4 and 2 leaves 24/4 ... 6 on the slow one, 2 + 4 over 4 = 1.5 on the fast one
+    "bounded, speeds": (
+        {"moves": 1},
+        problem((4.0, 4.0, 2.0, 6.0), previous=[0, 1, 2, 3], speed=np.array([1.0, 4.0])),
+        [2, 1, 0, 3],
+    ),
     # starts from EPLB's
     "bounded": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
     # 9 against 3: exchanging 5 and 2 leaves 6 and 6
@@ -413,11 +497,79 @@ def test_every_placement_has_a_row():
 
 def test_scheduled_shares_level_the_devices():
     # 9 in all: 4.5 each; the first device has 2 of expert 1 and 2.5 of the 6, the second 1 and 3.5
-    made = placement.placement.only("scheduled")(problem((6.0, 2.0, 1.0)))
+    made = placement.placement.only("lagged")(problem((6.0, 2.0, 1.0)))
     np.testing.assert_allclose(made.share, [[2.5 / 6, 1.0, 3.5 / 6, 1.0]])
-    # between plans the slots stay
-    kept = placement.placement.only("scheduled")(problem((1.0, 2.0, 6.0), previous=[0, 1, 0, 2], step=110))
-    np.testing.assert_array_equal(kept.slots, [[0, 1, 0, 2]])
+    # at present 3 : 3 : 1, 3.5 each: .5 of the first beside the second. Only `scheduled` sees that.
+    present, past = (placement.build(name) for name in ("scheduled", "lagged"))
+    now = row(3.0, 3.0, 1.0)
+    np.testing.assert_allclose(placement.serve(present, made, now, np.ones(2)).share, [[0.5 / 3, 1.0, 2.5 / 3, 1.0]])
+    assert placement.serve(past, made, now, np.ones(2)) is made
+    # the second device three times as fast: all of the first there
+    fast = placement.serve(present, made, now, np.array([1.0, 3.0]))
+    np.testing.assert_allclose(fast.slot_loads(now).reshape(1, 2, 2).sum(-1), [[3.0, 4.0]])
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_topologies_join_each_device_with_as_many_others(name):
+    edges = TOPOLOGIES[name](16, 2)
+    for column in edges.T:
+        np.testing.assert_array_equal(np.sort(column), np.arange(16))
+        assert (column != np.arange(16)).all()
+
+
+def test_published_topologies():
+    # LPLB's tests: cube of 8, hypercube of 16, torus of 2 x 4
+    cube, hyper = TOPOLOGIES["cube"](8, 1), TOPOLOGIES["hypercube"](16, 1)
+    np.testing.assert_array_equal(cube.T, [[3, 0, 1, 2, 7, 4, 5, 6], [6, 7, 4, 5, 0, 1, 2, 3]])
+    np.testing.assert_array_equal(hyper[:, 0], [3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14])
+    np.testing.assert_array_equal(hyper[:, 1], [12, 13, 14, 15, *range(12)])
+    np.testing.assert_array_equal(TOPOLOGIES["torus"](8, 2)[:5], [[4, 1], [5, 2], [6, 3], [7, 0], [0, 5]])
+    with pytest.raises(InputError, match="topology='star'"):
+        placement.placement.only({"policy": "scheduled", "topology": "star"})(problem((1.0, 2.0)))
+    with pytest.raises(InputError, match="devices=2 do not fill groups of 8"):
+        placement.placement.only({"policy": "scheduled", "topology": "cube"})(problem((1.0, 2.0)))
+    with pytest.raises(InputError, match="leave no room for 1 copies each; give slots_per_device=2"):
+        placement.placement.only({"policy": "scheduled", "topology": "ring"})(problem((1.0, 2.0), slots=2))
+
+
+# LPLB's own tolerances of busiest over mean for a draw of loads N(1, .3): devices, redundant slots, tolerance. The
+# programme's optimum misses them in some draws; the median of ten keeps them.
+LPLB = {"cube": (32, 2, 1.07), "hypercube": (16, 2, 1.03), "torus": (32, 2, 1.01)}
+
+
+@pytest.mark.parametrize("name", LPLB)
+def test_lplb_reaches_its_published_balance(name):
+    devices, spare, most = LPLB[name]
+    edges, ratios = TOPOLOGIES[name](devices, devices // 4), []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        past, now = (np.maximum(1 + s * rng.standard_normal((1, 256)), 0.0) for s in (0.15, 0.3))
+        placed = even(wired(past, 256 + spare * devices, devices, edges), 256)
+        level = placement.shared_out(placed, now, np.ones(devices))
+        load = level.slot_loads(now).reshape(devices, -1).sum(-1)
+        ratios.append(load.max() / load.mean())
+    assert np.median(ratios) < most
+
+
+def test_a_threshold_leaves_what_is_even_enough():
+    # 3 : 1 is 1.5 x the mean
+    asked = []
+
+    def policy(problem):
+        asked.append(problem.step)
+        return even(np.array([[1, 0]]), 2)
+
+    given = setting(world((0.5, 0.5)), slots=2)
+    at = replace(state(OWN), placement=even(np.array([[0, 1]]), 2), migrated=np.zeros((1, 2)), mean_load=row(3.0, 1.0))
+    for threshold, moved in ((1.6, 0.0), (1.4, 1.0)):
+        placing = placement.build({"policy": policy, "every": 10, "threshold": threshold, "plan_seconds": 2.0})
+        after = placement.place(placing, replace(at, step=20), given, np.array([False]))
+        np.testing.assert_array_equal(after.migrated, [[moved, moved]])
+        np.testing.assert_array_equal(after.planned, [2.0 * moved])
+    assert asked == [20]
+    # experts that changed are placed whatever the threshold
+    placing = placement.build({"policy": policy, "threshold": 9.0})
+    assert placement.place(placing, replace(at, step=21), given, np.array([True])).migrated.sum() == 2
 
 
 def test_placement_is_asked_at_the_first_step_and_then_every_so_many():

@@ -14,14 +14,13 @@ from moesim.balance.intervals import verdicts
 from moesim.balance.routing import inclusion
 from moesim.balance.run import run as drive
 from moesim.balance.setting import GROUPS, setting
-from moesim.domains import learning
 from moesim.domains.tree import best_cut, mix, similarity
 from moesim.errors import InputError
 from moesim.hardware import step as clock
 from moesim.hardware.placed import Placement
 
 TRACES = ("trace", "deepseek_r1")
-APART = (("cluster", "deepseek_v3"),)  # more devices than the small runs here
+APART = (("cluster", "deepseek_v3"), ("chip", "custom"))  # more devices than the small runs here; no numbers
 
 
 def config(over=None, **choices):
@@ -83,7 +82,6 @@ def test_every_policy_keeps_the_books_and_the_bounds(group, name):
     given, records, last = outcome.setting, outcome.records, outcome.final
     wanted = given.tokens * given.active
     np.testing.assert_allclose(records["loads"].sum(-1) + records["drop_share"] * wanted, wanted, rtol=1e-9)
-    np.testing.assert_allclose(last.placement.slot_loads(last.load).sum(1), last.load.sum(1), rtol=1e-9)
     np.testing.assert_allclose(records["device_loads"].sum(-1), records["loads"].sum(-1), rtol=1e-9)
     np.testing.assert_allclose(records["sampling_weight"].sum(-1), 1, rtol=1e-9)
     np.testing.assert_allclose(last.seen.sum(1), given.tokens * given.steps, rtol=1e-9)
@@ -105,21 +103,24 @@ def test_every_copy_of_every_expert_has_a_slot(structure):
     assert (last.copies[~last.alive] == 0).all()
 
 
-def test_one_expert_with_natural_sampling_is_the_plain_law():
+OWN_TOKENS = {"coefficients": {"A": 1e-300}, "pooled": False}
+
+
+def test_one_expert_with_natural_sampling_follows_the_law_of_each_domain():
     over = {
         "experts": 1,
-        "world": {"domains": 8, "rho": 0.0, "unique_tokens": np.inf, "curve": {"coefficients": {"A": 1e-300}}},
+        "world": {"domains": 8, "rho": 0.0, "unique_tokens": np.inf, "curve": OWN_TOKENS},
         "cluster": {"devices": 1},
     }
     outcome = run(over)
     given, loss = outcome.setting, outcome.records["domain_loss"]
     seen = outcome.records["tokens"][:, :, None] * given.world.in_order(given.world.natural)[:, None]
-    np.testing.assert_allclose(loss, 1.69 + 410.7 * seen**-0.28, rtol=1e-12)
+    np.testing.assert_allclose(loss, np.minimum(1.69 + 410.7 * seen**-0.28, np.log(5e4)), rtol=1e-12)
 
 
 def test_one_expert_pays_the_repetition_law():
     over = {"experts": 1, "world": {"domains": 4, "rho": 0.0, "unique_tokens": 1e7}, "cluster": {"devices": 1}}
-    over["world"]["curve"] = {"coefficients": {"A": 1e-300}}
+    over["world"]["curve"] = OWN_TOKENS
     outcome = run(over)
     world = outcome.setting.world
     drawn = outcome.setting.tokens * 60 * world.natural
@@ -133,7 +134,9 @@ def test_a_law_of_the_package_as_curve_is_the_law():
 
     over = {"experts": 1, "world": {"domains": 1, "unique_tokens": np.inf}, "cluster": {"devices": 1}}
     outcome = run(over, world="law")
-    expected = load_law("besiroglu2024")(total_params=outcome.setting.capacity, tokens=outcome.setting.tokens * 60)
+    expected = load_law("besiroglu2024")(
+        total_params=outcome.setting.capacity.expert, tokens=outcome.setting.tokens * 60
+    )
     np.testing.assert_allclose(outcome.final.loss, expected, rtol=1e-12)
 
 
@@ -157,7 +160,7 @@ def test_replicating_by_structure_changes_only_the_clock():
 
 @pytest.mark.parametrize("fidelity", ["mean_field", "tokens"])
 def test_same_seed_same_run_and_any_block(fidelity):
-    over = {"routing": {"fidelity": fidelity, "batch": 256}, "seeds": 3, "structure": {"every": 10}}
+    over = {"routing": {"fidelity": fidelity}, "tokens_per_step": 1e5, "seeds": 3, "structure": {"every": 10}}
     first, again = (run(over, structure="clone", sampling="feed_idle") for _ in range(2))
     alone = run({**over, "seeds": 1, "seed": 2}, structure="clone", sampling="feed_idle")
     for name, values in first.records.items():
@@ -166,7 +169,7 @@ def test_same_seed_same_run_and_any_block(fidelity):
 
 
 def test_policies_meet_the_same_tokens():
-    over = {"routing": {"fidelity": "tokens", "batch": 256}, "steps": 20}
+    over = {"routing": {"fidelity": "tokens"}, "steps": 20}
     static, split = run(over), run(over, structure="split")
     np.testing.assert_array_equal(static.final.seen, split.final.seen)
 
@@ -183,15 +186,30 @@ def test_token_batches_agree_with_the_mean_field():
 def test_batch_imbalance_of_even_routing_is_the_sampling_floor():
     from moesim.balance.bounds import sampling_floor
 
-    over = {"routing": {"fidelity": "tokens", "batch": 512, "reinforcement": 0.0, "affinity": 0.0, "noise": 0.0}}
-    outcome = run({**over, "steps": 200, "record_every": 1})
-    assert outcome.records["max_vio"].mean() == pytest.approx(sampling_floor(512 / 8, 8), rel=0.05)
+    # The noise is that of the step that the clock charges, unless a batch is given.
+    even = {"fidelity": "tokens", "reinforcement": 0.0, "affinity": 0.0, "noise": 0.0}
+    for tokens, batch in ((512, None), (2**20, None), (2**20, 512)):
+        outcome = run({"routing": {**even, "batch": batch}, "tokens_per_step": tokens, "steps": 200, "record_every": 1})
+        floor = sampling_floor((batch or tokens) / 8, 8)
+        assert outcome.records["max_vio"].mean() == pytest.approx(floor, rel=0.05)
+        np.testing.assert_allclose(outcome.records["loads"].sum(-1), tokens, rtol=1e-12)
 
 
 def moved_labels(outcome, order):
     """One more step of a run whose experts carry other labels."""
     given, state = outcome.setting, outcome.final
-    names = ("scores", "learned", "assigned", "probability", "expert_loss", "bias", "load", "mean_load", "hot")
+    names = (
+        "scores",
+        "learned",
+        "trained",
+        "assigned",
+        "probability",
+        "expert_loss",
+        "bias",
+        "load",
+        "mean_load",
+        "hot",
+    )
     names += ("alive", "frozen", "parent", "born", "copies")
     changed = {name: np.take(getattr(state, name), order, axis=-1) for name in names}
     where = np.argsort(order)
@@ -240,7 +258,7 @@ def test_a_split_keeps_load_and_experience():
     outcome = run({"steps": 30, "structure": {"every": 1000}}, structure="split")
     given, state = outcome.setting, outcome.final
     share = np.random.default_rng(0).uniform(0.01, 0.99, given.world.domains)
-    after = structures.split_edit(0, 3, 8, share, given.routing.temperature, 1)(state)
+    after = structures.split_edit(0, 3, 8, share, given.routing.temperature)(state)
 
     def routed(s):
         return inclusion(s.scores + s.bias[:, None], 1) * state.drawn[:, :, None]
@@ -249,13 +267,8 @@ def test_a_split_keeps_load_and_experience():
     np.testing.assert_allclose(behind[0, :, [3, 8]].sum(0), before[0, :, 3], rtol=1e-10)
     np.testing.assert_allclose(np.delete(behind, [3, 8], axis=2), np.delete(before, [3, 8], axis=2), rtol=1e-10)
     np.testing.assert_array_equal(after.learned[0, :, 8], state.learned[0, :, 3])
+    np.testing.assert_array_equal(after.trained[0, :, 8], state.trained[0, :, 3])
     np.testing.assert_allclose(after.mean_load.sum(1), state.mean_load.sum(1), rtol=1e-12)
-    losses = []
-    for s in (state, after):
-        probability = inclusion(s.scores + s.bias[:, None], 1)
-        v = learning.expert_losses(given.world, s.learned, np.full(s.bias.shape, 1e8))
-        losses.append(learning.domain_losses(probability, v))
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
     assert (state.alive.sum(), after.alive.sum()) == (16, 17)
 
 
@@ -289,10 +302,70 @@ def test_feeding_keeps_experts_within_the_bound_and_replicated_ones_within_their
 def test_more_experts_starve_at_few_tokens_and_pay_at_many():
     # The sign of moe-lab (1e9 tokens in all: worse with more experts) and of the Joint MoE law (better above).
     def loss(experts, tokens):
-        return run({"experts": experts, "tokens_per_step": tokens, "steps": 40}).records["micro_loss"][:, -1].mean()
+        return run({"experts": experts, "tokens_per_step": tokens, "steps": 150}).records["micro_loss"][:, -1].mean()
 
     assert loss(8, 1e5) > loss(2, 1e5) > loss(1, 1e5)
     assert loss(8, 1e10) < loss(2, 1e10) < loss(1, 1e10)
+
+
+# Published biases and weights from a cold start: 500 steps of the default world.
+@pytest.fixture(scope="module")
+def routers():
+    controls = {
+        "none": "none",
+        "auxiliary": "auxiliary",
+        "micro": {"policy": "auxiliary", "scope": "micro"},
+        **{f"sign {step:g}": {"policy": "sign", "step": step} for step in (1e-4, 1e-3, 1e-2)},
+        **{f"proportional {step:g}": {"policy": "proportional", "step": step} for step in (1e-4, 1e-3, 1e-2)},
+    }
+    sizes = {"steps": 500, "experts": 16, "record_every": 50, "cluster": {"devices": 8}}
+    return {name: run({**sizes, "routing": {"control": control}}).records for name, control in controls.items()}
+
+
+def test_balanced_routers_balance_as_published(routers):
+    # Wang et al. 2024: MaxVio of all .04 and less loss-free, .52 to .94 with the auxiliary loss; their step sizes.
+    last = {name: values["max_vio_global"][:, -1] for name, values in routers.items()}
+    assert (last["sign 0.001"] < 0.1).all()
+    assert (last["proportional 0.01"] < 0.1).all()
+    for name in ("auxiliary", "micro"):
+        assert (last[name] < 0.5 * last["none"]).all()
+        assert (last[name] > 2 * np.maximum(last["sign 0.001"], last["proportional 0.01"])).all()
+    batch = {name: values["max_vio"][:, -1] for name, values in routers.items()}
+    for best, *worse in (("sign 0.001", "sign 0.01", "sign 0.0001"),):
+        assert (batch[best] < batch[worse[0]]).all()  # 1e-2 fluctuates
+        assert (batch[worse[0]] < batch[worse[1]]).all()  # 1e-4 has not arrived
+    assert (last["proportional 0.01"] < last["proportional 0.001"]).all()
+    assert (last["proportional 0.001"] < last["proportional 0.0001"]).all()
+    # a cold router is even by about step 300 (PaddleNLP), and a micro-batch loss costs what experts had specialised on
+    assert (routers["sign 0.001"]["max_vio"][:, 7] < 0.1).all()
+    assert (routers["micro"]["micro_loss"][:, -1] > routers["auxiliary"]["micro_loss"][:, -1]).all()
+
+
+def test_global_violation_is_of_the_last_hundred_steps():
+    outcome = run({"steps": 120, "record_every": 1})
+    loads, told = outcome.records["loads"], outcome.records["max_vio_global"]
+    for step in (0, 50, 99, 110, 119):
+        total = loads[:, max(step - 99, 0) : step + 1].sum(axis=1)
+        np.testing.assert_allclose(told[:, step], total.max(1) / total.mean(1) - 1.0)
+    # of a seed whose experts changed, those since: the split after step 51 (index 50) leaves one step at index 51
+    parted = run({"steps": 60, "record_every": 1, "structure": {"every": 50}}, structure="split").records
+    there = parted["copies"][:, 51] > 0
+    assert (there.sum(1) > 8).any()
+    for row in np.flatnonzero(there.sum(1) > 8):
+        load = parted["loads"][row, 51][there[row]]
+        np.testing.assert_allclose(parted["max_vio_global"][row, 51], load.max() / load.mean() - 1.0)
+
+
+@pytest.mark.parametrize("shape", ["merge", "prune"])
+def test_no_token_is_lost_in_the_step_of_an_edit(shape):
+    over = {"steps": 40, "record_every": 1, "structure": {"every": 10, "below": 0.9}}
+    over["structure"] |= {"tail": 0.5} if shape == "prune" else {}
+    outcome = run(over, structure=shape)
+    assert outcome.final.alive.sum(1).max() < 8
+    records = outcome.records
+    np.testing.assert_allclose(records["device_loads"].sum(-1), records["loads"].sum(-1), rtol=1e-12)
+    np.testing.assert_allclose(records["loads"].sum(-1), outcome.setting.tokens, rtol=1e-12)
+    assert (outcome.regrets["regret_schedule"] > -1e-9).all()
 
 
 def test_forgetting_costs_and_nothing_forgotten_is_nothing_lost():
@@ -310,6 +383,27 @@ def test_selective_updates_save_time_and_freeze_the_finished():
 def test_coarser_learning_steps_change_little():
     fine, coarse = run({"steps": 200}), run({"steps": 200, "learn_every": 5})
     np.testing.assert_allclose(coarse.records["micro_loss"][:, -1], fine.records["micro_loss"][:, -1], rtol=0.02)
+
+
+def test_scheduling_on_the_present_is_as_good_as_its_replicas_allow():
+    over = {"steps": 30, "record_every": 1, "routing": {"fidelity": "tokens"}, "tokens_per_step": 2e4}
+    now, past = (run({**over, "placement": {"every": 10}}, placement=name) for name in ("scheduled", "lagged"))
+    np.testing.assert_allclose(now.regrets["regret_schedule"], 0.0, atol=1e-9)
+    assert (past.regrets["regret_schedule"] > 1e-3).all()
+    assert now.records["max_over_mean"].mean() < past.records["max_over_mean"].mean()
+    np.testing.assert_array_equal(now.records["loads"], past.records["loads"])
+
+
+def test_policies_see_slow_devices():
+    # eight equal experts, twelve slots, the first device at half speed
+    even = {"reinforcement": 0.0, "affinity": 0.0, "noise": 0.0}
+    over = {"routing": even, "steps": 12, "cluster": {"speeds": [0.5, 1.0, 1.0, 1.0]}, "schedule": {"dense_ratio": 0.0}}
+    idle = {name: run(over, placement=name).records["idle_share"][:, -1] for name in ("static", "eplb", "scheduled")}
+    np.testing.assert_allclose(idle["static"], 1 - (1 + 0.5 + 0.5 + 0.5) / 4)
+    assert (idle["scheduled"] < 0.1).all()
+    assert (idle["eplb"] < idle["static"]).all()
+    static = run(over, placement="static")
+    assert (static.records["regret_balance"] > 0.7).all()  # 4 against 8 / 3.5
 
 
 def test_slow_migration_is_paid_for():
@@ -370,14 +464,16 @@ def test_proportional_counts_use_every_slot():
     assert (counts >= 1).all()
 
 
+@pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("a", [0.1, 0.28, 0.5])
-def test_optimal_sampling_has_no_regret_without_interference(a):
-    curve = {"coefficients": {"E": 1e-300, "A": 1e-300, "beta": a}}
+def test_optimal_sampling_has_no_regret_without_interference(a, pooled):
+    """For a law of each domain's own tokens, and for one of the corpus, which holds for natural sampling."""
+    curve = {"coefficients": {"E": 1e-300, "A": 1e-300, "B": 1.0, "beta": a}, "pooled": pooled}
     world = {"domains": 32, "rho": 0.0, "unique_tokens": np.inf, "curve": curve}
     over = {"experts": 1, "world": world, "cluster": {"devices": 1}, "seeds": 1}
     best, natural, flat = (run(over, sampling=name) for name in ("optimal", "natural", "unimax"))
     p, tokens = best.setting.world.natural, best.setting.tokens * 60
-    closed = 410.7 * tokens**-a * (p ** (1 / (1 + a))).sum() ** (1 + a)
+    closed = tokens**-a * (p ** (1 / (1 + a))).sum() ** (1 + a) / ((p ** (1 - a)).sum() if pooled else 1.0)
     assert best.records["micro_loss"][0, -1] == pytest.approx(closed, rel=1e-9)
     assert best.records["regret_loss"][0, -1] == pytest.approx(0.0, abs=1e-6 * closed)
     assert natural.records["regret_loss"][0, -1] > 1e-4 * closed
@@ -509,7 +605,8 @@ def test_tokens_between_updates_are_learned_in_full():
         fine, coarse = run(over, **choices), run({**over, "learn_every": 4}, **choices)
         np.testing.assert_allclose(coarse.final.learned, fine.final.learned, rtol=1e-10)
         np.testing.assert_allclose(coarse.records["loads"], fine.records["loads"], rtol=1e-10)
-        np.testing.assert_allclose(coarse.final.loss, fine.final.loss, rtol=1e-10)
+        # what an expert was last trained on is followed to the second order of a stride over its inertia
+        np.testing.assert_allclose(coarse.final.loss, fine.final.loss, rtol=1e-6)
 
 
 def test_the_primary_config_says_what_the_code_does():

@@ -163,7 +163,9 @@ def test_token_schedules_on_the_cube_stay_within_lplb_tolerances(per_device, lim
 def test_lpt_worst_cases(machines):
     # Graham 1969: {2m-1, 2m-1, ..., m+1, m+1, m, m, m}, optimum 3m.
     weights = [w for w in range(2 * machines - 1, machines, -1) for _ in range(2)] + [machines] * 3
-    assert bounds.lpt(weights, machines) / (3 * machines) == pytest.approx(4 / 3 - 1 / (3 * machines), rel=1e-14)
+    assert bounds.lpt(weights, np.ones(machines)) / (3 * machines) == pytest.approx(
+        4 / 3 - 1 / (3 * machines), rel=1e-14
+    )
     if machines < 4:
         assert theory.least_makespan(weights, machines) == 3 * machines
 

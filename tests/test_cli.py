@@ -51,6 +51,13 @@ def test_one_warning_line_where_the_law_extrapolates(command):
 SHORTER = {
     "split_and_feed": ("steps=8", "seeds=2", "sweep.rho=[0.0]", "sweep.skew=[1.0]", "sweep.exponent=[0.28]"),
     "chinchilla_refit": ("fit.draws=50",),
+    "lab_repetition": (
+        "corpus=synthetic",
+        "corpus.train_windows=64",
+        "corpus.valid_windows=8",
+        "tokens=65536",
+        "seeds=2",
+    ),
 }
 
 
@@ -59,6 +66,8 @@ def test_every_experiment_runs(command, name):
     from moesim.config import read
 
     verb = read("experiment", name).get("verb", "sweep")
+    if verb == "lab":
+        pytest.importorskip("torch", reason="the lab trains with PyTorch: pip install 'moesim[lab]'")
     code, out, err = command(verb, f"experiment={name}", "figures=false", *SHORTER.get(name, ()))
     assert code == 0, err
     written = {Path(line.split("wrote ")[1]) for line in out.splitlines() if line.startswith("wrote ")}
@@ -70,16 +79,16 @@ def test_every_experiment_runs(command, name):
     assert all(np.isfinite(values).any() for values in numbers)
 
 
-@pytest.mark.parametrize("name", choices("law"))
+@pytest.mark.parametrize("name", sorted({*choices("law")} - {"bhagia2024_hellaswag", "marin2026"}))
 def test_every_law_sweeps(command, name):
     code, _, err = command("sweep", f"law={name}", *QUICK)
     assert code == 0, err
     result = moesim.open_result(only("result.nc"))
     loss, best = result.loss.transpose(..., "active_params").values, result.optimal_loss.values
     assert np.isfinite(loss).all()
-    inside = result.optimum_status.values == "inside"  # not for laws without tokens, whose loss falls for ever
+    inside = result.optimum_status.values == "inside"  # not for laws of size or tokens alone, whose loss falls for ever
     assert (best <= loss.min(axis=-1) * (1 + 1e-12))[inside].all()
-    assert inside.all() or "tokens" not in moesim.load_law(name).inputs
+    assert inside.all() or not {"tokens"} < set(moesim.load_law(name).inputs)
     fixed = {"compute": 1e20, "sparsity": 0.9, "unique_tokens": np.inf}
     law, size = moesim.load_law(name), result.active_params.values[10]
     at = moesim.Model(law).at(np.log(size), fixed)

@@ -362,7 +362,7 @@ def test_help_is_one_screenful_of_this_verb(command, verb):
     assert "hydra.run.dir" in out
     whole = command(verb, "--help", "all")[1]
     assert whole.startswith(out.rstrip())
-    assert len(whole) > len(out) + 500
+    assert len(whole) > len(out) + 300
     others = {group for other in VERBS for group in groups(other)} - set(groups(verb))
     assert not any(f"  {group}=" in out for group in others)
 

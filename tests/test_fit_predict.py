@@ -8,6 +8,7 @@ import xarray as xr
 from fitting_tools import fit, synthetic
 
 from moesim.errors import InputError
+from moesim.fitting.checks import _axes, _bend, _residual
 from moesim.fitting.judge import information
 from moesim.fitting.runs import load_runs
 
@@ -140,6 +141,34 @@ def test_designs_and_residuals_are_checked(runs, words):
     """Each fault is named where it is, and nothing of the kind is said of ordinary runs."""
     assert any(words in line for line in fit("hoffmann2022", runs(), starts=4).warnings)
     assert not any(words in line for line in fit("hoffmann2022", _plain(80), starts=4).warnings)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_noise_is_no_trend(grouped):
+    """Scatter that falls tenfold with compute, or that threes of runs share: 1 in 20 bends as strongly as 1 in 20."""
+    runs, chances = _plain(60, 0.0), []
+    effort = np.log(runs.total_params * runs.tokens).values
+    size = 0.03 * 10.0 ** -((effort - effort.min()) / np.ptp(effort))
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        noise = 0.01 * np.repeat(rng.standard_normal(20), 3) if grouped else size * rng.standard_normal(60)
+        noisy = runs.assign(
+            loss=runs.loss * np.exp(noise), **({"group": ("run", np.arange(60) // 3)} if grouped else {})
+        )
+        found = fit("hoffmann2022", noisy, objective="squared_log", starts=2)
+        chances += [_bend(found, axis, _residual(found))[0] for axis in _axes(found).values()]
+    assert 0.0 < np.mean(np.array(chances) < 0.05) < 0.12
+
+
+def test_which_run_would_tell():
+    """One token count: a run of other tokens tells beta, and one of the sizes at hand does not."""
+    runs = _law_again(_plain(12), tokens=0.0 * _plain(12).tokens + 2e10)
+    found = fit("hoffmann2022", runs, draws=100)
+    line = next(line for line in found.warnings if "would tell most about" in line and "beta" in line)
+    assert line.startswith("a run at tokens = ")
+    other = {"total_params": np.array([1e9, 1e9]), "tokens": np.array([2e9, 2e10])}
+    gain = found.next_runs(other, "beta", 1.0).variance_reduction.values
+    assert gain[0] > 3.0 * gain[1]
 
 
 def test_experts_that_saturate_backwards():

@@ -128,7 +128,7 @@ def test_bootstraps_agree_on_ordinary_runs(resample):
 def test_figures_and_table(chinchilla, wrapped):
     """Every figure is drawn; the table names estimate, interval and verdict."""
     drawn = figures.draw(chinchilla)
-    assert set(drawn) == {"predictions", "isoflop", "profiles", "trade_offs"}
+    assert set(drawn) == {"predictions", "isoflop", "allocation", "profiles", "trade_offs"}
     assert "isoflop" not in figures.draw(wrapped)
     text = tables.table(chinchilla.to_dataset())
     assert "weak, trades off with alpha" in text

@@ -1,11 +1,16 @@
 """What people fit for: allocations with intervals, the next run, minima at fixed compute, a report."""
 
+import inspect
+
 import numpy as np
 import pytest
 from fitting_tools import fit, synthetic
+from omegaconf import OmegaConf
 
 import moesim
+from moesim.config import conf_dir
 from moesim.errors import InputError
+from moesim.fitting.judge import compute_of
 from moesim.fitting.runs import load_runs
 
 
@@ -31,6 +36,49 @@ def test_the_allocation_is_that_of_the_law(chinchilla):
     assert not found.optimal_extrapolated.sel(compute=1e21).any()
     ratio = found.optimal_tokens / found.optimal_active_params
     assert found.optimal_tokens_per_param.values == pytest.approx(ratio.values)
+
+
+def test_every_fit_says_how_to_spend_budgets(chinchilla, tmp_path):
+    """In fit.nc, the table and a figure: what `allocation` says at powers of ten, from 1e20 to 1e24 here."""
+    chinchilla.save(tmp_path / "fit.nc")
+    data = moesim.open_result(tmp_path / "fit.nc")
+    assert data.budget.values.tolist() == [1e20, 1e21, 1e22, 1e23, 1e24]
+    own = chinchilla.allocation(level=chinchilla.level)
+    known = chinchilla.estimate
+    a = known["beta"] / (known["alpha"] + known["beta"])
+    G = (known["alpha"] * known["A"] / (known["beta"] * known["B"])) ** (1 / (known["alpha"] + known["beta"]))
+    assert data.optimal_active_params.values == pytest.approx(G * (data.budget.values / 6) ** a, rel=1e-6)
+    assert data.optimal_tokens_interval.values == pytest.approx(own.optimal_tokens_interval.values)
+    assert data.optimal_extrapolated.values.tolist() == [False, False, False, True, True]
+    assert data.exponent_params.attrs["estimate"] == pytest.approx(a, rel=1e-6)
+    text = chinchilla.summary()
+    for words in ("N* ~ C^0.514 (", "D* ~ C^0.486 (", "1e23*", "tokens/active", "*: outside the runs"):
+        assert words in text
+    drawn = moesim.plot.draw(data)["allocation"]
+    assert [axes.get_ylabel() for axes in drawn.axes] == ["active parameters", "tokens", "tokens / active parameter"]
+
+
+def test_an_allocation_is_made_at_the_runs_own_sparsity_and_data():
+    """The middle sparsity of the runs, and all their unique data; both can be chosen; without draws by covariance."""
+    moe = fit("abnar2025", synthetic("abnar2025", 150, noise=0.002), starts=2, objective="squared_log")
+    found = moe.allocation(compute=1e21)
+    assert found.sparsity == 0.75
+    low, high = found.optimal_active_params_interval.values[0]
+    assert low < found.optimal_active_params_estimate.item() < high < 1.3 * low
+    assert moe.allocation(compute=1e21, sparsity=0.5).sparsity == 0.5
+    assert ">0.99 (" in moe.summary()
+    runs = synthetic("muennighoff2023", 80, noise=0.003, repetition="muennighoff2023")
+    data = fit("muennighoff2023", runs, repetition="muennighoff2023", hold="law", starts=2).to_dataset()
+    assert data.allocation_unique_tokens == runs.unique_tokens.max()
+    assert data.optimal_epochs.values[-1] > 5.0
+    with pytest.raises(InputError, match="needs a law in size and tokens"):
+        fit("marin2026", MARIN, fixed={"L_inf": 1.6}).allocation()
+
+
+def test_compute_counts_active_parameters():
+    """6 x total x (1 - sparsity) x tokens where the table has no compute: 6 x 1e9 x 0.25 x 2e10."""
+    runs = load_runs({"total_params": [1e9], "sparsity": [0.75], "tokens": [2e10], "loss": [3.0]})
+    assert compute_of(runs, "test").tolist() == [3e19]
 
 
 def test_one_budget_has_exponents_too_and_moe_a_best_sparsity(chinchilla):
@@ -61,9 +109,50 @@ def test_the_next_run_is_where_the_draws_disagree(chinchilla):
     assert flops.cost.values == pytest.approx(6 * sizes * tokens)
 
 
+def test_next_runs_for_a_quantity_at_a_budget_and_by_hours(chinchilla):
+    """The best size at a budget is a log of the allocation's; hours are FLOPs over 3600 s x share x peak."""
+    runs = {"total_params": np.array([1e9, 1e10]), "tokens": np.array([1e11, 1e11])}
+    named = chinchilla.next_runs(runs, ("optimal_active_params", 1e22), {"chip": "h100", "utilisation": 0.4})
+    drawn = np.log(chinchilla.allocation(compute=[1e22]).optimal_active_params.values.ravel())
+    same = chinchilla.next_runs(runs, drawn)
+    assert named.variance_reduction.values == pytest.approx(same.variance_reduction.values)
+    assert named.cost.values == pytest.approx(same.cost.values / (3600 * 0.4 * 989e12))
+    squared = fit("hoffmann2022", load_runs("chinchilla"), objective="squared", draws=100)
+    found = squared.next_runs(runs, {"total_params": 1e10, "tokens": 1e11}, cost=1.0)
+    lines = squared.draws_law(total_params=1e10, tokens=1e11).values
+    noise = np.var(squared.task.centred(squared.optimum.x))
+    assert found.variance_reduction.values[1] == pytest.approx(np.var(lines) / (np.var(lines) + noise), rel=1e-6)
+
+
+def test_a_fit_says_which_run_would_tell():
+    """One token count: what tells B, beta and E are runs at other counts; nothing dearer than the dearest run."""
+    rng = np.random.default_rng(0)
+    sizes = np.geomspace(1e8, 1e10, 24)
+    law = moesim.load_law("besiroglu2024")
+    loss = law(total_params=sizes, tokens=np.full(24, 2e10)) * np.exp(0.003 * rng.standard_normal(24))
+    found = fit("hoffmann2022", {"total_params": sizes, "tokens": np.full(24, 2e10), "loss": loss}, draws=200, starts=8)
+    lines = [line for line in found.summary().splitlines() if line.startswith("next: ")]
+    assert any(" beta by" in line or " B by" in line for line in lines)
+    assert all("tokens 20B" not in line for line in lines if " beta" in line)
+    assert lines[0].removeprefix("next: ") in found.report()
+    clear = fit("hoffmann2022", load_runs("chinchilla"), draws=100, fixed={"A": 480.0, "B": 2000.0})
+    assert "next: " not in clear.summary()
+
+
+@pytest.mark.parametrize("cost", [{"chip": "h100"}, {"chip": "h100", "utilisation": 4.0}])
+def test_a_cost_by_chip_takes_a_share(chinchilla, cost):
+    with pytest.raises(InputError, match="utilisation"):
+        chinchilla.next_runs({"total_params": 1e9, "tokens": 1e10}, "beta", cost=cost)
+
+
 @pytest.mark.parametrize(
     ("target", "cost", "words"),
-    [("gamma", None, "free coefficient"), ([1.0, 2.0], None, "one value for each of"), ("beta", -1.0, "above 0")],
+    [
+        ("gamma", None, "free coefficient"),
+        (("speed", 1e22), None, "best|optimal_tokens"),
+        ([1.0, 2.0], None, "one value for each of"),
+        ("beta", -1.0, "above 0"),
+    ],
 )
 def test_what_next_runs_cannot_answer(chinchilla, target, cost, words):
     with pytest.raises(InputError, match=words):
@@ -138,9 +227,92 @@ def test_a_fit_plans_with_its_draws_on_the_command_line(command, tmp_path, chinc
         moesim.load_repetition(tmp_path / "fit.nc")
 
 
+def test_a_law_file_points_to_its_draws(command, tmp_path):
+    """law.yaml beside fit.nc: named after form and runs, planned with its draws; warnings stand once."""
+    code, out, err = command("fit", "fit.draws=60", "fit.starts=4", "figures=false", "hydra.run.dir=one")
+    assert code == 0
+    assert (out + err).count("A is only weakly identified") == 1
+    law = moesim.load_law(tmp_path / "one" / "law.yaml")
+    assert (law.name, law.coefficients["alpha"].dims) == ("hoffmann2022_chinchilla", ("draw",))
+    assert law.data_range["sparsity"] == (0.0, 0.0)
+    fitted = moesim.load_fit(tmp_path / "one")
+    assert law.coefficients["B"].values == pytest.approx(fitted.draws_law.coefficients["B"].values)
+    plan = ("space.compute=[1e21]", "space.unique_tokens=[inf]", "figures=false", "hydra.run.dir=two")
+    code, out, err = command("sweep", "law=one/law.yaml", "repetition=none", *plan)
+    assert code == 0, err
+    low, high = np.quantile(moesim.open_result(tmp_path / "two").optimal_loss.values, [0.05, 0.95])
+    assert f"{low:.4f} to {high:.4f}" in out
+    assert "medians of" in out
+    (tmp_path / "one" / "fit.nc").unlink()
+    code, _, err = command("sweep", "law=one/law.yaml", *plan[:-1])
+    assert code == 2
+    assert "fit.nc" in err
+
+
+def test_the_verb_has_the_defaults_of_the_function():
+    """All but profiles, which cost as much as the fit and are drawn by the verb."""
+    chosen = OmegaConf.load(conf_dir() / "fit.yaml").fit
+    defaults = {name: p.default for name, p in inspect.signature(moesim.fit).parameters.items() if name in chosen}
+    differ = {name for name, value in defaults.items() if (chosen[name] or None) != (value or None)}
+    assert set(defaults) == set(chosen)
+    assert differ == {"profiles"}
+
+
 def test_a_fitted_repetition_comes_with_its_draws(tmp_path):
     runs = synthetic("muennighoff2023", 80, noise=0.003, repetition="muennighoff2023")
     found = fit("muennighoff2023", runs, repetition="muennighoff2023", hold="law", draws=12, starts=2)
     found.save(tmp_path / "fit.nc")
     back = moesim.load_repetition(tmp_path / "fit.nc")
     assert back.coefficients["R_D"].values == pytest.approx(found.draws_repetition.coefficients["R_D"].values)
+
+
+MARIN = {"compute": [1e18, 3e18, 1e19, 3e19, 1e20, 3e20], "loss": [3.5273, 3.3398, 3.1494, 3.0066, 2.8509, 2.7222]}
+
+
+def test_the_envelope_of_marin():
+    """Best runs of its README, floor pinned: A 96.15, alpha .0943, and 2.599 was measured at 1e21 FLOP."""
+    found = fit("marin2026", MARIN, fixed={"L_inf": 1.6}, objective="squared_log")
+    assert found.estimate["A"] == pytest.approx(96.15, rel=1e-4)
+    assert found.estimate["alpha"] == pytest.approx(0.0943, abs=5e-5)
+    assert found.law(compute=1e21) == pytest.approx(2.599, abs=0.01)
+
+
+def _task(noise=0.003, n=60):
+    """Losses and accuracies of checkpoints, by a sigmoid."""
+    rng = np.random.default_rng(5)
+    loss = np.linspace(0.6, 1.8, n)
+    accuracy = 0.25 + 0.7 / (1 + np.exp(8.0 * (loss - 1.0))) + noise * rng.standard_normal(n)
+    return {"loss": loss, "accuracy": accuracy}
+
+
+def test_accuracy_from_loss():
+    """The sigmoid comes back, with intervals that hold the truth; its Dataset, table, figures and file are whole."""
+    found = fit("bhagia2024_hellaswag", _task(), objective="squared", draws=200, holdout={"fraction": 0.2})
+    truth = {"low": 0.25, "high": 0.95, "k": 8.0, "L_0": 1.0}
+    for name, (low, high) in found.interval(0.99).items():
+        assert low < truth[name] < high < low + 0.35 * truth[name]
+    assert found.predict({"loss": [1.0]}).accuracy.item() == pytest.approx(0.6, abs=0.004)
+    assert found.to_dataset().predicted.values == pytest.approx(found.observed, abs=0.02)
+    assert "bhagia2024" in found.summary()
+
+
+def test_accuracy_from_size_and_data(chinchilla):
+    """Chained: the sigmoid at the law's loss; the intervals carry the spread of both fits, and widen with either."""
+    task = fit("bhagia2024_hellaswag", {**_task(), "loss": _task()["loss"] + 1.4}, objective="squared", draws=100)
+    runs = {"total_params": [1e9, 7e9], "tokens": [2e10, 1.4e11]}
+    chained = task.predict(runs, level=0.9, via=chinchilla)
+    loss = chinchilla.law(**{name: np.array(values) for name, values in runs.items()})
+    k = task.estimate
+    by_hand = k["low"] + (k["high"] - k["low"]) / (1 + np.exp(k["k"] * (loss - k["L_0"])))
+    assert chained.accuracy.values == pytest.approx(by_hand, rel=1e-12)
+    law = np.ptp(chained.confidence.values, axis=1)
+    alone = np.ptp(task.predict({"loss": loss}, level=0.9).confidence.values, axis=1)
+    slope = k["k"] * (by_hand - k["low"]) * (k["high"] - by_hand) / (k["high"] - k["low"])
+    from_loss = slope * np.ptp(chinchilla.predict(runs, level=0.9).confidence.values, axis=1)
+    assert law == pytest.approx(np.hypot(alone, from_loss), rel=0.25)
+    assert (np.ptp(chained.prediction.values, axis=1) > law).all()
+    with pytest.raises(InputError, match="via takes the fit of a law that predicts loss"):
+        chinchilla.predict(runs, via=task)
+    for law, gives in (("bhagia2024_hellaswag", "accuracy from loss"), ("marin2026", "loss from compute")):
+        with pytest.raises(InputError, match=f"{gives}; plans take"):
+            moesim.optimum(law, compute=1e20)

@@ -10,7 +10,7 @@ from moesim.balance.placement import even
 from moesim.errors import InputError
 from moesim.hardware import step
 from moesim.hardware.chip import Chip, all_reduce_bytes, all_to_all_seconds, destinations, gemm_seconds
-from moesim.hardware.placed import arrivals
+from moesim.hardware.placed import arrivals, arriving
 from moesim.settings import read
 
 # 100 FLOP/s, memory without limit, links of 10 and 5 byte/s; experts of 1 x 2 x 5 = 10 weights in 2 layers.
@@ -27,6 +27,12 @@ def machine(**over):
 
 def placed(*slots, experts=2):
     return even(np.array([slots]), experts)
+
+
+def exchange(made, slots, loads, active=1, source=1.0):
+    """Of 40 tokens, in a layer."""
+    loads = np.array([loads])
+    return step.exchange_seconds(made, placed(*slots, experts=loads.shape[1]), loads, 40.0, active, source)
 
 
 # Part -> (its value with these changes, seconds).
@@ -51,33 +57,65 @@ PARTS = {
         [12.0, 3.0],
     ),
     # 20 tokens of a device, half of them to the other, 2 values of 1 + 2 bytes at 10 byte/s: 6 s; twice: 12
-    "exchange": (lambda m: step.exchange_seconds(m, 40.0, 1, 1.0), {}, 12.0),
-    "exchange, uneven": (lambda m: step.exchange_seconds(m, 40.0, 1, 1.5), {}, 18.0),
+    "exchange": (lambda m: exchange(m, (0, -1, 1, -1), (20.0, 20.0)), {}, [12.0]),
+    # half of the 30 tokens of the first device come from the other and go back: 1.5 times the mean of combine's 4 s,
+    # dispatch is sent from everywhere alike: 2 (2 + 6)
+    "exchange, uneven": (lambda m: exchange(m, (0, -1, 1, -1), (30.0, 10.0)), {}, [16.0]),
+    # a device starts with 1.5 times the mean: it sends and gets back 1.5 times as much
+    "exchange, ragged": (lambda m: exchange(m, (0, -1, 1, -1), (20.0, 20.0), source=1.5), {}, [18.0]),
     # dispatch and combine, two microbatches, forward and backward: 8 hops of .25 s
-    "exchange, latency": (lambda m: step.exchange_seconds(m, 40.0, 1, 1.0), {"chip": {"latency": 0.25}}, 14.0),
-    "exchange, one device": (
-        lambda m: step.exchange_seconds(m, 40.0, 1, 1.0),
-        {"cluster": {"devices": 1}, "chip": {"latency": 0.25}},
-        0.0,
+    "exchange, latency": (
+        lambda m: exchange(m, (0, -1, 1, -1), (20.0, 20.0)),
+        {"chip": {"latency": 0.25}},
+        [14.0],
     ),
-    # two experts a token are on 2 (1 - 1/4) = 1.5 of two devices
-    "exchange, two experts": (lambda m: step.exchange_seconds(m, 40.0, 2, 1.0), {}, 18.0),
+    "exchange, one device": (
+        lambda m: exchange(m, (0, 1), (20.0, 20.0)),
+        {"cluster": {"devices": 1}, "chip": {"latency": 0.25}},
+        [0.0],
+    ),
+    # both experts of every token, one on each device: always one copy to the other device, 20 of 2 values: 4 s a byte
+    "exchange, two experts": (lambda m: exchange(m, (0, -1, 1, -1), (40.0, 40.0), active=2), {}, [24.0]),
+    # both on the first device: half of the tokens send one copy (not two), all to it
+    "exchange, together": (lambda m: exchange(m, (0, 1, -1, -1), (40.0, 40.0), active=2), {}, [2 * (2.0 + 2 * 4.0)]),
+    # a copy of everything everywhere: each token stays; by chance half of them leave
+    "exchange, local": (lambda m: exchange(m, (0, 1, 0, 1), (20.0, 20.0)), {}, [0.0]),
+    "exchange, by chance": (
+        lambda m: exchange(m, (0, 1, 0, 1), (20.0, 20.0)),
+        {"schedule": {"prefer_local": False}},
+        [12.0],
+    ),
     # 4 devices in 2 nodes: 10 tokens each; within: 10 x 2 x 1/2 / 10 = 1 s a byte; between nodes 10 x 2 x 1/2 / 5 = 2
     "exchange, nodes": (
-        lambda m: step.exchange_seconds(m, 40.0, 1, 1.0),
+        lambda m: exchange(m, (0, -1, 1, -1, 2, -1, 3, -1), (10.0,) * 4),
         {"cluster": {"devices": 4, "devices_per_node": 2}},
-        12.0,
+        [12.0],
     ),
-    # 8 experts a token reach 2 (1 - 1/256) of the 2 nodes, but one at most is allowed
+    # links between nodes idle where each node has copies of all: within, half a token leaves its device
+    "exchange, replicas on each node": (
+        lambda m: exchange(m, (0, 1, 2, 3, 0, 1, 2, 3), (10.0,) * 4),
+        {"cluster": {"devices": 4, "devices_per_node": 2}, "chip": {"scale_out": 1e-9}},
+        [2 * 3 * 10 * 2 * (1 / 2) * (1 - 1 / 2) / (3 / 4) / 10],
+    ),
+    # 4 experts a token are on both nodes, but one at most is allowed: half a token crosses, as with one expert
     "exchange, node limit": (
-        lambda m: step.exchange_seconds(m, 40.0, 8, 1.0),
-        {"cluster": {"devices": 4, "devices_per_node": 2, "node_limit": 1}},
-        2.0 * 3.0 * max(2.0, 2 * (1 - 2**-8)),
+        lambda m: exchange(m, (0, -1, 1, -1, 2, -1, 3, -1), (40.0,) * 4, active=4),
+        {"cluster": {"devices": 4, "devices_per_node": 2, "node_limit": 1}, "chip": {"scale_up": 1e9}},
+        [12.0],
     ),
     # 6 x 10 weights x 40 tokens x 2 layers = 4800 FLOP on two chips
     "balanced": (lambda m: step.balanced_seconds(m, 40.0, 1), {}, 24.0),
     "balanced, speeds": (lambda m: step.balanced_seconds(m, 40.0, 2), {"cluster": {"speeds": [1.0, 3.0]}}, 24.0),
     "dense": (lambda m: step.dense_seconds(m, 40.0, 1), {"schedule": {"dense_ratio": 0.5}}, 12.0),
+    # half of the tokens on each device: the slow one takes four times as long
+    "dense, speeds": (lambda m: step.dense_seconds(m, 40.0, 1), {"cluster": {"speeds": [0.25, 1.0]}}, 96.0),
+    "dense, counted, speeds": (
+        lambda m: step.dense_seconds(m, 40.0, 1),
+        {"schedule": {"dense_flops_per_token": 5.0, "dense_share": 0.5}, "cluster": {"speeds": [0.25, 1.0]}},
+        8.0,
+    ),
+    # two stages: half of the layers each
+    "balanced, stages": (lambda m: step.balanced_seconds(m, 40.0, 1), {"cluster": {"stages": 2}}, 12.0),
     # 5 FLOP x 40 tokens on two chips at half their peak
     "dense, counted": (
         lambda m: step.dense_seconds(m, 40.0, 1),
@@ -105,6 +143,25 @@ PARTS = {
         lambda m: step.sync_seconds(m, placed(0, 1, 0, -1, 1, -1)),
         {"cluster": {"devices": 3}},
         [8.0],
+    ),
+    # one expert a device, four groups: 2 x 3/4 x 10 weights x 2 bytes, two layers, the links between groups at 5 byte/s
+    "sync, groups": (lambda m: step.sync_seconds(m, placed(0, -1, 1, -1)), {"cluster": {"groups": 4}}, [12.0]),
+    # both experts on both devices of two groups: a ring of four, two experts on each device
+    "sync, replicas and groups": (
+        lambda m: step.sync_seconds(m, placed(0, 1, 0, 1)),
+        {"cluster": {"groups": 2}},
+        [24.0],
+    ),
+    "sync, bytes": (
+        lambda m: step.sync_seconds(m, placed(0, 1, 0, 1)),
+        {"schedule": {"gradient_bytes": 4.0}},
+        [16.0],
+    ),
+    # the slow device of one copy needs as long as four copies would take
+    "update, speeds": (
+        lambda m: step.update_seconds(m, np.array([[1.0, 1.0, 1.0, 0.0]])),
+        {"cluster": {"speeds": [1.0, 0.25]}, "chip": {"memory_bandwidth": 56.0}},
+        [40.0],
     ),
     # two of device 0 and one of device 1: 2 x 2 layers x 10 weights x 28 bytes at 56 byte/s
     "update, memory": (
@@ -139,8 +196,9 @@ def test_part(name):
 STEP = {
     "compute": 24.0,  # (18 + 6)/2 a layer
     "wait": 12.0,  # 36 of the slowest
-    "all_to_all": 36.0,  # 18 a layer
+    "all_to_all": 32.0,  # 16 a layer
     "dense": 24.0,
+    "bubble": 0.0,
     "sync": 0.0,
     "update": 3.6,  # one copy of 2 layers x 10 weights x 18 FLOP
     "migration": 28.0,
@@ -162,13 +220,81 @@ def test_step_of_devices_overlap_and_freezing():
     parts = whole(machine())
     np.testing.assert_allclose(parts["busy"], [[36.0, 12.0]])
     np.testing.assert_allclose(parts["received"], [[30.0, 10.0]])
-    hidden = whole(machine(schedule={"overlap": True, "dispatch_bytes": 2.0}))
-    np.testing.assert_allclose(hidden["all_to_all"], [48.0 - 36.0])  # 4 bytes for 3, and the experts' 36 s before them
+    # dispatch of 3 bytes for 1: 2 (6 + 6) a layer, and the experts' 36 s hide most of it
+    hidden = whole(machine(schedule={"overlap": True, "dispatch_bytes": 3.0}))
+    np.testing.assert_allclose(hidden["all_to_all"], [48.0 - 36.0])
     np.testing.assert_allclose(whole(machine(schedule={"overlap": True}))["all_to_all"], [0.0])
     frozen = whole(machine(), (True, False))  # no weight gradient of the first: 2 of 3; one update less, still one
     np.testing.assert_allclose(frozen["busy"], [[24.0, 12.0]])
     np.testing.assert_allclose(frozen["update"], [3.6])
     np.testing.assert_allclose(whole(machine(), (True, True))["update"], [0.0])
+
+
+def test_a_slow_device_sets_the_pace_of_a_pipeline():
+    # Two stages of one layer, two microbatches: experts 18 s, exchange 16 s, dense 12 s; one pass more of two: + 23 s.
+    even = whole(machine(cluster={"stages": 2}))
+    assert {name: float(even[name][0]) for name in ("compute", "wait", "all_to_all", "dense", "bubble")} == {
+        "compute": pytest.approx(12.0),
+        "wait": pytest.approx(6.0),
+        "all_to_all": pytest.approx(16.0),
+        "dense": pytest.approx(12.0),
+        "bubble": pytest.approx(23.0),
+    }
+    # its first device at half speed: 36 s of experts and 24 s of dense in every pass; the bubble is of the others
+    slow = whole(machine(cluster={"stages": 2, "speeds": [0.5, 1.0]}))
+    np.testing.assert_allclose(slow["compute"] + slow["wait"], [36.0])
+    np.testing.assert_allclose(slow["dense"], [24.0])
+    np.testing.assert_allclose(slow["bubble"], [23.0])
+    # the exchange behind the experts: max(18, 16) + 12, half of it
+    hidden = whole(machine(cluster={"stages": 2}, schedule={"overlap": True}))
+    np.testing.assert_allclose(hidden["bubble"], [15.0])
+
+
+def test_padding_costs_the_time_of_the_room():
+    # room for 30 each: both devices compute 30, and 60 tokens travel for 40: 1.5 x 12 s a layer
+    placement, loads, still = placed(0, -1, 1, -1), np.array([[30.0, 10.0]]), np.zeros((1, 2))
+    given = (placement, loads, still, 40.0, 1, still)
+    parts = step.step_seconds(machine(), *given, room=np.array([30.0]))
+    np.testing.assert_allclose(parts["busy"], [[36.0, 36.0]])
+    np.testing.assert_allclose(parts["received"], [[30.0, 10.0]])
+    np.testing.assert_allclose(parts["all_to_all"], [36.0])
+    bare = step.step_seconds(machine(schedule={"padding": False}), *given, room=np.array([30.0]))
+    np.testing.assert_allclose(bare["busy"], [[36.0, 12.0]])
+    np.testing.assert_allclose(bare["all_to_all"], [32.0])
+
+
+def test_moving_may_hide_and_the_host_takes_its_time():
+    # 28 s of moving and 40 of the host; 36 s of experts and 24 of the dense part are there to hide behind
+    placement, loads, still = placed(0, -1, 1, -1), np.array([[30.0, 10.0]]), np.zeros((1, 2))
+    given = (placement, loads, still, 40.0, 1, np.array([[1.0, 0.0]]))
+    for behind, left in ((False, 68.0), (True, 8.0)):
+        parts = step.step_seconds(machine(), *given, planned=np.array([40.0]), behind=behind)
+        np.testing.assert_allclose(parts["migration"], [left])
+
+
+def test_experts_of_a_token_are_distinct():
+    # 8 of 8 on 8 devices: all, 7 from elsewhere; 2 of 4 on 2 devices: both but for 1 pair of 3: 5/3, half of it
+    one_each = placed(*range(8), experts=8)
+    np.testing.assert_allclose(arriving(one_each, np.ones((1, 8)), 8, 8), np.full((1, 8), 7 / 8))
+    pairs = placed(0, 1, 2, 3, experts=4)
+    np.testing.assert_allclose(arriving(pairs, np.ones((1, 4)), 2, 2).sum(), (2 - 1 / 3) / 2)
+    # two of three copies on the first device: half of the tokens start there, the rest of its two thirds comes in
+    thirds = placed(0, 0, 0, -1, experts=1)
+    np.testing.assert_allclose(arriving(thirds, np.ones((1, 1)), 2, 1), [[2 / 3 - 1 / 2, 0.0]])
+    uneven = placed(0, 0, 0, 1, 1, 1, experts=2)
+    np.testing.assert_allclose(arriving(uneven, np.array([[1.0, 0.0]]), 2, 1), [[0.5, 0.0]])
+    # a copy on each of three devices, a fourth without: a quarter stays at each, the rest of its third comes in
+    three = placed(0, 0, 0, -1, experts=1)
+    np.testing.assert_allclose(arriving(three, np.ones((1, 1)), 4, 1), [[1 / 12] * 3 + [0.0]])
+
+
+def test_distinct_destinations_by_drawing():
+    # 8 of 64 experts on 8 devices, drawn without replacement: 8 (1 - C(56, 8)/C(64, 8))
+    from math import comb
+
+    placement = placed(*range(64), experts=64)
+    distinct = arriving(placement, np.ones((1, 64)), 8, 8).sum() / (7 / 8)
+    assert distinct == pytest.approx(8 * (1 - comb(56, 8) / comb(64, 8)), rel=1e-12)
 
 
 def test_formulas():
@@ -202,6 +328,18 @@ def test_eplb_with_distinct_devices():
     assert (apart.max_over_mean(loads)[0], apart.together()[0]) == (pytest.approx(1.0087, abs=1e-4), 0)
     with pytest.raises(InputError, match="replicas=6 are more than 2 experts can have on distinct devices; give 4"):
         eplb([1, 2], 6, devices=2, distinct=True)
+
+
+def test_eplb_with_speeds():
+    # 4 slots, the first device at a quarter of the speed: 1 and 1 there (8 s), 4 and 2 on the other
+    made = eplb([4, 2, 1, 1], 4, devices=2, speeds=[0.25, 1.0])
+    assert made.device_loads([4, 2, 1, 1])[0] / [0.25, 1.0] == pytest.approx([8.0, 6.0])
+    alike = eplb([4, 2, 1, 1], 4, devices=2, speeds=[3.0, 3.0])
+    np.testing.assert_array_equal(alike.slots, eplb([4, 2, 1, 1], 4, devices=2).slots)
+    with pytest.raises(InputError, match="3 speeds for devices=2"):
+        eplb([1, 1], 2, devices=2, speeds=[1, 1, 1])
+    with pytest.raises(InputError, match="speeds=0"):
+        eplb([1, 1], 2, devices=2, speeds=[1, 0])
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -241,7 +379,7 @@ def test_records_of_a_step():
     tokens = given.tokens
     loads = tokens * np.array([[0.75, 0.15]])
     at = replace(at, frozen=np.array([[True, False]]), load=loads, dropped=np.array([tokens / 10]))
-    out = records.record(given, at, {**parts, "step_time": total}, at.load)
+    out = records.record(given, at, {**parts, "step_time": total, "slots": at.placement.slots}, at.load)
     np.testing.assert_array_equal(out["frozen_share"], [0.5])
     np.testing.assert_allclose(out["drop_share"], [0.1])
     np.testing.assert_allclose(out["max_vio"], [0.75 / 0.45 - 1])

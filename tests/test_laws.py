@@ -17,7 +17,8 @@ from moesim.laws.moe import clark2022_effective_params, saturated
 from moesim.numerics.derivative import Jet, slope_of
 from moesim.variables import POSITIVE, REAL, VARIABLES
 
-LAWS = {name: load_law(name) for name in config.choices("law")}
+EVERY_LAW = {name: load_law(name) for name in config.choices("law")}
+LAWS = {name: law for name, law in EVERY_LAW.items() if law.form.predicts == "loss"}
 each_law = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 
 # Where the laws are tried: an inner range of each input.
@@ -58,6 +59,15 @@ LOSSES = [
     ("ludziejewski2025", {"active_params": 0.674e9, "tokens": 24.72e9, "experts": 32}, 2.4724, 3e-4),
     # Clark et al. 2022, official run
     ("clark2022_sbase_refit", {"active_params": 368123904, "experts": 64}, 2.2108, 0.02),
+    # Marin's envelope at 1e21 FLOP, where 2.599 was measured (experiments/grug/moe/README.md)
+    ("marin2026", {"compute": 1e21}, 2.6056, 5e-5),
+    # Besiroglu et al. 2024 with unlimited tokens
+    ("besiroglu2024_size", {"total_params": 1e9}, 1.8172 + 482.01 * 1e9**-0.3478, 1e-12),
+    ("besiroglu2024_data", {"tokens": 1e10}, 1.8172 + 2085.43 * 1e10**-0.3658, 1e-12),
+    # Kaplan et al. 2020, eq. 1.2
+    ("kaplan2020_data", {"tokens": 1e10}, (5.4e13 / 1e10) ** 0.095, 1e-4),
+    # Bhagia et al. 2024: 13B at 5T tokens, HellaSwag
+    ("bhagia2024_hellaswag", {"loss": 0.660934}, 0.8319, 0.005),
     # Krajewski et al. 2024, Table 2, N by the formula of the paper
     ("krajewski2024", {"nonembedding_params": 43e9, "tokens": 28.94e9, "granularity": 16}, 2.491, 0.025),
 ]
@@ -152,6 +162,12 @@ BY_HAND = {
         {"total_params": 16, "tokens": 9, "sparsity": 0.75},
         1 + 7 / 4 + 4,
     ),
+    # 1 + 8/16^0.5
+    "henighan2020_size": ({"L_inf": 1, "A": 8, "alpha": 0.5}, {"total_params": 16}, 3),
+    "henighan2020_data": ({"L_inf": 1, "A": 8, "alpha": 0.5}, {"tokens": 16}, 3),
+    "henighan2020_compute": ({"L_inf": 1, "A": 8, "alpha": 0.5}, {"compute": 16}, 3),
+    # 0.25 + 0.75/(1 + e^(ln 2))
+    "bhagia2024": ({"low": 0.25, "high": 1.0, "k": 2.0, "L_0": 1.0}, {"loss": 1.0 + np.log(2.0) / 2.0}, 0.5),
 }
 
 
@@ -397,7 +413,7 @@ def test_unlimited_tokens_are_a_limit(law):
     at = {**points(law), "tokens": np.inf} if "tokens" in law.inputs else points(law)
     there, far = law(**at), law(**({**at, "tokens": 1e300} if "tokens" in at else at))
     assert np.isfinite(there).all()
-    np.testing.assert_allclose(there, far, rtol=1e-6)
+    np.testing.assert_allclose(there, far, rtol=1e-6, atol=1e-20)
     assert (there <= law(**points(law)) * (1 + 1e-15)).all()
 
 
@@ -417,10 +433,10 @@ def test_gadre_in_the_words_of_the_paper():
 
 
 def test_every_form_has_coefficients_and_every_law_a_source():
-    assert {law.form.name for law in LAWS.values()} == set(FORMS)
-    for law in LAWS.values():
+    assert {law.form.name for law in EVERY_LAW.values()} == set(FORMS)
+    for law in EVERY_LAW.values():
         assert all((law.source, law.marking, law.definitions, law.caveats)), law.name
-        assert law.form.function.__doc__.startswith(("L = ", "log10 L = ", "The dense law")), law.name
+        assert law.form.function.__doc__.startswith(("L = ", "log10 L = ", "The dense law", "accuracy = ")), law.name
         assert set(law.data_range) <= set(VARIABLES)
 
 
@@ -431,7 +447,7 @@ def test_broadcast_equals_loop_and_kinds_agree(law):
     grid = law(**{first: row[first][:, None]}, **{name: row[name] for name in rest})
     loop = [[law(**{first: x}, **{n: float(row[n][j]) for n in rest}) for j in range(5)] for x in row[first].tolist()]
     assert np.isscalar(loop[0][0])
-    np.testing.assert_allclose(grid, loop, rtol=1e-13)
+    np.testing.assert_allclose(np.broadcast_to(grid, (5, 5)), loop, rtol=1e-13)
     named = law(**{first: xr.DataArray(row[first], dims=first)}, **{n: xr.DataArray(row[n], dims="z") for n in rest})
     np.testing.assert_allclose(named.transpose(first, ...).values, grid if rest else grid[:, 0], rtol=1e-13)
 

@@ -1,4 +1,4 @@
-"""What must hold whatever the model of learning: descriptions, limits, sums and splits change no number they may not."""
+"""What must hold whatever the model of learning: no description, limit, sum or split changes a number it may not."""
 
 from dataclasses import replace
 
@@ -13,7 +13,11 @@ from moesim.errors import InputError
 
 SMALL = {"steps": 40, "seeds": 2, "experts": 8, "record_every": 5, "cluster.devices": 4, "cluster.slots_per_device": 4}
 UNIQUE = {"world.unique_tokens": np.inf}
-EVEN = {"routing.affinity": 0.0, "routing.noise": 0.0, "routing.reinforcement": 0.0}  # a router that tells nothing apart
+EVEN = {
+    "routing.affinity": 0.0,
+    "routing.noise": 0.0,
+    "routing.reinforcement": 0.0,
+}  # a router that tells nothing apart
 LOSSES = ("micro_loss", "macro_loss", "tail_loss", "domain_loss")
 
 
@@ -296,7 +300,7 @@ def test_single_precision_agrees(over):
 
 # One size; worlds of different size.
 def test_worlds_scale_with_their_experts():
-    """16, 64 and 256 experts on 4 domains each: the favourite's share at the start, and the loss at equal tokens each."""
+    """16, 64 and 256 experts on 4 domains each: the favourite's share at the start, and the balance at equal tokens."""
     shares, ends = [], []
     for experts in (16, 64, 256):
         over = {"experts": experts, "world.domains": 4 * experts, "world.skew": 0.0, "cluster.devices": 8}

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from moesim import InputError, Model, config, load_architecture, load_law, load_repetition, optimum, sweep
-from moesim.fitting.evidence import evidence
 from moesim.laws import law_from
-from moesim.planning.readings import band
-from moesim.planning.size import best_size
+from moesim.planning.size import TWO, best_size
 from moesim.planning.space import Space
 from moesim.planning.sparsity import best_sparsity
 
-LAWS = tuple(config.choices("law"))
+LAWS = tuple(name for name in config.choices("law") if name not in ("bhagia2024_hellaswag", "marin2026"))
 ARCHITECTURES = tuple(config.choices("architecture"))
 REPETITIONS = tuple(config.choices("repetition"))
 PENALTIES = ("bryant2026", "lovelace2026")  # without a count of parameters nothing is left of them
@@ -445,7 +443,9 @@ def test_optima_against_the_root_of_a_complex_step(law, repetition, architecture
         )
         near = float(x) + np.array([-1e-3, 1e-3])
         # not on a plateau or a kink, where the loss does not tell to 1e-8
-        if found.optimum_status.values[index] != "inside" or not slope(near[0]) < -1e-9 < 1e-9 < slope(near[1]):
+        if found.optimum_status.values[index] not in ("inside", "flat") or not slope(near[0]) < -1e-9 < 1e-9 < slope(
+            near[1]
+        ):
             continue
         smooth += 1
         assert float(x) == pytest.approx(brentq(slope, *near, xtol=1e-14, rtol=1e-15), abs=1e-8)
@@ -472,6 +472,7 @@ def test_best_sparsity_against_brute_force(law, repetition, architecture):
 
 WENT_WRONG = [
     # law, repetition, architecture, excess, compute, unique tokens, best sparsity, best loss
+    # (for the first 0.956 and 2.78024 were noted elsewhere; no size reaches that: 2.780267 at 0.956, 2.780265 at 0.954)
     ("wu2026", "muennighoff2023_geometric", "moe_transformer", "total", 4.19e19, 9255875019.227453, 0.954, 2.78026),
     ("frantar2023_t5", "wu2026", "proportional", "none", 3.16227766e22, 1e9, 0.893, 1.3463248),
 ]
@@ -522,6 +523,76 @@ def random_models(rng, count, cells):
             continue
         count -= 1
         yield it, {"compute": 10 ** rng.uniform(18, 25, cells), "unique_tokens": 10 ** rng.uniform(8, 12, cells)}
+
+
+def test_every_dip_of_three_is_looked_into():
+    """Between the sizes where repeats of tokens, and of parameters, are worth nothing more, the third dip is lowest."""
+    it = model("abnar2025", "muennighoff2023_exponent", "krajewski2024", "total", 0.051)
+    found = optimum(it, compute=[4.995483e24, 5.045438e24], sparsity=0.717874, unique_tokens=1.0400136e9, best=False)
+    assert found.optimal_loss.values == pytest.approx([3002.27, 3181.33], rel=1e-3)
+
+
+def test_of_several_taught_sizes_it_is_the_first():
+    """Embeddings count in FLOPs and not in the sparse part: two sizes are one-epoch optima, and U moves the first."""
+    it = model("sardana2024_250", "muennighoff2023_earlier", "ludziejewski2025", "total", "own")
+    unique = 2.1646e8 * np.array([0.98, 1.0, 1.01, 1.05])
+    taught = it.with_taught_params({"sparsity": 0.89278687, "unique_tokens": unique})["taught_log_size"]
+    assert taught == pytest.approx([2.6539, 2.6806, 2.6936, 2.7443], abs=5e-3)
+
+
+STATUSES = [
+    # what is told of a size where another may stand in its place
+    ("besiroglu2024", "none", "proportional", "total", 1e22, 0.0, "inside"),
+    ("besiroglu2024", "muennighoff2023", "proportional", "total", 1e23, 0.0, "flat"),
+    ("frantar2023_t5", "wu2026", "proportional", "total", 1e20, 0.98, "inside"),
+    ("kaplan2020", "lovelace2026", "proportional", "total", 1e24, 0.0, "inside"),
+]
+
+
+@pytest.mark.parametrize(("law", "repetition", "architecture", "excess", "compute", "sparsity", "status"), STATUSES)
+def test_status_tells_how_sure_a_size_is(law, repetition, architecture, excess, compute, sparsity, status):
+    it = model(law, repetition, architecture, excess)
+    found = optimum(it, compute=compute, sparsity=sparsity, unique_tokens=2e9, best=False)
+    assert found.optimum_status == status
+
+
+@pytest.mark.parametrize("sparsity", [0.957855, 0.967855])
+def test_a_dip_at_one_epoch_beside_another_is_told(sparsity):
+    """The best size is on the kink at D = U for the one, and in the dip below it for the other."""
+    it = model("sardana2024_500", "lovelace2026", "moe_transformer", "active")
+    found = optimum(it, compute=3.7267762e20, sparsity=sparsity, unique_tokens=4.0226274e10, best=False)
+    assert found.optimum_status == "two dips"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_small_step_moves_an_optimum_little_or_a_status_says_why(seed):
+    """.01 of sparsity, or 1 % of C or U, moves N_a by no more than 30 % unless two dips swap or the loss is flat.
+
+    Near sparsity 1 a step of .01 is up to twice the experts, and total parameters and routing FLOPs grow with them:
+    there N_a may move as the square of the active share does.
+    """
+    rng = np.random.default_rng(seed)
+    for it, cell in random_models(rng, 6, 20):
+        here = {**cell, "sparsity": rng.uniform(0, 0.98, 20)}
+        steps = {"sparsity": lambda s: s + 0.01, "compute": lambda c: 1.01 * c, "unique_tokens": lambda u: 1.01 * u}
+        moved = [{**here, name: step(here[name])} for name, step in steps.items()]
+        size, told, sane = sized(it, here)
+        for there in moved:
+            other, also, meant = sized(it, there)
+            allowed = np.maximum(np.log(1.3), 2 * np.log((1 - here["sparsity"]) / (1 - there["sparsity"])))
+            far = np.abs(np.log(other / size)) > allowed
+            assert not (far & sane & meant & ~told & ~also).any(), (it, there)
+
+
+def sized(it, cell):
+    """N_a of the best size, whether its status says that another may stand in its place, and whether the loss means
+    something: no more than of a uniform guess among the words (11 nat), at a size within those that are searched."""
+    with np.errstate(all="ignore"):
+        found = best_size(it, it.with_taught_params(cell))
+    size = it.described(found.log_size, cell)["active_params"]
+    edge = it.architecture.log_size[[0, -1]] + [0.1, -0.1]
+    meant = (found.loss < 11) & (found.log_size > edge[0]) & (found.log_size < edge[1])
+    return size, found.status >= TWO, meant
 
 
 def test_best_sparsity_is_where_the_derivative_vanishes():
@@ -734,44 +805,6 @@ def test_no_run_is_better_than_the_optimum(log_compute, sparsity, log_unique, lo
     at = {"compute": 10**log_compute, "sparsity": sparsity, "unique_tokens": 10**log_unique}
     run = sweep(it, **at, active_params=[10**log_params], best=False)
     assert run.optimal_loss.item() <= run.loss.item() + 1e-12
-
-
-# ---------------------------------------------------------------- the evidence
-
-
-@pytest.fixture(scope="module")
-def passes():
-    return evidence().passes
-
-
-def test_evidence_at_both_ends(passes):
-    """Nothing in excess passes Li's table; only total against a dense anchor has Ni's order under every law."""
-    form = passes.sel(form="muennighoff2023", taught="dense")
-    assert form.sel(excess="none", check="light").all()
-    assert form.sel(excess="total", check=["worst", "total"]).all()
-    assert not form.sel(excess=["none", "active"], check="worst").any()
-    between = passes.sel(form="muennighoff2023", excess="total", taught="0.051")
-    assert between.sel(check="light").all()
-    assert between.sel(check="worst").sum() == 3
-
-
-def test_only_forms_that_rise_make_a_large_dense_model_worse(passes):
-    rises = passes.sel(check="rises").max(["law", "excess", "taught"])
-    assert {str(f) for f in rises.form.values if rises.sel(form=f) == 1} == set(PENALTIES)
-    bears = passes.sel(check="density").max(["law", "excess", "taught"])
-    assert [str(f) for f in bears.form.values if bears.sel(form=f) == 1] == ["wu2026"]
-
-
-def test_the_band_of_readings():
-    both = band(Model("abnar2025", "muennighoff2023"), {"compute": [1e20], "unique_tokens": [2e9, INF]})
-    assert both is not None
-    scarce, free = (both.sel(unique_tokens=unique).isel(compute=0) for unique in (2e9, INF))
-    light, heavy = (scarce.sel(reading=name) for name in ("light", "heavy"))
-    assert light.reading_best_sparsity_status == "at upper bound"
-    assert heavy.reading_best_sparsity.item() == pytest.approx(0.326, abs=1e-3)
-    assert free.reading_best_loss.values[0] == free.reading_best_loss.values[1]  # unlimited data: one answer
-    assert band(Model("abnar2025"), {"compute": 1e20, "unique_tokens": 2e9}) is None
-    assert band(Model("besiroglu2024", "muennighoff2023"), {"compute": 1e20, "unique_tokens": 2e9}) is None
 
 
 # ---------------------------------------------------------------- refusals

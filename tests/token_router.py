@@ -99,13 +99,13 @@ def none(bias, means, origin, scores, load, active):
 @token_controls
 def sign(bias, means, origin, scores, load, active, *, step: float = 1e-3):
     """Loss-free balancing by the sign of the excess load."""
-    return _from_mean_field("sign", step=step)(bias, means, origin, scores, load, active)
+    return _from_mean_field("sign", step=step, worth=1.0)(bias, means, origin, scores, load, active)
 
 
 @token_controls
 def proportional(bias, means, origin, scores, load, active, *, step: float = 1e-2):
     """Loss-free balancing in proportion to the excess load."""
-    return _from_mean_field("proportional", step=step)(bias, means, origin, scores, load, active)
+    return _from_mean_field("proportional", step=step, worth=1.0)(bias, means, origin, scores, load, active)
 
 
 @token_controls

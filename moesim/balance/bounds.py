@@ -13,12 +13,12 @@ from moesim.errors import InputError
 from moesim.variables import NON_NEGATIVE, POSITIVE, check
 
 
-def schedule(loads: np.ndarray, slots: np.ndarray, devices: int) -> tuple[np.ndarray, float]:
+def schedule(loads: np.ndarray, slots: np.ndarray, devices: int, speed: Any = 1.0) -> tuple[np.ndarray, float]:
     """Share tokens among replicas so that the busiest device has least: the linear programme of LPLB.
 
     `loads` (expert,), `slots` (slot,) the expert in each slot (-1 empty), slots of a device adjacent. Minimise M with
-    the tokens of an expert's slots summing to its load and the tokens of a device's slots at most M. Returns tokens
-    per slot and M.
+    the tokens of an expert's slots summing to its load and the tokens of a device's slots at most M x its `speed`
+    (device,). Returns tokens per slot and M.
     """
     from scipy.optimize import linprog
     from scipy.sparse import coo_array
@@ -33,7 +33,8 @@ def schedule(loads: np.ndarray, slots: np.ndarray, devices: int) -> tuple[np.nda
     n, column = len(used), np.arange(len(used))
     served = coo_array((np.ones(n), (expert, column)), shape=(len(loads), n + 1)).tocsr()[np.unique(expert)]
     row, col = np.append(device, np.arange(devices)), np.append(column, np.full(devices, n))
-    burden = coo_array((np.append(np.ones(n), -np.ones(devices)), (row, col)), shape=(devices, n + 1)).tocsr()
+    limit = -np.broadcast_to(np.asarray(speed, dtype=float), devices)
+    burden = coo_array((np.append(np.ones(n), limit), (row, col)), shape=(devices, n + 1)).tocsr()
     cost = np.append(np.zeros(n), 1.0)
     rights = loads[np.unique(expert)] / scale
     found = linprog(cost, A_ub=burden, b_ub=np.zeros(devices), A_eq=served, b_eq=rights, method="highs")
@@ -42,20 +43,25 @@ def schedule(loads: np.ndarray, slots: np.ndarray, devices: int) -> tuple[np.nda
     return tokens, float(found.x[-1]) * scale
 
 
-def makespan_bound(loads: np.ndarray, copies: np.ndarray, devices: int) -> np.ndarray:
-    """No placement beats max(total / devices, most load per copy): (seed,) for loads and copies (seed, expert)."""
-    return np.maximum(loads.sum(axis=-1) / devices, (loads / np.maximum(copies, 1)).max(axis=-1))
+def makespan_bound(loads: np.ndarray, copies: np.ndarray, speed: np.ndarray) -> np.ndarray:
+    """No placement beats max(total / speeds, most load per copy / top speed): (seed,).
 
-
-def lpt(weights: Any, machines: int) -> float:
-    """Makespan of longest-processing-time scheduling, any number of items per machine.
-
-    At most 4/3 - 1/(3 machines) times the optimum (Graham 1969).
+    Loads and copies (seed, expert), `speed` (device,); a device of speed 1 serves one token in a unit of time.
     """
-    burden = np.zeros(int(machines))
+    return np.maximum(loads.sum(axis=-1) / speed.sum(), (loads / np.maximum(copies, 1)).max(axis=-1) / speed.max())
+
+
+def lpt(weights: Any, speed: Any) -> float:
+    """Makespan of longest-processing-time scheduling, any number of items per machine; `speed` (machine,).
+
+    The next item goes where it ends first. On equal machines at most 4/3 - 1/(3 machines) times the optimum (Graham
+    1969).
+    """
+    speed = np.asarray(speed, dtype=float)
+    burden = np.zeros(len(speed))
     for weight in sorted(map(float, weights), reverse=True):
-        burden[burden.argmin()] += weight
-    return float(burden.max())
+        burden[((burden + weight) / speed).argmin()] += weight
+    return float((burden / speed).max())
 
 
 def sampling_floor(tokens_per_expert: float, experts: int, active: int = 1) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.output.text import Page, shown
+from moesim.variables import POSITIVE, check
 
 
 @shown
@@ -56,14 +57,15 @@ class Balanced:
         return per_device.max(axis=-1) / per_device.mean(axis=-1)
 
 
-def pack(weights: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:
+def pack(weights: np.ndarray, packs: int, speed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Put n items into packs of n/packs each, heaviest first, always into the lightest pack with room.
 
-    `weights` (layer, item). Returns the pack and the place within it, both (layer, item).
+    `weights` (layer, item). With the `speed` of each pack (pack,) or (layer, pack) always into the one that ends first.
+    Returns the pack and the place within it, both (layer, item).
     """
     layers, items = weights.shape
     room = items // packs
-    if room == 1:
+    if room == 1 and speed is None:
         index = np.broadcast_to(np.arange(items), weights.shape)
         return index.copy(), np.zeros_like(index)
     order = np.argsort(-weights, axis=-1, kind="stable")
@@ -71,54 +73,71 @@ def pack(weights: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:
     rows, key, filled = np.arange(layers), np.zeros((layers, packs)), np.zeros((layers, packs), dtype=np.int64)
     pack_of, place = np.empty((layers, items), dtype=np.int64), np.empty((layers, items), dtype=np.int64)
     for i in range(items):
-        lightest = key.argmin(axis=-1)
+        lightest = (key if speed is None else (key + sorted_weights[:, i, None]) / speed).argmin(axis=-1)
         item, taken = order[:, i], filled[rows, lightest]
         pack_of[rows, item], place[rows, item] = lightest, taken
         filled[rows, lightest] = taken + 1
         # A full pack weighs infinity, so it is never the lightest again.
         key[rows, lightest] = np.where(taken + 1 == room, np.inf, key[rows, lightest] + sorted_weights[:, i])
-    return pack_of, place
+    return (pack_of, place) if speed is None else _levelled(weights, pack_of, speed)
 
 
-def pack_apart(weights: np.ndarray, expert_of: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:
+def _levelled(weights: np.ndarray, pack_of: np.ndarray, speed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Packs after exchanges: with as many items in slow packs as in fast ones, heaviest first ends far from level."""
+    layers, items = weights.shape
+    fast = np.broadcast_to(speed, (layers, np.shape(speed)[-1]))
+    each = zip(weights, pack_of, fast, strict=True)
+    out = np.stack([_exchanged_apart(w, np.arange(items), row, s) for w, row, s in each])
+    return out, _places(out, fast.shape[1])
+
+
+def _places(pack_of: np.ndarray, packs: int) -> np.ndarray:
+    """Place of each item within its pack (layer, item), in order of the items."""
+    place = np.empty_like(pack_of)
+    count = np.tile(np.arange(pack_of.shape[1] // packs), packs)
+    np.put_along_axis(place, np.argsort(pack_of, axis=1, kind="stable"), np.broadcast_to(count, place.shape), axis=1)
+    return place
+
+
+def pack_apart(
+    weights: np.ndarray, expert_of: np.ndarray, packs: int, speed: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """As `pack`, but no two copies of an expert in one pack; every expert has at most `packs` copies.
 
     `weights`, `expert_of` (layer, item). Heaviest first, the copies of one expert into the emptiest packs, of equally
     empty ones the lightest; then copies are exchanged between the heaviest pack and another while that lowers it.
     """
-    pack_of, place = np.empty_like(expert_of), np.empty_like(expert_of)
-    for row, (own, experts) in enumerate(zip(weights, expert_of, strict=True)):
-        of = _exchanged_apart(own, experts, _spread_apart(own, experts, packs), packs)
-        pack_of[row] = of
-        place[row, np.argsort(of, kind="stable")] = np.tile(np.arange(len(of) // packs), packs)
-    return pack_of, place
+    fast = np.broadcast_to(1.0 if speed is None else speed, (len(weights), packs))
+    each = zip(weights, expert_of, fast, strict=True)
+    pack_of = np.stack([_exchanged_apart(w, experts, _spread_apart(w, experts, s), s) for w, experts, s in each])
+    return pack_of, _places(pack_of, packs)
 
 
-def _spread_apart(weights: np.ndarray, experts: np.ndarray, packs: int) -> np.ndarray:
+def _spread_apart(weights: np.ndarray, experts: np.ndarray, speed: np.ndarray) -> np.ndarray:
     # The emptiest packs first: no pack fills up before the others, so every later expert finds packs enough.
-    burden, filled, out = np.zeros(packs), np.zeros(packs, dtype=int), np.empty_like(experts)
+    burden, filled, out = np.zeros(len(speed)), np.zeros(len(speed), dtype=int), np.empty_like(experts)
     heaviest = dict.fromkeys(experts[np.argsort(-weights, kind="stable")].tolist())
     for expert in heaviest:
         items = np.flatnonzero(experts == expert)
-        chosen = np.lexsort((burden, filled))[: len(items)]
+        chosen = np.lexsort(((burden + weights[items[0]]) / speed, filled))[: len(items)]
         out[items] = chosen
         burden[chosen] += weights[items]
         filled[chosen] += 1
     return out
 
 
-def _exchanged_apart(weights: np.ndarray, experts: np.ndarray, pack_of: np.ndarray, packs: int) -> np.ndarray:
-    out = pack_of.copy()
+def _exchanged_apart(weights: np.ndarray, experts: np.ndarray, pack_of: np.ndarray, speed: np.ndarray) -> np.ndarray:
+    out, packs = pack_of.copy(), len(speed)
     holds = np.zeros((int(experts.max()) + 1, packs), dtype=bool)
     holds[experts, out] = True
     for _ in range(len(out) * packs):
         burden = np.bincount(out, weights, packs)
-        high = int(burden.argmax())
+        high = int((burden / speed).argmax())
         mine, others = np.flatnonzero(out == high), np.flatnonzero(out != high)
         shift = weights[mine][:, None] - weights[others][None, :]
-        after = np.maximum(burden[high] - shift, burden[out[others]] + shift)
+        after = np.maximum((burden[high] - shift) / speed[high], (burden[out[others]] + shift) / speed[out[others]])
         after[holds[experts[mine]][:, out[others]] | holds[experts[others], high][None, :]] = np.inf
-        if after.size == 0 or after.min() >= burden[high] * (1.0 - 1e-12):
+        if after.size == 0 or after.min() >= burden[high] / speed[high] * (1.0 - 1e-12):
             break
         i, j = np.unravel_index(int(after.argmin()), after.shape)
         a, b = mine[i], others[j]
@@ -155,17 +174,22 @@ def _inverse(permutation: np.ndarray) -> np.ndarray:
     return out
 
 
-def _hierarchical(weights: np.ndarray, slots: int, groups: int, nodes: int, devices: int, distinct: bool):
+def _hierarchical(
+    weights: np.ndarray, slots: int, groups: int, nodes: int, devices: int, distinct: bool, speed: np.ndarray | None
+):
     layers, experts = weights.shape
     size, per_node, per_device = experts // groups, experts // nodes, slots // devices
-    node, place = pack(weights.reshape(layers, groups, size).sum(axis=-1), nodes)
+    inside = None if speed is None else np.tile(speed.reshape(nodes, -1), (layers, 1))
+    between = None if speed is None else speed.reshape(nodes, -1).sum(axis=1)
+    node, place = pack(weights.reshape(layers, groups, size).sum(axis=-1), nodes, between)
     start = (node * (groups // nodes) + place) * size
     to_local = (start[:, :, None] + np.arange(size)).reshape(layers, experts)
     to_global = _inverse(to_local)
     local = np.take_along_axis(weights, to_global, axis=-1).reshape(layers * nodes, per_node)
     expert_of, counts = replicate(local, slots // nodes, devices // nodes if distinct else None)
     each = np.take_along_axis(local / counts, expert_of, axis=-1)
-    device, rank = pack_apart(each, expert_of, devices // nodes) if distinct else pack(each, devices // nodes)
+    apart = (each, expert_of, devices // nodes, inside)
+    device, rank = pack_apart(*apart) if distinct else pack(each, devices // nodes, inside)
     order = _inverse(device * per_device + rank)
     placed = np.take_along_axis(expert_of, order, axis=-1).reshape(layers, nodes, -1)
     placed = (placed + np.arange(nodes)[:, None] * per_node).reshape(layers, slots)
@@ -196,8 +220,21 @@ def _check(weights: np.ndarray, replicas: int, groups: int, nodes: int, devices:
             raise InputError(f"eplb: devices={devices} do not divide among nodes={nodes}; use a multiple of nodes")
 
 
+def _speeds(speeds: Any, devices: int) -> np.ndarray | None:
+    speed = np.asarray(check("eplb", "speeds", speeds, POSITIVE), dtype=float)
+    if speed.shape != (devices,):
+        raise InputError(f"eplb: {speed.size} speeds for devices={devices}; give one for each device")
+    return None if (speed == speed[0]).all() else speed
+
+
 def eplb(
-    loads: Any, replicas: int, groups: int = 1, nodes: int = 1, devices: int = 1, distinct: bool = False
+    loads: Any,
+    replicas: int,
+    groups: int = 1,
+    nodes: int = 1,
+    devices: int = 1,
+    distinct: bool = False,
+    speeds: Any = None,
 ) -> Balanced:
     """Balance experts over devices by replicating the hot ones and packing the replicas.
 
@@ -205,11 +242,12 @@ def eplb(
     multiple of `devices`. If `groups` is a multiple of `nodes` the groups of experts are packed onto nodes first
     (hierarchical); otherwise, or with nodes=1, slots are shared out globally. The published algorithm may put two
     copies of an expert on one device, where they balance nothing (`Balanced.together` counts them); `distinct` forbids
-    it. Returns `Balanced`. Raises InputError for loads that are negative or not finite and for sizes that do not
-    divide.
+    it. `speeds` (device,): a replica goes where it ends first, not where least lies (None: all alike). Returns
+    `Balanced`. Raises InputError for loads that are negative or not finite and for sizes that do not divide.
     """
     weights = np.atleast_2d(np.asarray(loads, dtype=float))
     _check(weights, replicas, groups, nodes, devices)
+    speed = None if speeds is None else _speeds(speeds, devices)
     if groups % nodes:
         groups = nodes = 1
     if distinct and replicas > weights.shape[1] * devices // nodes:
@@ -217,5 +255,5 @@ def eplb(
             f"eplb: replicas={replicas} are more than {weights.shape[1]} experts can have on distinct devices; give "
             f"{weights.shape[1] * devices // nodes} or fewer, or distinct=False"
         )
-    slots, counts = _hierarchical(weights, replicas, groups, nodes, devices, distinct)
+    slots, counts = _hierarchical(weights, replicas, groups, nodes, devices, distinct, speed)
     return Balanced(slots, counts, devices)

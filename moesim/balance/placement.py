@@ -11,26 +11,33 @@ import numpy as np
 from moesim.balance.packing import eplb as balance_replicas
 from moesim.balance.packing import pack
 from moesim.balance.state import State
+from moesim.balance.topology import TOPOLOGIES, wired
 from moesim.errors import InputError
 from moesim.hardware.placed import Placement, arrivals
 from moesim.registry import Policies, Policy
-from moesim.settings import defaults, read, setting, whole
-from moesim.variables import AT_LEAST_ONE, check
+from moesim.settings import defaults, known, number, read, setting, truth, whole
+from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE
 
 
 @dataclass(frozen=True)
 class Placing:
     """How copies are placed: `policy` (problem) -> Placement.
 
-    Asked at the step `first`, when the router has settled a little, `every` steps, and whenever experts change.
+    Asked at the step `first`, when the router has settled a little, `every` steps, and whenever experts change; left
+    alone where the busiest device is below `threshold` x the mean. A decision costs `plan_seconds` on the host; with
+    `overlap` it and the moving hide behind the step.
     """
 
     policy: Policy
     every: int = setting(100, whole())
     first: int = setting(10, whole())
+    threshold: float = setting(1.0, number(AT_LEAST_ONE))
+    plan_seconds: float = setting(0.0, number(NON_NEGATIVE))
+    overlap: bool = setting(False, truth)
 
 
-placement = Policies("placement", defaults(Placing))
+# A member that sees the `present` shares each step's own tokens among the copies that it placed.
+placement = Policies("placement", defaults(Placing), present=False)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Problem:
     """What a placement policy sees: average `loads`, `alive` and wanted `copies` (seed, expert), and the machine.
 
     `previous` is the placement so far (None at the start); `changed` (seed,) tells where experts came, went or
-    multiplied.
+    multiplied. `speed` (device,); `machine` for those that weigh costs.
     """
 
     loads: np.ndarray
@@ -50,6 +57,14 @@ class Problem:
     devices: int
     nodes: int
     step: int = 0
+    speed: Any = 1.0
+    machine: Any = None
+
+    @property
+    def speeds(self) -> np.ndarray | None:
+        """Speed of each device (device,); None if all are alike."""
+        speed = np.broadcast_to(np.asarray(self.speed, dtype=float), self.devices)
+        return None if (speed == speed[0]).all() else speed
 
 
 def build(config: Any) -> Placing:
@@ -61,23 +76,46 @@ def build(config: Any) -> Placing:
 def place(policy: Placing, state: State, setting: Any, changed: np.ndarray, start: bool = False) -> State:
     """The state with its copies placed for the loads seen so far, and the copies that had to move counted."""
     now = state.step == policy.first or (state.step % policy.every == 0 and state.step > 0)
-    due = start or changed.any() or now
-    if not due:
-        return replace(state, migrated=np.zeros(state.migrated.shape))
+    still = replace(state, migrated=np.zeros(state.migrated.shape), planned=np.zeros(state.seeds))
+    if not (start or changed.any() or now):
+        return still
+    loads, cluster = np.where(state.alive, state.mean_load, 0.0), setting.machine.cluster
     before = None if start else state.placement
-    problem = Problem(
-        np.where(state.alive, state.mean_load, 0.0),
-        state.alive,
-        state.copies,
-        before,
-        changed,
-        setting.slots,
-        setting.devices,
-        setting.nodes,
-        state.step,
-    )
-    new = policy.policy(problem)
-    return replace(state, placement=new, migrated=arrivals(before, new, state.bias.shape[1], setting.devices))
+    due = changed | (np.ones(state.seeds, dtype=bool) if before is None else False)
+    if before is not None and now:
+        due = due | (_uneven(before, loads, cluster) >= policy.threshold)
+    if not due.any():
+        return still
+    sizes = (setting.slots, setting.devices, setting.nodes, state.step, cluster.speed, setting.machine)
+    new = policy.policy(Problem(loads, state.alive, state.copies, before, changed, *sizes))
+    if before is not None:
+        rows = due[:, None]
+        new = Placement(np.where(rows, new.slots, before.slots), np.where(rows, new.share, before.share))
+    moved = arrivals(before, new, state.bias.shape[1], setting.devices)
+    return replace(state, placement=new, migrated=moved, planned=due * (0.0 if start else policy.plan_seconds))
+
+
+def _uneven(placed: Placement, loads: np.ndarray, cluster: Any) -> np.ndarray:
+    """Time of the busiest device over the mean (seed,)."""
+    time = placed.slot_loads(loads).reshape(len(loads), cluster.devices, -1).sum(axis=-1) / cluster.speed
+    return time.max(axis=1) / np.maximum(time.mean(axis=1), 1e-300)
+
+
+def serve(policy: Placing, placed: Placement, loads: np.ndarray, speed: np.ndarray) -> Placement:
+    """The placement with these loads (seed, expert) shared among its copies, if the policy sees the present ones."""
+    return shared_out(placed, loads, speed) if policy.policy.traits["present"] else placed
+
+
+def shared_out(placed: Placement, loads: np.ndarray, speed: np.ndarray) -> Placement:
+    """Each expert's tokens shared among its copies by the linear programme of LPLB: the busiest device has least."""
+    from moesim.balance.bounds import schedule
+
+    share = np.zeros(placed.share.shape)
+    for row, own in enumerate(loads):
+        tokens, _ = schedule(own, placed.slots[row], len(speed), speed)
+        load = own[np.maximum(placed.slots[row], 0)]
+        share[row] = np.where(load > 0, tokens / np.where(load > 0, load, 1.0), placed.share[row])
+    return Placement(placed.slots, share)
 
 
 def even(slots: np.ndarray, experts: int) -> Placement:
@@ -149,7 +187,7 @@ def packed(problem: Problem) -> Placement:
         padded = np.full(problem.slots, -1)
         padded[: len(queue)] = queue
         weights = np.where(padded >= 0, (problem.loads[row] / np.maximum(copies, 1))[np.maximum(padded, 0)], 0.0)
-        device, position = pack(weights[None], problem.devices)
+        device, position = pack(weights[None], problem.devices, problem.speeds)
         out[row, device[0] * per_device + position[0]] = padded
     return even(out, problem.loads.shape[1])
 
@@ -170,7 +208,7 @@ def eplb(problem: Problem, *, groups: int = 1, slots: int | None = None, distinc
     def solve(rows, experts):
         loads = np.take_along_axis(problem.loads[rows], experts, axis=1)
         groups_nodes = _fitting(groups, problem.nodes, experts.shape[1])
-        balanced = balance_replicas(loads, use, *groups_nodes, problem.devices, distinct)
+        balanced = balance_replicas(loads, use, *groups_nodes, problem.devices, distinct, problem.speeds)
         return _spread(balanced.slots, problem)
 
     return _by_count(problem, solve)
@@ -197,7 +235,8 @@ def popularity(problem: Problem) -> Placement:
         loads = np.take_along_axis(problem.loads[rows], experts, axis=1)
         counts = proportional_counts(loads, problem.slots)
         expert_of = np.stack([np.repeat(np.arange(loads.shape[1]), row) for row in counts])
-        device, position = pack(np.take_along_axis(loads / counts, expert_of, axis=1), problem.devices)
+        each = np.take_along_axis(loads / counts, expert_of, axis=1)
+        device, position = pack(each, problem.devices, problem.speeds)
         out = np.empty_like(expert_of)
         np.put_along_axis(out, device * (problem.slots // problem.devices) + position, expert_of, axis=1)
         return out
@@ -219,24 +258,66 @@ def proportional_counts(loads: np.ndarray, slots: int) -> np.ndarray:
     return counts.astype(np.int64)
 
 
-@placement
-def scheduled(problem: Problem, *, groups: int = 1, replan: int = 100) -> Placement:
-    """A linear programme shares each expert's tokens among its replicas (LPLB, MicroMoE) at every decision.
+@placement(present=True)
+def scheduled(problem: Problem, *, groups: int = 1, topology: str = "eplb") -> Placement:
+    """A linear programme shares each step's tokens among the replicas, on that step's own loads (LPLB, MicroMoE).
 
-    EPLB places the replicas, anew only every `replan` steps or when experts change.
+    EPLB places the replicas by the past; or, with a `topology` of LPLB (ring, cube, hypercube, torus), each device's
+    heaviest experts have copies on fixed neighbours.
     """
-    from moesim.balance.bounds import schedule
+    return _replicated(problem, groups, topology)
 
-    check("placement scheduled", "replan", replan, AT_LEAST_ONE)
-    base, due = problem.previous, problem.step <= replan or problem.step % replan == 0
-    if base is None or due or problem.changed.any():
-        base = eplb(problem, groups=groups)
-    share = np.zeros(base.share.shape)
+
+@placement
+def lagged(problem: Problem, *, groups: int = 1, topology: str = "eplb") -> Placement:
+    """As `scheduled`, but on the average loads of the past: the shares hold until the next decision."""
+    return shared_out(_replicated(problem, groups, topology), problem.loads, problem.speed * np.ones(problem.devices))
+
+
+def _replicated(problem: Problem, groups: int, topology: str) -> Placement:
+    if topology == "eplb":
+        return eplb(problem, groups=groups)
+    if topology not in TOPOLOGIES:
+        raise InputError(f"placement: topology={topology!r}; {known(['eplb', *TOPOLOGIES], topology)}")
+    edges = TOPOLOGIES[topology](problem.devices, problem.nodes)
+
+    def solve(rows, experts):
+        loads = np.take_along_axis(problem.loads[rows], experts, axis=1)
+        return wired(loads, problem.slots, problem.devices, edges)
+
+    return _by_count(problem, solve)
+
+
+@placement
+def shadow(problem: Problem) -> Placement:
+    """Experts stay at home; the hottest are copied to all devices while a model of the cost says it pays (FasterMoE).
+
+    Cost of i shadows: the matrix products of the busiest device, and its exchange, or the weights sent out and the
+    gradients gathered of every shadow (thu-pacman/FasterMoE, commit de4d5ac). Each takes a free slot of every device.
+    """
+    base = static(replace(problem, previous=None, changed=np.ones(len(problem.loads), dtype=bool)))
+    slots = base.slots.reshape(len(base.slots), problem.devices, -1).copy()
     for row, loads in enumerate(problem.loads):
-        tokens, _ = schedule(loads, base.slots[row], problem.devices)
-        own = loads[np.maximum(base.slots[row], 0)]
-        share[row] = np.where(own > 0, tokens / np.where(own > 0, own, 1.0), base.share[row])
-    return Placement(base.slots, share)
+        room = int((slots[row] < 0).sum(axis=1).min())
+        hot = np.argsort(-loads, kind="stable")[:room]
+        costs = [_shadow_cost(problem, slots[row], loads, hot[:n]) for n in range(len(hot) + 1)]
+        rising = np.flatnonzero(np.diff(costs[1:]) > 0)
+        best = int(rising[0]) + 1 if len(rising) else len(hot)
+        for expert in hot[: best if len(hot) and costs[best] < costs[0] else 0]:
+            for device in np.flatnonzero(~(slots[row] == expert).any(axis=1)):
+                slots[row, device, int(np.argmax(slots[row, device] < 0))] = expert
+    return even(slots.reshape(len(slots), -1), problem.loads.shape[1])
+
+
+def _shadow_cost(problem: Problem, slots: np.ndarray, loads: np.ndarray, shadows: np.ndarray) -> float:
+    """Seconds of one layer with these experts on all devices."""
+    machine, expert = problem.machine, problem.machine.expert
+    home = np.where(np.isin(slots, shadows) | (slots < 0), 0.0, loads[np.maximum(slots, 0)]).sum(axis=1)
+    busiest = ((home + loads[shadows].sum() / problem.devices) / (problem.speed * np.ones(problem.devices))).max()
+    compute = 6.0 * expert.weights * busiest / (machine.chip.peak_share * machine.peak)
+    if len(shadows):
+        return compute + len(shadows) * 4.0 * expert.weights * machine.schedule.value_bytes / machine.link
+    return compute + 4.0 * busiest * expert.d_model * machine.schedule.value_bytes / machine.link
 
 
 @placement
@@ -251,23 +332,24 @@ def bounded(problem: Problem, *, moves: int = 4, stop: float = 1.01) -> Placemen
     slots = base.slots.copy()
     for row in range(len(slots)):
         for _ in range(moves):
-            slots[row], better = _exchanged(slots[row], base.slot_loads(problem.loads)[row], problem.devices, stop)
+            loads = base.slot_loads(problem.loads)[row]
+            slots[row], better = _exchanged(slots[row], loads, problem.speed * np.ones(problem.devices), stop)
             base = even(slots, problem.loads.shape[1])
             if not better:
                 break
     return base
 
 
-def _exchanged(slots: np.ndarray, loads: np.ndarray, devices: int, stop: float) -> tuple[np.ndarray, bool]:
+def _exchanged(slots: np.ndarray, loads: np.ndarray, speed: np.ndarray, stop: float) -> tuple[np.ndarray, bool]:
     """One exchange between busiest and least busy device that lowers the busier of the two most."""
-    table = loads.reshape(devices, -1)
-    burden = table.sum(axis=1)
+    table = loads.reshape(len(speed), -1)
+    burden = table.sum(axis=1) / speed
     high, low = int(burden.argmax()), int(burden.argmin())
     shift = table[high][:, None] - table[low][None, :]
-    after = np.maximum(burden[high] - shift, burden[low] + shift)
+    after = np.maximum(burden[high] - shift / speed[high], burden[low] + shift / speed[low])
     best = np.unravel_index(int(after.argmin()), after.shape)
     if burden[high] <= stop * burden.mean() or after[best] >= burden[high] * (1 - 1e-12):
         return slots, False
-    out = slots.reshape(devices, -1).copy()
+    out = slots.reshape(len(speed), -1).copy()
     out[high, best[0]], out[low, best[1]] = out[low, best[1]], out[high, best[0]]
     return out.ravel(), True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,47 @@ from moesim.balance.setting import Setting, setting
 from moesim.balance.simulate import rehearse, start, trajectory
 from moesim.balance.state import State
 from moesim.hardware import step as clock
+from moesim.hardware.placed import Placement
 from moesim.output.progress import Advance, progress
 
 # A block of seeds whose (seed, domain, expert) arrays stay in a core's cache is stepped at once.
 CELLS_IN_CACHE = 2**18
+WINDOW = 100  # steps whose loads count as those of the present router
+
+
+@dataclass
+class Recent:
+    """Loads of the last steps under the present router: of a seed whose experts changed, those since."""
+
+    loads: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    alive: np.ndarray | None = None
+
+    def add(self, load: np.ndarray, alive: np.ndarray) -> None:
+        """Take in a step's loads (seed, expert), of the experts that were there."""
+        if self.alive is not None:
+            changed = (alive != self.alive).any(axis=1)
+            if changed.any():
+                self.loads = deque((np.where(changed[:, None], 0.0, old) for old in self.loads), maxlen=WINDOW)
+        self.alive = alive
+        self.loads.append(load)
+
+    def total(self) -> np.ndarray:
+        """Their sum (seed, expert)."""
+        return np.sum(self.loads, axis=0)
 
 
 def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total: np.ndarray) -> dict[str, np.ndarray]:
-    """What a record keeps, domains in the order of their names; `total` (seed, expert) is all load so far.
+    """What a record keeps, domains in the order of their names; `total` (seed, expert) is the load of the last steps.
 
-    Times in `parts` are means since the last record; loads and losses are those of the step.
+    Times in `parts` are means since the last record; loads, losses and placement are those that the step met.
     """
-    world, there = given.world, state.alive
+    placed = Placement(parts["slots"], np.ones(parts["slots"].shape))
+    copies = placed.copies(given.most_experts)
+    world, there, speed = given.world, copies > 0, given.machine.cluster.speed
     natural, received = world.natural, parts["received"]
     micro = (natural * state.loss).sum(axis=1)
     busy = parts["compute"] + parts["dense"] + parts["update"]
-    hardest = bounds.makespan_bound(state.load, state.placement.copies(there.shape[1]), given.devices)
+    hardest = bounds.makespan_bound(state.load, copies, speed)
     return {
         "loads": state.load,
         "device_loads": received,
@@ -55,10 +81,10 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "splits": state.splits,
         "alive": there,
         "frozen_share": (state.frozen & there).sum(axis=1) / there.sum(axis=1),
-        "regret_balance": received.max(axis=1) / hardest - 1.0,
+        "regret_balance": (received / speed).max(axis=1) / hardest - 1.0,
         "regret_time": parts["step_time"] / clock.least_step_seconds(given.machine, given.tokens, given.active) - 1.0,
-        "copies": state.placement.copies(there.shape[1]),
-        "shared_devices": state.placement.together(there.shape[1], given.devices),
+        "copies": copies,
+        "shared_devices": placed.together(given.most_experts, given.devices),
     }
 
 
@@ -77,15 +103,15 @@ class Outcome:
 def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], advance: Advance = lambda steps: None) -> Outcome:
     """Run the seeds of one block side by side; `advance` is told of every step."""
     given = setting(config, seeds)
-    rows, steps, total, state = [], [], np.zeros((len(seeds), given.most_experts)), start(given)
+    rows, steps, recent, parts, state = [], [], Recent(), {}, start(given)
     apart = np.full((len(seeds), given.most_experts), np.nan)
     timed, window, count = ("step_time", *clock.PARTS), {}, 0
     for state, parts in trajectory(given):
-        total = total + state.load
+        recent.add(state.load, Placement(parts["slots"], parts["slots"]).copies(given.most_experts) > 0)
         window, count = {name: window.get(name, 0.0) + parts[name] for name in timed}, count + 1
         if state.step % given.run.record_every == 0 or state.step in (1, given.steps):
             means = {name: time / count for name, time in window.items()}  # so that rare costs count
-            rows.append(record(given, state, {**parts, **means}, total))
+            rows.append(record(given, state, {**parts, **means}, recent.total()))
             steps.append(state.step)
             window, count = {}, 0
             if given.structure.grows:
@@ -93,7 +119,7 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], advance: Advanc
         advance(len(seeds))
     records = {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
     records |= _loss_regret(given, records)
-    final = _final_regrets(given, state, records)
+    final = _final_regrets(given, state, parts["slots"], records)
     return Outcome(records, np.array(steps), state, given, apart, final)
 
 
@@ -106,25 +132,23 @@ def _loss_regret(given: Setting, records: Mapping[str, np.ndarray]) -> dict[str,
     return {"regret_loss": regret}
 
 
-def _final_regrets(given: Setting, state: State, records: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _final_regrets(
+    given: Setting, state: State, slots: np.ndarray, records: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """The last step against the other bounds, (seed,) each.
 
     Busiest device against the Hall bound of its placement and against LPT of the same copies on any device; MaxVio
     against the noise floor of random routing (NaN for expected tokens, which have no noise).
     """
-    copies = state.placement.copies(state.bias.shape[1])
-    busiest = records["device_loads"][:, -1].max(axis=1)
-    hall = [
-        bounds.schedule(load, s, given.devices)[1] for load, s in zip(state.load, state.placement.slots, strict=True)
-    ]
+    copies, speed = records["copies"][:, -1], given.machine.cluster.speed
+    busiest = (records["device_loads"][:, -1] / speed).max(axis=1)
+    hall = [bounds.schedule(load, row, given.devices, speed)[1] for load, row in zip(state.load, slots, strict=True)]
     each = state.load / np.maximum(copies, 1)
-    lpt = [bounds.lpt(np.repeat(row, count), given.devices) for row, count in zip(each, copies, strict=True)]
+    lpt = [bounds.lpt(np.repeat(row, count), speed) for row, count in zip(each, copies, strict=True)]
     floor = np.full(state.seeds, np.nan)
     if given.routing.tokens:
-        alive = state.alive.sum(axis=1)
-        floor = np.array(
-            [bounds.sampling_floor(given.routing.batch * given.active / n, int(n), given.active) for n in alive]
-        )
+        alive = (copies > 0).sum(axis=1)
+        floor = np.array([bounds.sampling_floor(given.batch * given.active / n, int(n), given.active) for n in alive])
     return {
         "regret_schedule": busiest / np.array(hall) - 1.0,
         "regret_lpt": busiest / np.array(lpt) - 1.0,

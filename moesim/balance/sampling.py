@@ -255,7 +255,7 @@ def replay(state: State, setting: Setting, *, share: float = 0.2) -> tuple[np.nd
 
 @dataclass(frozen=True)
 class Generated:
-    """Generated tokens: their share of each domain (seed, domain), worth of one, time over that of a step's training."""
+    """Generated tokens: share of each domain (seed, domain), the worth of one, their time over that of the step."""
 
     share: np.ndarray
     quality: float

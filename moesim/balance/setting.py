@@ -41,11 +41,13 @@ class Run:
     experts per layer at the start, `active_experts` of them for each token, `max_experts` the most that splits may make
     (None: as many as the cluster has slots). `twins`: so many neighbouring experts share score and noise of the router
     at the start. `shared_experts`: more of the same size, for every token; `shared_factor`: the part of each expert's
-    weights that all have in common. `capacity`: parameters of one expert over all layers, in place of expert.d_expert.
-    `focus`: how an expert's parameters for a domain grow as it serves fewer (1: in proportion, 0: not). `inertia`: tokens per active parameter over which an expert's capacity follows a change of its data (unmeasured:
-    sweep). `forgetting`: share of a domain forgotten per token of another. `selective`: no weight updates for experts
-    whose expected gain is below this part of the mean gain (0: off), where gradients of `gradient_noise` tokens are
-    half noise. `precision`: double, or single for arrays by expert and domain (sums stay double). `load_memory`: moving average of loads that placement sees. `learn_every`: steps between updates of router and losses; experience
+    weights that all have in common. `capacity`: parameters of one expert over all layers, or give expert.d_expert.
+    `focus`: how an expert's parameters for a domain grow as it serves fewer (1: in proportion, 0: not). `inertia`: tokens
+    per active parameter over which an expert's capacity follows a change of its data (unmeasured: sweep). `forgetting`:
+    share of a domain forgotten per token of another. `selective`: no weight updates for experts whose expected gain is
+    below this part of the mean gain (0: off), where gradients of `gradient_noise` tokens are half noise. `precision`:
+    double, or single for arrays by expert and domain (sums stay double). `load_memory`: moving average of loads that
+    placement sees. `learn_every`: steps between updates of router and losses; experience
     grows every step. `target_loss` (nat/token): reports tokens and time until it is reached. `policies`, `sweep`: side
     by side, and over worlds.
     """
@@ -113,6 +115,11 @@ class Setting:
         return self.run.active_experts
 
     @property
+    def batch(self) -> int:
+        """Tokens that are drawn one by one in a step, where they are."""
+        return self.routing.batch or max(round(self.tokens), 1)
+
+    @property
     def slots(self) -> int:
         """Expert copies that the cluster holds per layer."""
         return self.machine.cluster.slots
@@ -173,7 +180,7 @@ def setting(config: Mapping[str, Any], seeds: tuple[int, ...] | None = None) -> 
     sampler, router = sampling.build(config["sampling"]), routing.build(config["routing"])
     world = worlds.build(config["world"], seeds, run.tokens_per_step * run.steps)
     sampling.check_reach(sampler, world.unique, run.tokens_per_step * run.steps)
-    _check_memory(run, world.domains, most, machine.cluster, router.batch if router.tokens else 0)
+    _check_memory(run, world.domains, most, machine.cluster)
     placing = placement.build(config["placement"])
     return Setting(world, router, shape, sampler, placing, machine, run, Streams.of(seeds), most)
 
@@ -190,11 +197,11 @@ def _most_experts(run: Run, cluster: Cluster, grows: bool) -> int:
     return most if grows else run.experts
 
 
-def _check_memory(run: Run, domains: int, experts: int, cluster: Cluster, batch: int) -> None:
+def _check_memory(run: Run, domains: int, experts: int, cluster: Cluster) -> None:
     """InputError if what a run keeps, and its state, are more than the memory of this computer."""
     records = run.steps // run.record_every + 2
     kept = run.seeds * records * (4.0 * experts + 2.0 * cluster.devices + 2.0 * domains + 50.0)
-    state = 12.0 * domains * experts + 4.0 * cluster.slots + 6.0 * batch
+    state = 12.0 * domains * experts + 4.0 * cluster.slots
     needed, there = 8.0 * (2.0 * kept + state), _memory()
     if needed > there:
         raise InputError(

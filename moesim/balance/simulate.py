@@ -1,4 +1,7 @@
-"""The one loop: sample -> route -> learn -> restructure -> place -> time -> record."""
+"""The one loop: sample -> route -> learn -> time -> restructure -> place -> record.
+
+The clock comes before the edits: the tokens of a step met the experts and the placement that were there.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +58,7 @@ def start(given: Setting) -> State:
         placement=Placement(np.zeros((seeds, 0), dtype=int), np.zeros((seeds, 0))),
         splits=np.zeros(seeds, dtype=int),
         migrated=np.zeros((seeds, given.devices)),
+        planned=blank,
         wall_clock=blank,
     )
     state = replace(state, probability=_chances(given, state, given.tokens * world.natural))
@@ -103,12 +107,9 @@ def sample_step(given: Setting, state: State) -> State:
     mixture, memory = sampling.sample(given.sampling, state, given)
     drawn = given.tokens * mixture
     if given.routing.tokens:
-        batch = given.routing.batch
-        uniforms = np.stack([rng.random((2, batch)) for rng in given.streams["tokens"]])
-        domain = np.stack([routing.draw_domains(q, u) for q, u in zip(mixture, uniforms[:, 0], strict=True)])
-        counts = np.stack([np.bincount(row, minlength=mixture.shape[1]) for row in domain])
-        drawn = counts * (given.tokens / batch)
-        memory = {**memory, "batch": (domain, uniforms[:, 1])}
+        pairs = zip(mixture, given.streams.seeds, strict=True)
+        counts = np.stack([routing.draw_domains(q, given.batch, seed, state.step) for q, seed in pairs])
+        drawn = counts * (given.tokens / given.batch)
     return replace(state, mixture=mixture, memory=memory, drawn=drawn)
 
 
@@ -156,9 +157,9 @@ def _assigned(given: Setting, state: State, probability: np.ndarray) -> tuple[np
     """Token assignments kept (seed, domain, expert) and loads (seed, expert): expected, or drawn token by token."""
     assigned = probability * state.drawn[:, :, None].astype(given.dtype)
     if given.routing.tokens:
-        scale = given.tokens / given.routing.batch
-        pairs = zip(probability, *state.memory["batch"], strict=True)
-        assigned = np.stack([routing.draw_experts(p, d, u) for p, d, u in pairs]) * scale
+        scale = given.tokens / given.batch
+        pairs = zip(probability, np.round(state.drawn / scale), given.streams.seeds, strict=True)
+        assigned = np.stack([routing.draw_experts(p, n, seed, state.step) for p, n, seed in pairs]) * scale
     load = assigned.sum(axis=1, dtype=np.float64)
     if np.isfinite(given.routing.capacity_factor):
         room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)
@@ -239,7 +240,9 @@ def _steered(given: Setting, state: State) -> State:
     probability = _meant(state)
     if rule.reinforcement or rule.decay:
         reward = rule.reward(probability, state.expert_loss, state.loss)
-        moved = routing.reinforce(scores, probability, reward, stride * rule.reinforcement, stride * rule.decay)
+        moved = routing.reinforce(
+            scores, probability, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach
+        )
         scores = moved + stride * rule.decay * state.rest if given.structure.grows else moved
     scores, bias = rule.control(scores, state.bias, probability, state.load, state.drawn, state.alive)
     return replace(state, scores=scores, bias=bias)
@@ -254,24 +257,30 @@ def _meant(state: State) -> np.ndarray:
 
 
 def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
-    """Add the step's time to the clock; the parts go to the record. Shared experts and generation are dense parts."""
-    parts = clock.step_seconds(
-        given.machine, state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated
-    )
-    shared = given.run.shared_experts * clock.balanced_seconds(given.machine, given.tokens, 1)
-    parts["dense"] = parts["dense"] + shared
+    """Add the step's time to the clock; the parts go to the record, with the slots that its tokens met.
+
+    Shared experts and generated tokens count as dense parts.
+    """
+    machine, factor = given.machine, given.routing.capacity_factor
+    room = factor * given.tokens * given.active / state.alive.sum(axis=1)
+    state = replace(state, placement=placement.serve(given.placing, state.placement, state.load, machine.cluster.speed))
+    met = (state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated)
+    parts = clock.step_seconds(machine, *met, room=room, planned=state.planned, behind=given.placing.overlap)
+    parts["dense"] = parts["dense"] + given.run.shared_experts * clock.balanced_seconds(machine, given.tokens, 1)
     if made := state.memory.get("generated"):
         parts["dense"] = parts["dense"] + made.cost * np.sum([parts[name] for name in clock.PARTS], axis=0)
     total = np.sum([parts[name] for name in clock.PARTS], axis=0)
-    return replace(state, wall_clock=state.wall_clock + total, step=state.step + 1), {**parts, "step_time": total}
+    parts |= {"step_time": total, "slots": state.placement.slots}
+    return replace(state, wall_clock=state.wall_clock + total), parts
 
 
 def step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
     """One step of all seeds of a block."""
     state = learn_step(given, route_step(given, sample_step(given, state)))
+    state, parts = time_step(given, state)
     edited = structure.restructure(given.structure, state, given)
     changed = (edited.copies != state.copies).any(axis=1)
-    return time_step(given, placement.place(given.placing, edited, given, changed))
+    return replace(placement.place(given.placing, edited, given, changed), step=state.step + 1), parts
 
 
 def rehearse(given: Setting) -> None:

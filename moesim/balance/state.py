@@ -53,7 +53,8 @@ class State:
     `parent` it was split from (-1: none), `born` in which step; `bond`, the expert whose place among the K chosen it
     shares until their data part (its own: none); `splits` (seed,), so far.
 
-    Machine: `placement`; `migrated` (seed, device), copies to fetch in this step; `wall_clock` (seed,), s.
+    Machine: `placement`; `migrated` (seed, device), copies to fetch in the next step, `planned` (seed,), s of
+    deciding so; `wall_clock` (seed,), s.
     """
 
     step: int
@@ -87,6 +88,7 @@ class State:
     splits: np.ndarray
     placement: Placement
     migrated: np.ndarray
+    planned: np.ndarray
     wall_clock: np.ndarray
     memory: dict[str, Any] = field(default_factory=dict)
 

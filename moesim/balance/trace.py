@@ -13,7 +13,7 @@ import numpy as np
 from moesim.balance import metrics, placement
 from moesim.balance.packing import eplb
 from moesim.balance.placement import Problem
-from moesim.domains.world import shipped
+from moesim.data import shipped
 from moesim.errors import InputError
 from moesim.hardware import step as clock
 from moesim.hardware.placed import arrivals

@@ -64,7 +64,7 @@ class Curve:
         return self.function(np.maximum(params, 1.0), np.maximum(tokens, self.first_tokens), **self.values)
 
     def gain(self, params: Any, tokens: Any) -> np.ndarray:
-        """Loss removed by one more effective token: minus the derivative of the law by its tokens, above the bound too."""
+        """Loss removed by one more effective token: minus the derivative of the law by tokens, above the bound too."""
         at = np.maximum(tokens, self.first_tokens)
         return -slope_of(self.function(np.maximum(params, 1.0), Jet(at, {"tokens": 1.0}), **self.values), "tokens")
 
@@ -88,7 +88,9 @@ class Curve:
         A number or an array (seed, domain, 1). Taken at `first_tokens`, where the data term is largest.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
-            first, later = (self.unbounded(_LARGE, self.first_tokens * times) - self.lowest(_LARGE) for times in (1.0, 10.0))
+            first, later = (
+                self.unbounded(_LARGE, self.first_tokens * times) - self.lowest(_LARGE) for times in (1.0, 10.0)
+            )
             return -np.log10(later / first)
 
 
@@ -142,7 +144,7 @@ def _quanta(params, tokens, floor, data_scale, threshold):
 
 @curves
 def quanta(*, floor: Any = 0.0, data_scale: Any = 1.0, threshold: Any = 1e7) -> Curve:
-    """floor + data_scale until a domain has `threshold` tokens of its own, then floor (Michaud et al. 2023, 2303.13506)."""
+    """floor + data_scale until a domain has `threshold` tokens of its own, then floor (Michaud et al. 2023)."""
     return Curve(_quanta, dict(locals()), pooled=False)
 
 

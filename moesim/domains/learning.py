@@ -5,15 +5,15 @@ Each domain k follows the law L(N, D) of a dense model. Expert e of C parameters
     c_ek = C ((Z h_e)_k / (Z p)_k)^focus        v_ek = m (Z learned_e)_k
 
 p: natural frequencies. Z: similarities, 1 on the diagonal, `part_similarity` between parts of a domain, rho x
-decay^levels between domains. h_e: shares of what the expert was trained on, over its last `inertia` x (active parameters)
-tokens. A token with the K experts S has N = sum_S c and D^8 = sum_S c v^8 / sum_S c, near the experience of the one that
-knows most; given that e is in S, the others come in proportion to their chances P(e'|k). The loss of a domain is
-the mean of L over its tokens, L_k = sum_e P(e|k) L_ek / K, and never above ln(vocabulary), an untrained model's.
+decay^levels between domains. h_e: shares of what the expert was trained on, over its last `inertia` x (active
+parameters) tokens. A token with the K experts S has N = sum_S c and D^8 = sum_S c v^8 / sum_S c, near what the one knows
+that knows most; given that e is in S, the others come as they would without it. The loss of a domain is the mean of L
+over its tokens, L_k = sum_e P(e|k) L_ek / K, and never above ln(vocabulary), an untrained model's.
 
 Z h is ordinariness, as in the similarity-sensitive diversity of Leinster and Cobbold (2012), and m the effective number
 of domains: of order 1 - beta where the data term is D^-beta, (sum_k p_k (Z p)_k^-beta)^(1/beta); in general, and while
-domains are at the bound, the scale at which one expert on the natural stream has the loss of the pooled law. `focus` near
-.4 is what Clark et al. (2022) found for one of E experts: a routed model is worth a dense one of C E^.43 at 2e8
+domains are at the bound, the scale at which one expert on the natural stream has the loss of the pooled law. A `focus`
+near .4 is what Clark et al. (2022) found for one of E experts: a routed model is worth a dense one of C E^.43 at 2e8
 parameters (S-BASE, every second layer routed). From this follow:
 
 * Description: alike parts add up in Z h, Z learned and Z p, so cutting a domain into them changes nothing.
@@ -156,7 +156,9 @@ def abilities(
     tokens = world.mix(known.learned) * effective[:, :, None].astype(dtype)
     if capacity.active == 1 and not capacity.common:
         return params, tokens
-    most = np.maximum(world.mix(known.common_learned).max(axis=1, keepdims=True) * effective, 1.0)[:, :, None].astype(dtype)
+    most = np.maximum(world.mix(known.common_learned).max(axis=1, keepdims=True) * effective, 1.0)[:, :, None].astype(
+        dtype
+    )
     size, knowing = params, params * _power(tokens / most)
     if capacity.active > 1:
         size, knowing = (x + _companions(probability, x, capacity.twins, family) for x in (size, knowing))
@@ -182,14 +184,23 @@ def _place(world: World, trained: np.ndarray) -> np.ndarray:
 def _companions(probability: np.ndarray, values: np.ndarray, twins: int, family: np.ndarray | None) -> np.ndarray:
     """Expected sum of `values` over the other experts of a token that has this one (seed, part, expert).
 
-    Twins always come together; the others, all but the family, in proportion to their probabilities, K in all.
+    Twins always come together, a family never. Another comes with its own probability P less what its uncertainty
+    P (1 - P) bears, in proportion, of the place that is taken, so that K come in all and the certain ones always do
+    (Hajek's approximation to sampling without replacement, made to sum up).
     """
-    weighed = probability * values
-    own, mine = _of_family(probability, family), _of_family(weighed, family)
-    all_, total = (x.sum(axis=2, keepdims=True, dtype=np.float64).astype(x.dtype) for x in (probability, weighed))
-    places, left = all_ - twins, all_ - twins * own
-    rest = np.where((places > 1e-6) & (left > 0), places / np.where(left > 0, left, 1.0), 0.0)  # 0, not what rounding left
-    return (twins - 1) * values + rest * (total - twins * mine)
+    if np.isclose(probability.sum(axis=2).max(), twins):
+        return (twins - 1.0) * values  # there is but one place
+    taken = _of_family(probability, family)
+    unsure = probability * (1.0 - taken)
+    expected, borne, room = (_others(x, twins, family) for x in (probability * values, unsure * values, unsure))
+    share = twins * (1.0 - taken) / np.maximum(room, np.finfo(values.dtype).tiny)
+    return np.maximum(expected - np.where(room > 1e-9, share, 0.0) * borne, 0.0) + (twins - 1.0) * values
+
+
+def _others(values: np.ndarray, twins: int, family: np.ndarray | None) -> np.ndarray:
+    """Sums over the experts that are neither twins nor family."""
+    total = values.sum(axis=2, keepdims=True, dtype=np.float64).astype(values.dtype)
+    return total - twins * _of_family(values, family)
 
 
 def _of_family(values: np.ndarray, family: np.ndarray | None) -> np.ndarray:

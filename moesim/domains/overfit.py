@@ -1,12 +1,12 @@
 """What repeating a domain costs that domain: its loss can rise, so that feeding it has an interior best.
 
-No law of it is published; the form follows what was found (Li et al. 2026, 2608.14071; Lovelace et al. 2026, 2605.01640):
+No law of it by domain is published; the form follows Li et al. 2026 (2608.14071) and Lovelace et al. 2026 (2605.01640):
 
     penalty = strength x floor x repeats^rise x (own parameters / unique tokens)^size x (unique tokens / 1e9)^-fade
 
 The floor is the entropy that is there to be memorised: domains with a low one stand more repeats. Own parameters are
-those that the domain occupies: all of them for a corpus alone, a share in a mixture, where as many repeats cost less. So
-the best number of repeats falls with size at a fixed stream; it does not depend on the unique share at a fixed number
+those that the domain occupies: all of them for a corpus alone, a share in a mixture, where as many repeats cost less.
+So the best number of repeats falls with size at a fixed stream; it hardly depends on the unique share at a fixed number
 of tokens per parameter, and with `fade` a little above the exponent of the data term it rises mildly with size there.
 """
 

@@ -5,15 +5,14 @@ Source of the ranges: Zipf exponents 0.8 to 1.2 and the other defaults are free 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
+from moesim.data import shipped
 from moesim.domains import tree
 from moesim.domains.curves import Curve, curve_of, worth_of
 from moesim.domains.overfit import Overfit
@@ -78,7 +77,7 @@ class World:
 
     @cached_property
     def effective(self) -> np.ndarray:
-        """The effective number of domains (seed, 1) of order 1 - a, with the curve's data exponent a (0 if it has none).
+        """The effective number of domains (seed, 1) of order 1 - a, with the curve's data exponent a (0: it has none).
 
         Similarity-sensitive: (sum_k p_k (Z p)_k^-a)^(1/a); Leinster and Cobbold 2012, eq. 1.
         """
@@ -197,7 +196,8 @@ def divided(domains: Domains, atom: float, least: int = 1) -> Domains:
     parts = np.maximum(np.ceil(domains.frequency / atom - 1e-9), least)
     if parts.sum() > MOST_DOMAINS:
         raise InputError(
-            f"world: atom={atom:g} and parts={least} make {parts.sum():.3g} domains; at most {MOST_DOMAINS} are simulated"
+            f"world: atom={atom:g} and parts={least} make {parts.sum():.3g} domains; "
+            f"at most {MOST_DOMAINS} are simulated"
         )
     parts = parts.astype(int)
     group = np.repeat(np.arange(len(parts)), parts)
@@ -293,9 +293,3 @@ def _corpus_weight(rows: list[dict[str, str]], size: np.ndarray, column: str, ta
         raise InputError(f"world corpus: {table} has no frequency={column!r}; it takes size, or a column that is full")
     values = np.array([float(row[column]) for row in rows])
     return values if column == "train_weight" else values * size
-
-
-def shipped(name: str) -> list[dict[str, str]]:
-    """Rows of a table in `moesim/data`."""
-    text = resources.files("moesim.data").joinpath(name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))

@@ -1,19 +1,22 @@
-"""What people fit a law for: how to spend a budget, with the uncertainty of the fit, and which run would narrow it."""
+"""What people fit a law for: how to spend a budget, with the uncertainty of the fit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.bootstrap import Draws
 from moesim.fitting.judge import compute_of
-from moesim.fitting.predict import given, losses, scatter
+from moesim.fitting.predict import points
+from moesim.fitting.solve import CONVERGED
 from moesim.numerics.axes import axis
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
-from moesim.variables import stamp
+from moesim.variables import SIZES, stamp
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,37 +25,96 @@ if TYPE_CHECKING:
 
 _EXPONENTS = {"exponent_params": "optimal_active_params", "exponent_tokens": "optimal_tokens"}
 _BESIDE = 1.1  # a second budget, where only one is asked for and the exponents need two
+_MIXED = {"sparsity", "experts", "density", "activation_ratio"}  # inputs by which a law knows sparsity
+_FEW = 200  # draws that a summary uses
+_TOLD = ("sparsity", "active_params", "total_params", "tokens", "tokens_per_param", "epochs", "loss")
 
 
 def allocation(fit: Fit, compute: Any, architecture: Any, level: float, **axes: Any) -> xr.Dataset:
     """See `Fit.allocation`."""
-
+    if not allocates(fit):
+        takes = ", ".join(fit.task.target.inputs)
+        raise InputError(f"allocation: {fit.task.target.title} takes {takes}; it needs a law in size and tokens")
     budgets = _budgets(fit) if compute is None else np.atleast_1d(np.asarray(axis("compute", compute), dtype=float))
     asked = np.append(budgets, _BESIDE * budgets) if len(budgets) == 1 else budgets
-    axes = {"best": "sparsity" in fit.task.target.inputs, **axes}
-    plan = _with_ratio(optimum(Model(fit, architecture=architecture), compute=asked, **axes))
-    middle = optimum(Model(fit.law, fit.repetition, architecture), compute=asked, **{**axes, "best": False})
+    axes = {"best": bool(_MIXED & set(fit.task.target.inputs)), **_usual(fit, axes), **axes}
+    drawn = _drawn(fit)
+    plan = _with_ratio(optimum(Model(drawn, architecture=architecture), compute=asked, **axes))
+    middle = _with_ratio(optimum(Model(fit.law, fit.repetition, architecture), compute=asked, **axes))
     ends = [0.5 - level / 2, 0.5 + level / 2]
     found: dict[str, Any] = {}
     for name, quantity in _EXPONENTS.items():
         slope, here = _exponent(plan[quantity]), _exponent(middle[quantity])
         found[name] = _between(slope, ends)
         found[name].attrs = {"long_name": f"exponent of {quantity} in compute", "estimate": here.values.tolist()}
-    plan = plan.sel(compute=budgets)
+    plan, middle = plan.sel(compute=budgets), middle.sel(compute=budgets)
     for name, values in plan.data_vars.items():
         if values.dtype.kind == "f" and str(name).startswith(("optimal_", "best_")):
-            found[f"{name}_interval"] = _between(values, ends)
+            found |= {f"{name}_interval": _between(values, ends), f"{name}_estimate": middle[name]}
+        elif str(name).endswith("_status"):
+            found[f"{name}_estimate"] = middle[name]
     return stamp(plan.assign(found).assign_coords(bound=["low", "high"]).assign_attrs(level=level))
 
 
+def allocates(fit: Fit) -> bool:
+    """Whether the law says how to spend a budget: it gives the loss, and takes a size and tokens."""
+    target = fit.task.target
+    return target.predicts == "loss" and "tokens" in target.inputs and bool(set(SIZES) & set(target.inputs))
+
+
+def summary(fit: Fit) -> dict[str, Any]:
+    """Estimates and intervals over the usual budgets, from at most 200 draws, as variables over (budget, bound)."""
+    if not allocates(fit):
+        return {}
+    plan = allocation(_drawn(fit, _FEW), None, "proportional", fit.level)
+    found: dict[str, Any] = {"budget": ("budget", plan["compute"].values, {"units": "FLOP", "long_name": "compute"})}
+    mixed, repeated = "best_sparsity" in plan, "unique_tokens" in fit.task.target.inputs
+    told = [n for n in _TOLD if (mixed or n not in ("sparsity", "total_params")) and (repeated or n != "epochs")]
+    for name in (f"{prefix}_{quantity}" for prefix in ("optimal", "best") for quantity in told):
+        if f"{name}_estimate" in plan:
+            found[name] = ("budget", plan[f"{name}_estimate"].values)
+            found[f"{name}_interval"] = (("budget", "bound"), plan[f"{name}_interval"].transpose(..., "bound").values)
+    for prefix in ("optimal", "best"):
+        if f"{prefix}_extrapolated" in plan:
+            outside = plan[f"{prefix}_extrapolated"]
+            share = outside.mean("draw") if "draw" in outside.dims else outside
+            found[f"{prefix}_extrapolated"] = ("budget", np.broadcast_to(share.values > 0.5, plan["compute"].shape))
+    if mixed:
+        found["best_sparsity_status"] = ("budget", plan["best_sparsity_status_estimate"].values)
+    for name in _EXPONENTS:
+        found[name] = ("bound", plan[name].values, plan[name].attrs)
+    usual = {f"allocation_{name}": value for name, value in _usual(fit, {}).items()}
+    return found | usual
+
+
+def _usual(fit: Fit, axes: Mapping[str, Any]) -> dict[str, float]:
+    """Axes that are not given: as much unique data as any run had, and the middle sparsity of the runs."""
+    inputs, found = fit.task.inputs, {}
+    if "unique_tokens" in inputs:
+        found["unique_tokens"] = float(inputs["unique_tokens"].max())
+    if not {"sparsity", "experts"} & set(axes):
+        found |= {name: float(np.median(inputs[name])) for name in ("sparsity", "experts") if name in inputs}
+    return found
+
+
+def _drawn(fit: Fit, most: int | None = None) -> Fit:
+    """The fit with (at most so many) usable draws; without any, with points of the covariance."""
+    x = points(fit, np.random.default_rng(fit.settings.get("seed", 0)))[:most]
+    if len(x) < 2:
+        return fit
+    return replace(fit, draws=Draws(x, np.full(len(x), np.nan), np.full(len(x), CONVERGED)))
+
+
 def _budgets(fit: Fit) -> np.ndarray:
-    """From the median compute of the runs to a hundred times their largest."""
+    """Powers of ten from the median compute of the runs to a hundred times their largest."""
     own = compute_of(fit.runs, "allocation")
-    return np.geomspace(np.median(own), 100.0 * own.max(), 5)
+    first, last = np.log10([np.median(own), 100.0 * own.max()]) + 1e-9
+    return 10.0 ** np.arange(round(first), np.floor(last) + 1.0)
 
 
 def _with_ratio(plan: xr.Dataset) -> xr.Dataset:
-    return plan.assign(optimal_tokens_per_param=plan["optimal_tokens"] / plan["optimal_active_params"])
+    pairs = [p for p in ("optimal", "best") if f"{p}_tokens" in plan]
+    return plan.assign({f"{p}_tokens_per_param": plan[f"{p}_tokens"] / plan[f"{p}_active_params"] for p in pairs})
 
 
 def _exponent(quantity: xr.DataArray) -> xr.DataArray:
@@ -68,83 +130,3 @@ def _between(values: xr.DataArray, ends: list[float]) -> xr.DataArray:
         return values.expand_dims(bound=2, axis=-1)
     found = values.quantile(ends, "draw").rename(quantile="bound").drop_vars("bound")
     return found.transpose(..., "bound")
-
-
-def next_runs(fit: Fit, candidates: Any, target: Any, cost: Any, count: int) -> xr.Dataset:
-    """See `Fit.next_runs`."""
-    import xarray as xr
-
-    inputs, template = given(fit.task, candidates)
-    if fit.draws is None:
-        raise InputError("next_runs: the fit has no draws; fit with draws=1000")
-    lines = np.log(losses(fit.task, fit.task.target.at(inputs), fit.usable_x()))
-    noise = (np.std(fit.task.centred(fit.optimum.x)) * scatter(fit, inputs)) ** 2
-    wanted, price = _target(fit, target), _cost(inputs, cost)
-    lines, wanted = lines - lines.mean(axis=0), wanted - wanted.mean()
-    if not np.var(wanted) > 0:
-        raise InputError("next_runs: the target does not vary between draws; there is nothing to narrow")
-    narrowed = _gain(lines, wanted, noise) / np.var(wanted)
-    order, left = _greedy(lines, wanted, noise, price, min(count, lines.shape[1]))
-    rank = np.zeros(lines.shape[1], int)
-    rank[order] = np.arange(1, len(order) + 1)
-    found = {"variance_reduction": narrowed, "cost": price, "reduction_per_cost": narrowed / price, "rank": rank}
-    data = {name: (template.dims, values.reshape(template.shape)) for name, values in found.items()}
-    data |= {name: (template.dims, values.reshape(template.shape)) for name, values in inputs.items()}
-    return xr.Dataset(data, attrs={"left_after_ranked": left})
-
-
-def _target(fit: Fit, target: Any) -> np.ndarray:
-    """The quantity in each draw: a coefficient by name, the log loss of one run, or values, one for each draw."""
-    x = fit.usable_x()
-    if isinstance(target, str):
-        if target not in fit.task.parameters.free:
-            free = ", ".join(fit.task.parameters.free)
-            raise InputError(f"next_runs: target={target!r}; it takes a free coefficient ({free}), a run, or draws")
-        return x[:, fit.task.parameters.free.index(target)]
-    if isinstance(target, Mapping):
-        inputs, _ = given(fit.task, target)
-        return np.log(losses(fit.task, fit.task.target.at(inputs), x)).mean(axis=1)
-    values = np.asarray(target, dtype=float)
-    if values.shape != (len(x),):
-        raise InputError(f"next_runs: target has shape {values.shape}; it takes one value for each of {len(x)} draws")
-    return values
-
-
-def _cost(inputs: Mapping[str, np.ndarray], cost: Any) -> np.ndarray:
-    """Cost of each candidate: given, or its FLOPs."""
-    n = len(next(iter(inputs.values())))
-    if cost is None:
-        import xarray as xr
-
-        return compute_of(xr.Dataset({name: ("run", values) for name, values in inputs.items()}), "next_runs")
-    price = np.broadcast_to(np.asarray(cost, dtype=float).ravel(), n) if np.size(cost) in (1, n) else np.zeros(n)
-    if not np.all(price > 0):
-        raise InputError(f"next_runs: cost takes numbers above 0, one for each of {n} candidates")
-    return price
-
-
-def _gain(lines: np.ndarray, wanted: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """By how much a run of each candidate would lower the variance of the wanted quantity, were all normal."""
-    together = wanted @ lines / len(wanted)
-    return together**2 / (np.mean(lines**2, axis=0) + noise)
-
-
-def _greedy(
-    lines: np.ndarray, wanted: np.ndarray, noise: np.ndarray, price: np.ndarray, count: int
-) -> tuple[list[int], float]:
-    """(candidates in the order in which they narrow most for their cost, each given those before, and the share of the
-    variance that is left after them)."""
-    order, start = [], np.var(wanted)
-    for _ in range(count):
-        worth = _gain(lines, wanted, noise) / price
-        worth[order] = -1.0
-        best = int(np.argmax(worth))
-        order.append(best)
-        line = lines[:, best]
-        total = np.mean(line**2) + noise[best]
-        # as the mean and covariance of a normal distribution shrink when one more noisy value is seen
-        shrink = 1.0 - np.sqrt(noise[best] / total)
-        size = max(np.mean(line**2), 1e-300)
-        wanted = wanted - shrink * (wanted @ line / len(line)) / size * line
-        lines = lines - shrink * np.outer(line, line @ lines / len(line)) / size
-    return order, float(np.var(wanted) / start)

@@ -19,6 +19,7 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.fitting.solve import AT_BOUND, CONVERGED, NOT_FINITE, STALLED, Rows, Solution, solve
 from moesim.fitting.task import Task
+from moesim.fitting.uncertainty import inverted
 from moesim.output.budget import refuse_if_too_many
 from moesim.output.progress import progress
 
@@ -81,22 +82,34 @@ def _residual(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -
     return Rows(fitted - picked, task.weight)
 
 
-def flipped(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator, size: float | np.ndarray = 1.0) -> Rows:
-    """The fit with the errors of whole groups of runs added or taken away at random, times `size` (draws, 1)."""
+def flipped(task: Task, x: np.ndarray, error: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> Rows:
+    """The fit with the errors (runs,) of whole groups added or taken away at random, times `size` (draws, 1)."""
     fitted = task.rows.observed + task.residuals(x[None])[0]
-    signs = size * rng.choice([-1.0, 1.0], (draws, int(task.group.max()) + 1))
-    return Rows(fitted - signs[:, task.group] * left_out(task, x), task.weight)
+    signs = size * rng.choice([-1.0, 1.0], (len(size), int(task.group.max()) + 1))
+    return Rows(fitted - signs[:, task.group] * error, task.weight)
 
 
 def _wild(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
     """Each draw with a scatter of its own, as far as few runs leave it open: Student's t instead of the normal."""
-    freedom = freedom_of(task)
-    return flipped(task, x, draws, rng, np.sqrt(freedom / rng.chisquare(freedom, (draws, 1))))
+    error = left_out(task, x)
+    freedom = np.median(freedom_of(task, x, error)) if len(x) else 1.0
+    return flipped(task, x, error, np.sqrt(freedom / rng.chisquare(freedom, (draws, 1))), rng)
 
 
-def freedom_of(task: Task) -> int:
-    """Degrees of freedom of the scatter: the groups of runs less one, as for errors that hold for groups."""
-    return max(int(task.group.max()), 1)
+def freedom_of(task: Task, x: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Degrees of freedom behind the uncertainty of each entry of x: (p,), from the errors (runs,) of left-out groups.
+
+    The variance of an entry is a sum over groups of (effect x error)^2; it is known as well as that of as many equal
+    parts (Satterthwaite 1946, with error^4 / 3 for error^2's own variance, as of normal errors). So a few runs that
+    decide an exponent, by where they lie or since others hardly scatter, count as few, however many runs there are.
+    """
+    groups, effects = int(task.group.max()) + 1, task.effects(x)
+    inverse, _ = inverted((effects * task.weight[:, None]).T @ effects)
+    pull = np.zeros((groups, len(x)))
+    np.add.at(pull, task.group, effects * (task.weight * error)[:, None])
+    part = (pull @ inverse) ** 2
+    many = np.sum(part, axis=0) ** 2 / np.maximum(np.sum(part**2, axis=0) / 3.0, 1e-300)
+    return np.clip(np.where(many > 0, many, groups), 1.0, max(groups - 1.0, 1.0))
 
 
 def left_out(task: Task, x: np.ndarray) -> np.ndarray:
@@ -185,6 +198,17 @@ def refit_of(task: Task, x: np.ndarray, rows: Rows, count: int, rng: np.random.G
         out.x[index], out.objective[index] = again.x[better], again.objective[better]
         out.status[index] = again.status[better]
     return out
+
+
+def percentiles(values: np.ndarray, level: float) -> np.ndarray:
+    """Ends of the interval that draws along the first axis give: shape of one draw and (low, high).
+
+    Of n draws the k-th smallest is taken to be at k / (n + 1), so that the next one lies inside with the chance `level`
+    whatever n is; NumPy's usual (k - 1) / (n - 1) holds 0.891 instead of 0.9 with 200 draws.
+    """
+    return np.stack(
+        [np.quantile(values, 0.5 + side * level / 2, axis=0, method="weibull") for side in (-1, 1)], axis=-1
+    )
 
 
 def solved_share(found: Solution | Draws) -> float:

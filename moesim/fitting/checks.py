@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moesim.fitting.identify import NOT_IDENTIFIED
 from moesim.fitting.predict import covered, effort
-from moesim.variables import SIZES
+from moesim.variables import SIZES, VARIABLES
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from moesim.fitting.result import Fit
 
 _SURE = 1e-3  # chance of a message when nothing is wrong
@@ -23,8 +26,47 @@ _TERMS = 3  # a residual's trend is a cubic
 
 def messages(fit: Fit) -> Iterator[str]:
     """A line for everything of this kind that is wrong."""
-    for check in (_trend, _replicates, _levels, _collinear, _checkpoints, _freedom, _saturation, _holdout):
+    checks = (_settling, _trend, _replicates, _levels, _collinear, _checkpoints, _freedom, _saturation, _holdout)
+    for check in checks:
         yield from check(fit)
+
+
+def _settling(fit: Fit) -> Iterator[str]:
+    """Which kind of run would tell most about each coefficient that the runs do not."""
+    loose = [name for name, word in fit.verdict.items() if word == NOT_IDENTIFIED]
+    if not loose or fit.draws is None or len(fit.usable_x()) < _LEVELS:
+        return
+    runs, moved = _further(fit)
+    told: dict[str, list[str]] = {}
+    x = fit.usable_x()
+    for name in loose:
+        if np.ptp(x[:, fit.task.parameters.free.index(name)]) > 0:
+            best = int(np.argmax(fit.next_runs(runs, name, 1.0)["variance_reduction"].values))
+            told.setdefault(f"{moved[best]} = {runs[moved[best]].values[best]:.3g}", []).append(name)
+    for where, names in told.items():
+        yield f"a run at {where} would tell most about {', '.join(names)}; fitted.next_runs weighs others, and costs"
+
+
+def _further(fit: Fit) -> tuple[xr.Dataset, list[str]]:
+    """(runs at the edges of the fitted ones, each with one input changed to a value in between or beyond; which)."""
+    import xarray as xr
+
+    inputs, rows, moved = fit.task.inputs, [], []
+    names = [name for name in fit.task.target.inputs if np.all(np.isfinite(inputs[name]))]
+    edges = {int(end(inputs[name])) for name in names for end in (np.argmin, np.argmax)}
+    for name in names:
+        for value in _values(name, inputs[name]):
+            rows += [{**{n: v[i] for n, v in inputs.items()}, name: value} for i in sorted(edges)]
+            moved += [name] * len(edges)
+    return xr.Dataset({n: ("run", np.array([row[n] for row in rows])) for n in inputs}), moved
+
+
+def _values(name: str, values: np.ndarray) -> list[float]:
+    """A value between the ends of what the runs have, and one beyond each end, tenfold or half way to its domain's."""
+    low, high, domain = values.min(), values.max(), VARIABLES[name].domain
+    below = max(low / 10.0, (low + domain.lower) / 2.0)
+    above = min(high * 10.0, (high + domain.upper) / 2.0) if high > 0 else (high + min(domain.upper, 1.0)) / 2.0
+    return [below, (low * high) ** 0.5 or (low + high) / 2.0, above]
 
 
 def _residual(fit: Fit) -> np.ndarray:
@@ -36,32 +78,58 @@ def _residual(fit: Fit) -> np.ndarray:
 
 
 def _trend(fit: Fit) -> Iterator[str]:
-    """Residuals that bend along compute or an input of the law; each group of runs counts once."""
-    residual, task = _residual(fit), fit.task
-    groups = int(task.group.max()) + 1
-    axes = {"compute": effort(task.inputs)}
-    axes |= {n: np.log(v) for n, v in task.inputs.items() if n in task.target.inputs and np.all(v > 0)}
-    found = {}
-    for name, axis in axes.items():
-        levels = len(np.unique(axis.round(9)))
-        if groups == len(residual) and levels > _TERMS + 1 and len(residual) > 3 * (_TERMS + len(fit.optimum.x)):
-            found[name] = _bend(axis, residual, len(fit.optimum.x))
-    if found and min(found.values()) * len(found) < _SURE:
-        worst = min(found, key=lambda name: found[name])
-        yield f"residuals are not noise: they bend along {worst}; the law misses something"
+    """Residuals that bend along compute, an input of the law or their ratio; each group of runs counts once."""
+    residual, groups, free = _residual(fit), int(fit.task.group.max()) + 1, len(fit.optimum.x)
+    if groups <= 3 * (_TERMS + free) or not np.isfinite(residual).all():
+        return
+    found = {name: _bend(fit, axis, residual) for name, axis in _axes(fit).items()}
+    worst = min(found, key=lambda name: found[name][0], default="")
+    if worst and found[worst][0] * len(found) < _SURE:
+        sizes = [found[worst][1], float(np.std(residual))]
+        bend, all_of_it = (f"{s:.2%} of the loss" if fit.task.objective.log else f"{s:.2g} nat/token" for s in sizes)
+        yield f"residuals are not noise: they bend along {worst}, by {bend} where runs scatter by {all_of_it}"
 
 
-def _bend(axis: np.ndarray, residual: np.ndarray, free: int) -> float:
-    """The chance of a cubic trend as strong as this one in noise (F test)."""
+def _axes(fit: Fit) -> dict[str, np.ndarray]:
+    """What residuals may bend along, as logs; those that take enough values to show a bend."""
+    inputs = {n: v for n, v in fit.task.inputs.items() if n in fit.task.target.inputs and np.all(v > 0)}
+    axes = {"compute": effort(fit.task.inputs)} | {name: np.log(values) for name, values in inputs.items()}
+    size = next((name for name in SIZES if name in inputs), None)
+    if size and "tokens" in inputs:
+        axes["tokens per parameter"] = np.log(inputs["tokens"] / inputs[size])
+    return {name: axis for name, axis in axes.items() if len(np.unique(axis.round(9))) > _TERMS + 1}
+
+
+def _bend(fit: Fit, axis: np.ndarray, residual: np.ndarray) -> tuple[float, float]:
+    """(the chance of a cubic trend as strong as this one in noise, its root mean square).
+
+    Of the trend only counts what no change of the coefficients would do. Its strength is judged by how it varies
+    between groups of runs (Hotelling's T^2), so noise may differ from run to run and be shared within groups.
+    """
     from scipy.special import fdtrc
 
     scaled = 2.0 * (axis - axis.min()) / np.ptp(axis) - 1.0
-    basis, _ = np.linalg.qr(np.vander(scaled, _TERMS + 1, increasing=True))
-    residual = residual - residual.mean()  # under Huber's objective the mean of noise need not be 0
-    explained = np.sum((basis.T @ residual) ** 2)
-    left = len(residual) - free - _TERMS
-    rest = np.sum(residual**2) - explained
-    return float(fdtrc(_TERMS, left, explained / _TERMS / (rest / left))) if rest > 0 else 1.0
+    known = np.column_stack([np.ones(len(axis)), fit.task.effects(fit.optimum.x)])
+    basis = _without(known, np.vander(scaled, _TERMS + 1, increasing=True)[:, 1:])
+    groups = int(fit.task.group.max()) + 1
+    pull = np.zeros((groups, basis.shape[1]))
+    np.add.at(pull, fit.task.group, basis * _without(known, residual[:, None]))
+    mean = pull.mean(axis=0)
+    spread = np.atleast_2d(np.cov(pull.T)) / groups
+    k = int(np.linalg.matrix_rank(spread, hermitian=True))
+    if not k:
+        return 1.0, 0.0
+    strength = mean @ np.linalg.pinv(spread, hermitian=True) @ mean * (groups - k) / (k * (groups - 1))
+    return float(fdtrc(k, groups - k, strength)), float(np.linalg.norm(basis.T @ residual) / len(residual) ** 0.5)
+
+
+def _without(known: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Columns less what columns `known` explain of them; orthonormal where they are several."""
+    size = np.linalg.norm(known, axis=0)
+    inside, values, _ = np.linalg.svd(known / np.where(size > 0, size, 1.0), full_matrices=False)
+    inside = inside[:, values > 1e-9 * values[0]]
+    left = columns - inside @ (inside.T @ columns)
+    return np.linalg.qr(left)[0] if left.shape[1] > 1 else left
 
 
 def _replicates(fit: Fit) -> Iterator[str]:
@@ -124,7 +192,10 @@ def _saturation(fit: Fit) -> Iterator[str]:
     known = fit.estimate
     if "E_start" in known and "E_max" in known and not known["E_start"] < known["E_max"]:
         start, end = known["E_start"], known["E_max"]
-        yield f"E_start = {start:.4g} is not below E_max = {end:.4g}: the experts' term means nothing"
+        yield (
+            f"E_start = {start:.4g} is not below E_max = {end:.4g}: saturation is upside down, and the experts' term"
+            " means nothing beyond the runs; keep the two apart with fit.bounds, or fix one"
+        )
 
 
 def _holdout(fit: Fit) -> Iterator[str]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.judge import active_of, compute_of
 from moesim.fitting.profile import rise_of
 from moesim.fitting.saved import fit_of
-from moesim.output.plots import COLOURS, colour_map, finish, grid_of_panels, label, panels_for, titled
-from moesim.variables import SIZES
+from moesim.output.plots import COLOURS, colour_map, curve, finish, grid_of_panels, label, panels_for, titled
+from moesim.variables import SIZES, VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,6 +33,8 @@ def draw(given: Fit | xr.Dataset) -> dict[str, Figure]:
     drawn = {"predictions": predictions(fit)}
     if _has_isoflops(fit):
         drawn["isoflop"] = isoflop(fit)
+    if fit.allocated:
+        drawn["allocation"] = allocation(fit)
     if fit.profiles is not None and fit.task.parameters.free:
         drawn["profiles"] = profiles(fit)
     if fit.draws is not None and fit.identification.trade_offs():
@@ -46,9 +49,10 @@ def _fit(given: Fit | xr.Dataset) -> Fit:
 def predictions(given: Fit | xr.Dataset) -> Figure:
     """Left: predicted against observed loss. Right: relative residuals. Held-out runs in colour, far ones by row."""
     fit = _fit(given)
-    observed, predicted = fit.runs["loss"].values, fit.predict(fit.runs)["loss"].values
+    observed, predicted = fit.observed, fit.predict(fit.runs)[fit.task.target.predicts].values
     figure, panels = grid_of_panels(1, 2, (3.4, 2.8))
     left, right = panels[0]
+    off = 100.0 * (predicted / observed - 1.0)
     span = np.array([min(observed.min(), predicted.min()), max(observed.max(), predicted.max())])
     left.plot(span, span, color="0.5", lw=0.8, zorder=1)
     right.axhline(0.0, color="0.5", lw=0.8, zorder=1)
@@ -56,18 +60,24 @@ def predictions(given: Fit | xr.Dataset) -> Figure:
         if chosen.any():
             style = {"s": 12, "color": colour, "alpha": 0.7, "lw": 0, "zorder": 2}
             left.scatter(observed[chosen], predicted[chosen], label=f"{name} ({chosen.sum()} runs)", **style)
-            right.scatter(observed[chosen], 100.0 * (predicted / observed - 1.0)[chosen], **style)
-    off = 100.0 * (predicted / observed - 1.0)
+            right.scatter(observed[chosen], off[chosen], **style)
     scatter = 1.4826 * np.median(np.abs(off - np.median(off)))
     far = np.flatnonzero(np.abs(off - np.median(off)) > max(_FAR * scatter, 1e-9))
     for i in far[np.argsort(-np.abs(off[far]))][:_NAMED]:
         right.annotate(
             f"row {fit.runs['row'].values[i]}", (observed[i], off[i]), (4, 0), textcoords="offset points", fontsize=7
         )
-    left.set(xscale="log", yscale="log", xlabel="observed loss (nat/token)", ylabel="predicted loss (nat/token)")
-    right.set(xscale="log", xlabel="observed loss (nat/token)", ylabel="predicted / observed - 1 (%)")
+    what = _fitted(fit)
+    left.set(xscale="log", yscale="log", xlabel=f"observed {what}", ylabel=f"predicted {what}")
+    right.set(xscale="log", xlabel=f"observed {what}", ylabel="predicted / observed - 1 (%)")
     note = f"named: more than {_FAR:g} times the usual scatter" if len(far) else ""
     return finish(figure, _title(fit), note)
+
+
+def _fitted(fit: Fit) -> str:
+    """What is fitted, with its unit."""
+    row = VARIABLES[fit.task.target.predicts]
+    return fit.task.target.predicts + (f" ({row.unit})" if row.unit != "1" else "")
 
 
 def _has_isoflops(fit: Fit) -> bool:
@@ -118,6 +128,44 @@ def _budget_curve(fit: Fit, axes: Axes, size: str, budget: float, colour: Any) -
         axes.fill_between(grid, *line["confidence"].values.T, color=colour, alpha=0.2, lw=0, zorder=1)
 
 
+def allocation(given: Fit | xr.Dataset) -> Figure:
+    """How to spend a budget: the best size, tokens and sparsity over compute, with intervals and the runs."""
+    fit = _fit(given)
+    plan = {name: np.asarray(values[1]) for name, values in fit.allocated.items() if isinstance(values, tuple)}
+    if not plan:
+        raise InputError("allocation: the law takes no size and tokens; there is nothing to choose")
+    own = _spent(fit)
+    names = {"active_params": "active parameters", "tokens": "tokens", "tokens_per_param": "tokens / active parameter"}
+    shown = [f"optimal_{name}" for name in names] + (["best_sparsity"] if "best_sparsity" in plan else [])
+    figure, flat = panels_for(len(shown), sharex=True)
+    for axes, name in zip(flat, shown, strict=True):
+        low, high = plan[f"{name}_interval"].T
+        outside = plan[f"{name.split('_')[0]}_extrapolated"]
+        axes.fill_between(plan["budget"], low, high, color=_INSIDE, alpha=0.2, lw=0)
+        curve(axes, plan["budget"], plan[name], outside, color=_INSIDE, marker="o", ms=3)
+        if name in own:
+            axes.scatter(own["compute"], own[name], s=5, color="0.6", lw=0, zorder=1)
+        share = {"yscale": "linear", "ylim": (0.0, 1.02)} if name == "best_sparsity" else {"yscale": "log"}
+        axes.set(xscale="log", ylabel=names.get(name.removeprefix("optimal_"), "best sparsity"), **share)
+    label(figure, "compute (FLOP)", "")
+    slopes = ", ".join(f"{symbol}* ~ C^{fit.allocated[f'exponent_{n}'][2]['estimate']:.3f}" for symbol, n in _SLOPES)
+    mixed = f" at sparsity {fit.allocated['allocation_sparsity']:.3g}" if "allocation_sparsity" in fit.allocated else ""
+    said = f"{slopes}{mixed}; bands: {fit.level:.0%} intervals; grey: the runs; dashed: outside them"
+    return finish(figure, _title(fit), said)
+
+
+_SLOPES = (("N", "params"), ("D", "tokens"))
+
+
+def _spent(fit: Fit) -> dict[str, np.ndarray]:
+    """What the runs spent their compute on, by the names of the panels; empty where they do not say."""
+    params, tokens = active_of(fit.runs), fit.runs["tokens"].values
+    if params is None:
+        return {}
+    spent = {"active_params": params, "tokens": tokens, "tokens_per_param": tokens / params}
+    return {"compute": compute_of(fit.runs, "allocation")} | {f"optimal_{n}": v for n, v in spent.items()}
+
+
 def profiles(given: Fit | xr.Dataset) -> Figure:
     """For each free coefficient, how far the objective rises when the coefficient is held and the others follow.
 
@@ -140,7 +188,7 @@ def _profile(fit: Fit, axes: Axes, j: int, name: str, move: Any) -> None:
     found = fit.profiles
     if found is None:
         return
-    rise = max(rise_of(fit.task, fit.optimum.x, fit.level, found.scale)[j], 1e-300)
+    rise = max(rise_of(fit.task, fit.optimum.x, fit.level, found.scale, found.freedom)[j], 1e-300)
     height = (found.objective[j] - fit.objective) / rise
     known = np.isfinite(height) & found.solved[j]
     smooth = _between(found.points[j][known], np.sqrt(np.maximum(height[known], 0.0)), fit.optimum.x[j])
@@ -203,17 +251,18 @@ def trade_offs(given: Fit | xr.Dataset) -> Figure:
 def draw_comparison(fits: Mapping[str, Fit]) -> dict[str, Figure]:
     """Residuals of several fits of the same runs, one panel each, by file name."""
     figure, flat = panels_for(len(fits), sharex=True, sharey=True)
-    residuals = {name: 100.0 * (f.predict(f.runs)["loss"] / f.runs["loss"] - 1.0).values for name, f in fits.items()}
+    predicted = {name: fit.predict(fit.runs)[fit.task.target.predicts].values for name, fit in fits.items()}
+    residuals = {name: 100.0 * (predicted[name] / fit.observed - 1.0) for name, fit in fits.items()}
     limit = 1.15 * np.quantile(np.abs(np.concatenate(list(residuals.values()))), 0.99)
     for axes, (name, fit) in zip(flat, fits.items(), strict=False):
-        observed, off = fit.runs["loss"].values, np.clip(residuals[name], -limit, limit)
+        observed, off = fit.observed, np.clip(residuals[name], -limit, limit)
         beyond = int(np.sum(np.abs(residuals[name]) > limit))
         axes.axhline(0.0, color="0.5", lw=0.8)
         for chosen, colour in ((~fit.outside, _INSIDE), (fit.outside, _OUTSIDE)):
             axes.scatter(observed[chosen], off[chosen], s=8, color=colour, alpha=0.6, lw=0)
         axes.set(xscale="log", ylim=(-1.05 * limit, 1.05 * limit))
         titled(axes, f"{name} ({beyond} beyond)" if beyond else name)
-    label(figure, "observed loss (nat/token)", "predicted / observed - 1 (%)")
+    label(figure, f"observed {_fitted(next(iter(fits.values())))}", "predicted / observed - 1 (%)")
     held = any(fit.outside.any() for fit in fits.values())
     note = "blue: fitted, orange: held out" if held else ""
     return {"comparison": finish(figure, f"residuals of {len(fits)} fits", note)}

@@ -9,9 +9,13 @@ if TYPE_CHECKING:
     from moesim.fitting.result import Fit
 
 
-def files(fit: Fit) -> dict[str, str]:
-    """law.yaml, and repetition.yaml if there is one: the estimate as coefficient files, name -> content."""
-    return {f"{group}.yaml": _yaml(content) for group, content in contents(fit).items()}
+def files(fit: Fit, draws: str = "") -> dict[str, str]:
+    """law.yaml, and repetition.yaml if there is one: the fit as coefficient files, name -> content.
+
+    `draws`: the name of the fit.nc beside them, from which they take the spread of the coefficients.
+    """
+    more = {"draws": draws} if draws and fit.draws is not None else {}
+    return {f"{group}.yaml": _yaml({**content, **more}) for group, content in contents(fit).items()}
 
 
 def contents(fit: Fit) -> dict[str, dict[str, Any]]:
@@ -25,6 +29,7 @@ def contents(fit: Fit) -> dict[str, dict[str, Any]]:
 def _law_file(fit: Fit) -> dict[str, Any]:
     law = fit.law
     return {
+        "name": law.name,
         "form": law.form.name,
         "source": law.source,
         "marking": law.marking,

@@ -59,7 +59,8 @@ def fit(
         prior: coefficient -> {mean, sd} of a normal prior; it weighs against runs of the scatter that the fit leaves.
         bounds: coefficient -> [lowest, highest], null for none.
         start: values of all free coefficients where one more start is made; with starts=0 the only one.
-        starts: how many of 64 times as many random points in the typical ranges are followed to their optimum.
+        starts: how many of 16 times as many random points in the typical ranges are followed to their optimum, see
+            `moesim.fitting.starts`.
         draws: bootstrap refits, 0 for none; `resample` auto, wild, pairs (of whole groups of runs) or residual: see
             `moesim.fitting.bootstrap`.
         profiles: whether to work out profile intervals at `level`.

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from moesim.fitting.bootstrap import percentiles
+
 IDENTIFIED, WEAK, NOT_IDENTIFIED = "identified", "weak", "not identified"
 AT_BOUND, VANISHES = "at bound", "term vanishes"
 LOOSE = (NOT_IDENTIFIED, AT_BOUND, VANISHES)  # verdicts of coefficients whose draws would stay where they start
@@ -95,7 +97,7 @@ def widths(task: Any, local: Any, draws: np.ndarray) -> np.ndarray:
     width = 2.0 * student(task, 0.95) * local.error
     if len(draws) <= 20:
         return width
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    low, high = percentiles(draws, 0.95).T
     return np.where(np.isinf(width), np.inf, high - low)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.fitting.runs import chosen
+from moesim.variables import SIZES
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -52,7 +53,8 @@ def out_of_sample(result: Fit) -> dict[str, float]:
     if not result.outside.any():
         return {}
     runs = result.runs.isel(run=np.flatnonzero(result.outside))
-    return scores(result.predict(runs)["loss"].values, np.asarray(runs["loss"]))
+    name = result.task.target.predicts
+    return scores(result.predict(runs)[name].values, np.asarray(runs[name]))
 
 
 def information(objective: float, runs: int, free: int) -> dict[str, float]:
@@ -123,13 +125,22 @@ def _share(holdout: Mapping[str, Any], key: str) -> float:
 
 
 def compute_of(runs: xr.Dataset, who: str) -> np.ndarray:
-    """FLOPs of each run: its compute, else 6 x (active, else total) parameters x tokens; `who` asks, for the error."""
+    """FLOPs of each run: its compute, else 6 x active parameters x tokens; `who` asks, for the error."""
     if "compute" in runs:
         return np.asarray(runs["compute"])
-    size = next((name for name in ("active_params", "total_params") if name in runs), None)
-    if size is None or "tokens" not in runs:
+    active = active_of(runs)
+    if active is None or "tokens" not in runs:
         raise InputError(f"{who} needs compute, or active_params and tokens; map columns to them")
-    return 6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])
+    return 6.0 * active * np.asarray(runs["tokens"])
+
+
+def active_of(runs: Mapping[Any, Any]) -> np.ndarray | None:
+    """Active parameters of each run: given, else those of any other kind less the inactive share; None without."""
+    name = next((name for name in ("active_params", *SIZES) if name in runs), None)
+    if name is None:
+        return None
+    inactive = np.asarray(runs["sparsity"]) if "sparsity" in runs and not name.startswith("active") else 0.0
+    return np.asarray(runs[name]) * (1.0 - inactive)
 
 
 def compare(fits: Mapping[str, Any]) -> xr.Dataset:

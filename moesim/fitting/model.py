@@ -55,6 +55,11 @@ class Target:
         return tuple(dict.fromkeys([*self.form.inputs, *(["tokens", *wrapped] if self._repeats else [])]))
 
     @property
+    def predicts(self) -> str:
+        """The variable that is fitted: loss, unless the form says otherwise."""
+        return self.form.predicts
+
+    @property
     def _repeats(self) -> bool:
         return self.repetition.form.name != "none"
 

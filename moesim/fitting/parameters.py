@@ -153,7 +153,7 @@ class Parameters:
     def x_of(self, values: Mapping[str, float]) -> np.ndarray:
         """The point x of given coefficients, moved into the box: (free,)."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            x = [move.back(values[name]) for name, move in zip(self.free, self.transforms, strict=True)]
+            x = [move.back(np.float64(values[name])) for name, move in zip(self.free, self.transforms, strict=True)]
         return np.clip(np.nan_to_num(np.array(x, dtype=float), nan=0.0), self.lower, self.upper)
 
     def many_x_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:

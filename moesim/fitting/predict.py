@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.bootstrap import percentiles
 from moesim.fitting.profile import reachable
 from moesim.fitting.task import Task
 from moesim.variables import SIZES, VARIABLES, check
@@ -34,7 +35,7 @@ def predicted(fit: Fit, runs: Any, level: float, seed: int, widen: str) -> xr.Da
         stretch = _stretch(fit, level, seed)
         confidence, prediction = (loss[:, None] + stretch * (ends - loss[:, None]) for ends in (confidence, prediction))
     shape = template.shape
-    found = {"loss": (template.dims, loss.reshape(shape))}
+    found = {fit.task.target.predicts: (template.dims, loss.reshape(shape))}
     for name, ends in (("confidence", confidence), ("prediction", prediction)):
         found[name] = ((*template.dims, "bound"), ends.reshape(*shape, 2))
     return xr.Dataset(found, coords={**template.coords, "bound": ["low", "high"]})
@@ -74,11 +75,10 @@ def _intervals(fit: Fit, inputs: Mapping[str, np.ndarray], level: float, seed: i
     """(loss (runs,), ends of the law's interval (runs, 2), ends of a further run's)."""
     task, rng = fit.task, np.random.default_rng(seed)
     at = task.target.at(inputs)
-    loss, lines = (losses(task, at, x) for x in (fit.optimum.x[None], _points(fit, rng)))
+    loss, lines = (losses(task, at, x) for x in (fit.optimum.x[None], points(fit, rng)))
     noise = rng.choice(task.centred(fit.optimum.x) / scatter(fit, task.inputs), lines.shape) * scatter(fit, inputs)
     further = lines * np.exp(-noise) if task.objective.log else lines - noise
-    ends = [0.5 - level / 2, 0.5 + level / 2]
-    return loss[0], np.quantile(lines, ends, axis=0).T, np.quantile(further, ends, axis=0).T
+    return loss[0], percentiles(lines, level), percentiles(further, level)
 
 
 def losses(task: Task, at: Any, x: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def losses(task: Task, at: Any, x: np.ndarray) -> np.ndarray:
     return np.broadcast_to(loss, (len(x), next(iter(at.runs.values())).size))
 
 
-def _points(fit: Fit, rng: np.random.Generator) -> np.ndarray:
+def points(fit: Fit, rng: np.random.Generator) -> np.ndarray:
     """The draws; without any, points of the covariance, and of the typical range where nothing is determined."""
     if fit.draws is not None or not len(fit.optimum.x):
         return fit.usable_x()
@@ -143,7 +143,7 @@ def _against(fit: Fit, which: np.ndarray, level: float, seed: int) -> tuple[np.n
     """(observed, predicted, low, high) of runs of the fit."""
     runs = fit.runs.isel(run=np.flatnonzero(which))
     loss, _, ends = _intervals(fit, given(fit.task, runs)[0], level, seed)
-    return np.asarray(runs["loss"]), loss, ends[:, 0], ends[:, 1]
+    return np.asarray(runs[fit.task.target.predicts]), loss, ends[:, 0], ends[:, 1]
 
 
 def _stretch(fit: Fit, level: float, seed: int) -> float:

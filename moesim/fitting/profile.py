@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.fitting.bootstrap import BLOCK, Draws, flipped, freedom_of, refit_of, resampled
+from moesim.fitting.bootstrap import BLOCK, Draws, flipped, freedom_of, left_out, refit_of, resampled
 from moesim.fitting.solve import AT_BOUND, CONVERGED, STALLED, Rows, solve
 from moesim.fitting.task import Task
 from moesim.fitting.uncertainty import Spread
@@ -34,9 +34,10 @@ UNIMODAL, BUMPY, INCOMPLETE, SKIPPED = "unimodal", "not unimodal", "incomplete",
 @dataclass(frozen=True)
 class Profile:
     """For each entry of x: points (p, m), the objective minimised over the others there and its status (p, m), the
-    scale of the rise (p,) (see `scales`), and the ends (p, 2) in x of the interval, inf where the objective never rises
-    enough inside the box. `shape` (p,) says in words whether the profile is unimodal; `full` (p, m, p) is all of x at
-    the points, None in a fit read from a file. Rows of entries that were not asked for are NaN."""
+    scale of the rise (p,) (see `scales`) and its degrees of freedom (p,), and the ends (p, 2) in x of the interval, inf
+    where the objective never rises enough inside the box. `shape` (p,) says in words whether the profile is unimodal;
+    `full` (p, m, p) is all of x at the points, None in a fit read from a file. Rows of entries that were not asked for
+    are NaN."""
 
     points: np.ndarray
     objective: np.ndarray
@@ -44,6 +45,7 @@ class Profile:
     interval: np.ndarray
     lowest: float
     scale: np.ndarray
+    freedom: np.ndarray
     shape: tuple[str, ...]
     full: np.ndarray | None = None
 
@@ -58,7 +60,7 @@ class Profile:
         return np.array([shape != SKIPPED for shape in self.shape], bool)
 
 
-def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray) -> np.ndarray:
+def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     """How far the objective rises to the ends of an interval of that level: (p,).
 
     At the edge of the box a quarter of the usual error is left: an estimate that stands there has been pushed there,
@@ -67,7 +69,7 @@ def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray) -> np.nd
     from scipy.special import stdtrit
 
     edge = (x <= task.parameters.lower) | (x >= task.parameters.upper)
-    return 0.5 * stdtrit(freedom_of(task), 0.5 + np.where(edge, 0.75 + level / 4, level) / 2) ** 2 * scale
+    return 0.5 * stdtrit(freedom, 0.5 + np.where(edge, 0.75 + level / 4, level) / 2) ** 2 * scale
 
 
 def profile(
@@ -77,19 +79,20 @@ def profile(
     local: Spread,
     level: float,
     *,
-    scale: np.ndarray | None = None,
+    scale: tuple[np.ndarray, np.ndarray] | None = None,
     which: np.ndarray | None = None,
     starts: np.ndarray | None = None,
     seed: int = 0,
 ) -> Profile:
-    """Profile intervals of the entries `which` (all) of x at once; `starts` (k, p) are where global starts ended.
+    """Profile intervals of the entries `which` (all) of x at once.
 
+    `starts` (k, p) are where global starts ended, `scale` is what `scales` gave before.
     A grid on both sides brackets the ends; they are then refined on the signed root of the rise, which is mostly nearly
     straight.
     """
     scale = scales(task, x, local, np.random.default_rng(seed)) if scale is None else scale
     which = np.ones(len(x), bool) if which is None else which
-    search = _Search(task, x, objective, rise_of(task, x, level, scale), local, which)
+    search = _Search(task, x, objective, rise_of(task, x, level, *scale), local, which)
     reach = np.where(np.isfinite(local.error) & (local.error > 0), 2.0 * local.error, 1.0)
     for factor in _FACTORS:
         search.add(factor * np.clip(reach, 1e-6, 2.0)[:, None] * np.concatenate([-_GRID[::-1], _GRID]))
@@ -101,21 +104,22 @@ def profile(
     for step in range(_REFINEMENTS):
         if not search.refine(halve=step % 3 == 2):
             break
-    return search.result(scale)
+    return search.result(*scale)
 
 
-def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -> np.ndarray:
-    """By how much the rise along each entry must be divided to act like minus the log of a likelihood: (p,).
+def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """By how much the rise along each entry must be divided to act like minus the log of a likelihood, and how many
+    degrees of freedom it then has: (p,) each.
 
-    Entries at the edge of the box, or that the runs do not determine, have that of the others in the middle.
+    Entries at the edge of the box, or that the runs do not determine, have the scale of the others in the middle.
     """
     p, inside = len(x), (x > task.parameters.lower) & (x < task.parameters.upper)
-    known = np.flatnonzero(local.determined & inside)
-    rows = flipped(task, x, _RESAMPLES, rng)
+    known, error = np.flatnonzero(local.determined & inside), left_out(task, x)
+    rows, freedom = flipped(task, x, error, np.ones((_RESAMPLES, 1)), rng), freedom_of(task, x, error)
     free = refit_of(task, x, rows, _RESAMPLES, rng)
     good = np.flatnonzero(free.usable)
     if not len(known) or len(good) < _RESAMPLES // 4:
-        return np.full(p, task.scale(x))
+        return np.full(p, task.scale(x)), freedom
     held = np.zeros((len(known), len(good), p), bool)
     start = np.repeat(free.x[None, good], len(known), axis=0)
     for k, j in enumerate(known):
@@ -128,7 +132,7 @@ def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -
     rise = np.maximum(found.objective.reshape(len(known), -1) - free.objective[good], 0.0)
     out = np.full(p, np.nan)
     out[known] = 2.0 * rise.mean(axis=1)
-    return np.where(np.isnan(out), np.median(out[known]), out)
+    return np.where(np.isnan(out), np.median(out[known]), out), freedom
 
 
 def _drift(local: Spread) -> np.ndarray:
@@ -286,7 +290,7 @@ class _Search:
         within = (self.at(j) > low) & (self.at(j) < high)
         return INCOMPLETE if np.any(within & ~self._usable(j)) else UNIMODAL
 
-    def result(self, scale: np.ndarray) -> Profile:
+    def result(self, scale: np.ndarray, freedom: np.ndarray) -> Profile:
         p, m = len(self.x), max((len(self.value[j]) for j in self.which), default=1)
 
         def table(rows: list[np.ndarray], empty: float) -> np.ndarray:
@@ -305,7 +309,7 @@ class _Search:
         full = np.full((p, m, p), np.nan)
         for j in self.which:
             full[j, : len(self.full[j])] = self.full[j]
-        return Profile(points, table(self.value, np.nan), status, ends, lowest, scale, shape, full)
+        return Profile(points, table(self.value, np.nan), status, ends, lowest, scale, freedom, shape, full)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.fitting.design import advice
 from moesim.fitting.files import contents as file_contents
 from moesim.fitting.judge import SCORES, in_sample, out_of_sample
 from moesim.fitting.model import contents_of
@@ -31,11 +32,13 @@ def record(fit: Fit) -> xr.Dataset:
     `draw_status(draw)` and `draw_objective(draw)`, `identified(coefficient)`, `trades_off_with(coefficient)`,
     `correlation(coefficient, other)`, `profile_value`, `profile_objective(coefficient, point)` and
     `profile_interval(coefficient, bound)`, `start_objective(start)` and `start_status(start)`, the runs with
-    `predicted(run)`, `residual(run)` (log observed - log predicted) and `held_out(run)`, and the scores by `part`.
+    `predicted(run)`, `residual(run)` (log observed - log predicted) and `held_out(run)`, the scores by `part`, and
+    along `budget` (FLOP) the allocation: `optimal_NAME(budget)` with `optimal_NAME_interval(budget, bound)`, likewise
+    `best_NAME` over sparsity, `optimal_extrapolated`, and `exponent_params(bound)`, `exponent_tokens(bound)`.
     """
     import xarray as xr
 
-    pieces = (_coefficients, _intervals, _draws, _profiles, _starts, _predictions, _scores, _scalars)
+    pieces = (_coefficients, _intervals, _draws, _profiles, _starts, _predictions, _scores, _scalars, _allocation)
     data: dict[str, Any] = {}
     for piece in pieces:
         data |= piece(fit)
@@ -125,6 +128,7 @@ def _profiles(fit: Fit) -> dict[str, Any]:
         "profile_ends": (("free_coefficient", "bound"), found.interval),
         "profile_lowest": found.lowest,
         "profile_scale": ("free_coefficient", found.scale),
+        "profile_freedom": ("free_coefficient", found.freedom),
         "profile_shape": ("free_coefficient", list(found.shape)),
         "profile_interval": (("coefficient", "bound"), _ends(fit, "profile")),
     }
@@ -147,8 +151,9 @@ def _columns(fit: Fit, taken: set[str]) -> dict[str, Any]:
 
 def _predictions(fit: Fit) -> dict[str, Any]:
     predicted = fit.predict(fit.runs)
-    found: dict[str, Any] = {"predicted": ("run", predicted["loss"].values)}
-    found["residual"] = ("run", np.log(fit.runs["loss"].values) - np.log(predicted["loss"].values))
+    values = predicted[fit.task.target.predicts].values
+    found: dict[str, Any] = {"predicted": ("run", values)}
+    found["residual"] = ("run", np.log(fit.observed) - np.log(values))
     found["held_out"] = ("run", fit.outside)
     if "prediction" in predicted:
         found |= {f"predicted_{n}": (("run", "bound"), predicted[n].values) for n in ("confidence", "prediction")}
@@ -171,6 +176,10 @@ def _scores(fit: Fit) -> dict[str, Any]:
         "runs_used": ("part", counts),
         **{n: inside[n] for n in ("aic", "aicc", "bic") if np.isfinite(inside.get(n, np.inf))},
     }
+
+
+def _allocation(fit: Fit) -> dict[str, Any]:
+    return dict(fit.allocated)
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:
@@ -198,6 +207,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "objective_name": task.objective.name,
         "seed": settings.get("seed", 0),
         "warnings": "\n".join(fit.warnings),
+        "next_runs": "\n".join(advice(fit)),
     }
     return {key: value for key, value in found.items() if value != ""} | _described(fit)
 

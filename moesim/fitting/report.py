@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim import __version__
+from moesim.fitting.design import advice
 from moesim.fitting.solve import STATUSES
 from moesim.output.text import number
 
@@ -74,6 +75,7 @@ def _uncertainty(fit: Fit) -> Iterator[str]:
     yield f"draws: {drawn}; level {fit.level:.0%}; seed {fit.settings.get('seed')}"
     for name, (low, high) in fit.interval().items():
         yield f"{name} = {number(fit.estimate[name])} ({number(low)} to {number(high)}), {fit.verdict[name]}"
+    yield from advice(fit)
 
 
 def _checks(fit: Fit) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.fitting import checks
-from moesim.fitting.bootstrap import Draws, solved_share
+from moesim.fitting.bootstrap import Draws, percentiles, solved_share
 from moesim.fitting.identify import LOOSE, Identification, identify, student
 from moesim.fitting.profile import Profile, profile
 from moesim.fitting.runs import listed
@@ -70,6 +70,12 @@ class Fit:
         return self.optimum.share
 
     @property
+    def name(self) -> str:
+        """That of the fitted law: its form, and the runs if they have a name."""
+        runs = self.runs.attrs.get("runs", "given")
+        return f"{self.task.target.form.name}_{'fit' if runs == 'given' else runs}"
+
+    @property
     def law(self) -> Law:
         """The fitted law at the estimate: it takes numbers, arrays and DataArrays."""
         return self._law(self.estimate)
@@ -122,19 +128,31 @@ class Fit:
         ends = {"bootstrap": self._percentiles, "profile": self._profiled, "normal": self._normal}[method](level)
         return dict(zip(self.task.parameters.free, self.task.parameters.ends(ends), strict=True))
 
-    def predict(self, runs: Any, level: float | None = None, seed: int = 0, widen: str = "none") -> xr.Dataset:
+    @property
+    def observed(self) -> np.ndarray:
+        """What the law predicts, as the runs have it, held-out ones too: (run,)."""
+        return np.asarray(self.runs[self.task.target.predicts], dtype=float)
+
+    def predict(
+        self, runs: Any, level: float | None = None, seed: int = 0, widen: str = "none", via: Fit | None = None
+    ) -> xr.Dataset:
         """Loss of given runs, with intervals of the law and of a further run.
 
         `runs`: a Dataset (variables are aligned by their dims, so a grid stays a grid), a data frame, or a mapping of
         the law's inputs to numbers or 1-D arrays, one value for each run. Gives `loss(run)`, `confidence(run, bound)`
         of the law and `prediction(run, bound)` of a further run, its scatter included, which follows compute if that of
         the runs does. Without draws the intervals come from the covariance. `widen="holdout"` stretches both until they
-        hold as many of the held-out runs as `level` says. Raises InputError for a missing or impossible input.
+        hold as many of the held-out runs as `level` says. A law of loss (accuracy on a task) takes the losses from a
+        fit `via` of a law of size and data, of which `runs` are then; the draws of both are in the intervals. Raises
+        InputError for a missing or impossible input.
         """
+        from moesim.fitting.downstream import chained
         from moesim.fitting.predict import predicted
 
         level = self.level if level is None else level
         check_level(level)
+        if via is not None:
+            return chained(self, via, runs, level, seed)
         return predicted(self, runs, level, seed, widen)
 
     def allocation(
@@ -143,11 +161,13 @@ class Fit:
         """How to spend budgets: everything of `moesim.optimum` at each `compute` (FLOP) and draw, with intervals.
 
         `optimal_active_params`, `optimal_tokens`, `optimal_tokens_per_param` and so on over draw and compute, with
-        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` of each; `optimal_extrapolated` where
-        the optimum lies outside the runs; `exponent_params(bound)` and `exponent_tokens(bound)`, the a and b of
-        N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`. `axes` are further axes of `optimum`
-        (unique_tokens, sparsity, ...). By default the budgets go from the runs' median compute to a hundred times the
-        largest.
+        `best_sparsity` where the law knows sparsity; `NAME_interval(..., bound)` and `NAME_estimate` of each;
+        `optimal_extrapolated` where the optimum lies outside the runs; `exponent_params(bound)` and
+        `exponent_tokens(bound)`, the a and b of N* ~ C^a and D* ~ C^b over the budgets, with the attribute `estimate`.
+        `axes` are further axes of `optimum` (unique_tokens, sparsity, ...); left out, sparsity is the middle one of the
+        runs and unique_tokens the most that any run had. By default the budgets are the powers of ten from the runs'
+        median compute to a hundred times their largest. Without draws they come from the covariance. Raises InputError
+        for a law without size and tokens.
         """
         from moesim.fitting.allocation import allocation
 
@@ -158,16 +178,25 @@ class Fit:
     def next_runs(self, candidates: Any, target: Any, cost: Any = None, count: int = 1) -> xr.Dataset:
         """Which runs would narrow a quantity most for their cost.
 
-        `candidates`: runs as for `predict`. `target`: a coefficient by name, a run (mapping of the law's inputs: its
-        loss), or the quantity in each draw, e.g. of `allocation`. `cost` of each candidate, FLOPs by default. Gives
+        `candidates`: runs as for `predict`. `target`: a coefficient by name (R_D), a run (mapping of the law's inputs:
+        its loss), a quantity of `allocation` at a budget (("best_sparsity", 1e22)), or any quantity in each draw.
+        `cost` of each candidate: numbers, FLOPs by default, or {"chip": "h100", "utilisation": 0.4} for its hours.
+        Gives
         the expected `variance_reduction` of the target as a share, `cost`, `reduction_per_cost`, and the `rank` (1 is
         best, 0 none) of the `count` runs that are best together, each chosen after those before; the attribute
         `left_after_ranked` is the share of the variance left. As if draws were normal (the value of information of a
         linear model); the scatter of runs counts as it does in `predict`.
         """
-        from moesim.fitting.allocation import next_runs
+        from moesim.fitting.design import next_runs
 
         return next_runs(self, candidates, target, cost, count)
+
+    @cached_property
+    def allocated(self) -> Mapping[str, Any]:
+        """The allocation at the usual budgets in short, as `to_dataset` has it: (dims, values) by name."""
+        from moesim.fitting.allocation import summary
+
+        return summary(self)
 
     def report(self) -> str:
         """What a reader must know to judge or repeat the fit: the checklist of Misfitting (Li et al. 2025)."""
@@ -211,9 +240,12 @@ class Fit:
     def _law(self, values: Mapping[str, Any]) -> Law:
         target = self.task.target
         source = f"fit of {target.title} to runs {self.runs.attrs.get('runs', 'given')}"
-        fitted = Law(f"{target.form.name}_fit", target.form, target.law_values(values), source, marking="fitted")
+        fitted = Law(self.name, target.form, target.law_values(values), source, marking="fitted")
         definitions = {} if target.law is None else target.law.definitions
-        return replace(fitted, definitions=definitions, data_range=data_range(self.runs.isel(run=~self.outside)))
+        known = data_range(self.runs.isel(run=~self.outside))
+        if target.law is not None and target.law.dense:  # and the runs do not say otherwise
+            known = {"sparsity": (0.0, 0.0), **known}
+        return replace(fitted, definitions=definitions, data_range=known)
 
     def _repetition(self, values: Mapping[str, Any]) -> Repetition:
         target = self.task.target
@@ -228,7 +260,7 @@ class Fit:
         table = self.task.parameters.table(self.usable_x())
         columns = dict(zip(self.task.parameters.names, table.T, strict=True))
         return {
-            name: xr.DataArray(column, dims="draw") if np.ptp(column) > 0 else self.estimate[name]
+            name: xr.DataArray(column, dims="draw") if np.any(column != column[0]) else self.estimate[name]
             for name, column in columns.items()
         }
 
@@ -239,7 +271,7 @@ class Fit:
     def _percentiles(self, level: float) -> np.ndarray:
         if self.draws is None:
             raise InputError("interval: there are no draws; fit with fit.draws=1000 or choose method=normal")
-        ends = np.quantile(self.usable_x(), [0.5 - level / 2, 0.5 + level / 2], axis=0).T
+        ends = percentiles(self.usable_x(), level)
         loose = self._loose()
         return np.where(loose[:, None], self._profiled(level, loose), ends) if loose.any() else ends
 
@@ -254,7 +286,11 @@ class Fit:
         which = np.ones(len(self.optimum.x), bool) if which is None else which
         if found is not None and level == self.level and found.done[which].all():
             return found.interval
-        more = {"scale": None if found is None else found.scale, "starts": self.optimum.others, "which": which}
+        more = {
+            "scale": None if found is None else (found.scale, found.freedom),
+            "starts": self.optimum.others,
+            "which": which,
+        }
         return profile(self.task, self.optimum.x, self.objective, self.local, level, **more).interval
 
     def _normal(self, level: float) -> np.ndarray:

@@ -45,7 +45,8 @@ def run(config: Mapping[str, Any]) -> Result:
     dataset = fitted.to_dataset()
     drawn = figures.draw(fitted) if config["figures"] else {}
     said = (*notes, *fitted.warnings)
-    table, texts = tables.table(dataset), files(fitted)
+    table = tables.table(dataset.assign_attrs(warnings=""))  # they are said once, above it
+    texts = files(fitted, draws="fit.nc")
     return Result(dataset, table=table, file="fit.nc", figures=drawn, texts=texts, warnings=said)
 
 

@@ -82,7 +82,7 @@ def _draws(data: xr.Dataset, parameters: Any) -> Draws | None:
 
 
 def _profile(data: xr.Dataset, parameters: Any) -> Profile | None:
-    if "profile_x" not in data:
+    if "profile_freedom" not in data:
         return None
     points = data.sizes["point"]
     return Profile(
@@ -92,5 +92,6 @@ def _profile(data: xr.Dataset, parameters: Any) -> Profile | None:
         data["profile_ends"].values,
         float(data["profile_lowest"]),
         data["profile_scale"].values,
+        data["profile_freedom"].values,
         tuple(map(str, data["profile_shape"].values)),
     )

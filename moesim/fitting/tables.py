@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.output.text import Page, Rows, aligned, number, text_of
+from moesim.output.text import Page, Rows, aligned, count, epochs, number, plain, text_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,9 +19,10 @@ def table(dataset: xr.Dataset) -> str:
 
 
 def page(dataset: xr.Dataset) -> Page:
-    """The table of one fit in parts: what and how well, coefficients, scores, warnings."""
+    """The table of one fit in parts: what and how well, coefficients, scores, allocation, warnings, what would tell."""
     warnings = [f"! {line}" for line in dataset.attrs.get("warnings", "").splitlines()]
-    return [_head(dataset), _coefficients(dataset), *_scores(dataset), *warnings]
+    advice = [f"next: {line}" for line in dataset.attrs.get("next_runs", "").splitlines()]
+    return [_head(dataset), _coefficients(dataset), *_scores(dataset), *_allocation(dataset), *warnings, *advice]
 
 
 def _head(data: xr.Dataset) -> str:
@@ -57,6 +58,47 @@ def _scores(data: xr.Dataset) -> Page:
     told = ", ".join(f"{word} {float(data[name]):.2f}" for word, name in named.items() if name in data)
     criteria = [told] if told else []
     return [rows, *criteria]
+
+
+def _allocation(data: xr.Dataset) -> Page:
+    """How to spend budgets: exponents, and a row for each budget at the usual sparsity and at the best one."""
+    if "budget" not in data.dims:
+        return []
+    exponents = [data[f"exponent_{name}"] for name in ("params", "tokens")]
+    told = (f"{e.attrs['estimate']:.3f} ({e.values[0]:.3f} to {e.values[1]:.3f})" for e in exponents)
+    usual = {"sparsity": number, "experts": number, "unique_tokens": count}
+    known = {n: form(data[f"allocation_{n}"]) for n, form in usual.items() if f"allocation_{n}" in data}
+    at = [f"{name.replace('_', ' ')} {value}" for name, value in known.items()]
+    head = f"allocation{', at ' + ', '.join(at) if at else ''}: N* ~ C^{next(told)}, D* ~ C^{next(told)}"
+    parts: list[Any] = [head, _spent(data, "optimal")]
+    if "best_sparsity" in data:
+        parts += ["at the best sparsity:", _spent(data, "best")]
+    if data["optimal_extrapolated"].any() or ("best_extrapolated" in data and data["best_extrapolated"].any()):
+        parts.append("*: outside the runs")
+    if "best_sparsity" in data and (data["best_sparsity_status"] == _EDGE).any():
+        parts.append(">: the loss still falls at the largest sparsity searched")
+    return parts
+
+
+_HEADS = {"sparsity": "sparsity", "active_params": "active", "total_params": "total", "tokens": "tokens"}
+_HEADS |= {"tokens_per_param": "tokens/active", "epochs": "epochs", "loss": "loss"}
+_FORMS = {"active_params": count, "total_params": count, "tokens": count, "loss": number, "epochs": epochs}
+_EDGE = "at upper bound"
+
+
+def _spent(data: xr.Dataset, prefix: str) -> Rows:
+    names = [name for name in _HEADS if f"{prefix}_{name}" in data]
+    rows = [("compute", *(_HEADS[name] for name in names))]
+    for i, budget in enumerate(data["budget"].values):
+        cells = []
+        for name in names:
+            form = _FORMS.get(name, "{:.3g}".format)
+            low, high = (form(end) for end in data[f"{prefix}_{name}_interval"].values[i])
+            more = ">" if name == "sparsity" and data["best_sparsity_status"].values[i] == _EDGE else ""
+            cells.append(f"{more}{form(data[f'{prefix}_{name}'].values[i])} ({low} to {high})")
+        star = "*" if data[f"{prefix}_extrapolated"].values[i] else ""
+        rows.append((f"{plain(budget)}{star}", *cells))
+    return rows
 
 
 def _score_cells(one: xr.Dataset) -> tuple[str, ...]:

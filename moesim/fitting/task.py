@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from moesim.errors import InputError
 from moesim.fitting.model import Prediction, Target
 from moesim.fitting.objective import Objective, smoothed_curvature
 from moesim.fitting.parameters import Parameters
-from moesim.fitting.solve import STALLED, Problem, Rows, Solution, solve, values
+from moesim.fitting.solve import AT_BOUND, CONVERGED, STALLED, Problem, Rows, Solution, solve
+from moesim.fitting.starts import starting_points
 from moesim.numerics.derivative import Jet
 from moesim.variables import POSITIVE, REAL, check
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 HOLDS = ("none", "law", "repetition")
-_CANDIDATES = 64  # random points weighed for each start that is followed
+_FIRST, _ROUND, _ROUNDS = 10, 20, 20  # steps of the starts until they are looked at, then between looks, and looks
+_ROUGH = 1e-8  # of an objective: how well the ends are known but for the best
+_SAME = 1e-6  # of an objective: what two ends of one optimum may differ by
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Task:
         prior: Mapping[str, Any] | None = None,
     ) -> Task:
         """Raises InputError if the runs lack a variable, are fewer than the free coefficients, or a prior is bad."""
-        inputs, loss = inputs_of(target, runs), np.asarray(runs["loss"], dtype=float)
+        inputs, loss = inputs_of(target, runs), np.asarray(runs[target.predicts], dtype=float)
         order = np.lexsort((loss, *inputs.values()))  # so that the order of the rows changes nothing, not even draws
         inputs, loss = {name: values[order] for name, values in inputs.items()}, loss[order]
         n, p = len(loss), len(parameters.free)
@@ -117,6 +120,16 @@ class Task:
         """The task whose priors weigh as normal priors do against runs of that scatter."""
         return replace(self, prior_scale=scale)
 
+    def thinned(self, most: int) -> Task:
+        """The task of at most so many runs, evenly spread over the order of the inputs."""
+        if len(self.loss) <= most:
+            return self
+        pick = np.linspace(0, len(self.loss) - 1, most).astype(int)
+        inputs = {name: values[pick] for name, values in self.inputs.items()}
+        prediction = self.target.at(inputs).holding(self.parameters.fixed)
+        of_runs = {name: getattr(self, name)[pick] for name in ("loss", "weight", "group", "order")}
+        return replace(self, inputs=inputs, prediction=prediction, **of_runs)
+
     def _penalty(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         total, first, second = np.zeros(len(x)), np.zeros_like(x), np.zeros_like(x)
         natural, slopes = self.parameters.natural(x), self.parameters.slopes(x)
@@ -131,7 +144,7 @@ class Task:
 
 def inputs_of(target: Target, runs: xr.Dataset) -> dict[str, np.ndarray]:
     """The target's inputs from runs, floats of shape (run,); InputError if one is missing."""
-    for name in target.inputs:
+    for name in (target.predicts, *target.inputs):
         if name not in runs:
             raise InputError(
                 f"runs {runs.attrs.get('runs', 'given')}: no {name}, which {target.title} takes; map a column to it"
@@ -172,7 +185,7 @@ class Optimum:
     @property
     def share(self) -> float:
         """The share of the starts that reached the best optimum."""
-        reached = self.ends.objective <= self.objective * (1 + 1e-6) + 1e-25
+        reached = self.ends.objective <= self.objective * (1 + _SAME) + 1e-25
         return float(reached.mean())
 
     @property
@@ -190,18 +203,52 @@ def optimum(task: Task, starts: int, rng: np.random.Generator, given: np.ndarray
     problem, rows, p = task.problem, task.rows, len(task.parameters.free)
     points = [np.zeros((0, p)) if given is None else given]
     if starts and p:
-        low, high = task.parameters.typical()
-        random = rng.uniform(low, high, (starts * _CANDIDATES, p))
-        points.append(random[np.argsort(values(problem, random, rows), kind="stable")[:starts]])
+        points.append(starting_points(task, starts, rng))
     x = np.concatenate(points) if p else np.zeros((1, 0))
     if not len(x):
         raise InputError("fit.starts=0 without fit.start; give one of them")
-    ends = solve(problem, x, rows, max_steps=400)
-    first, best = int(np.argmin(ends.objective)), ends
-    if ends.status[first] == STALLED:  # a slow valley: the best start may walk it to the end
-        first, best = 0, solve(problem, ends.x[[first]], rows, max_steps=2000, damping=1e-2)
-    status, slope = int(best.status[first]), float(best.slope[first])
-    return Optimum(best.x[first], float(best.objective[first]), status, slope, ends)
+    ends = _followed(problem, x, rows)
+    first = int(np.argmin(ends.objective))
+    best = solve(problem, ends.x[[first]], rows, max_steps=2000, damping=1e-2)  # a slow valley is walked to the end
+    return Optimum(best.x[0], float(best.objective[0]), int(best.status[0]), float(best.slope[0]), ends)
+
+
+def _followed(problem: Problem, x: np.ndarray, rows: Rows) -> Solution:
+    """Where the starts end. One that would take long to come down to the best, as fast as it does, is left there.
+
+    If those that have ended leave no other optimum to be expected, the rest is not followed further, nor returned.
+    """
+    ends = solve(problem, x, rows, _ROUGH, _FIRST)
+    before = np.full(len(x), np.inf)
+    for _ in range(_ROUNDS):
+        above = ends.objective - ends.objective.min()
+        going = np.flatnonzero((ends.status == STALLED) & (before - ends.objective >= above / _ROUNDS))
+        if not len(going):
+            break
+        if settled(ends):
+            return _of(ends, np.setdiff1d(np.arange(len(ends.x)), going))
+        before = ends.objective.copy()
+        more = solve(problem, ends.x[going], rows, _ROUGH, _ROUND, damping=0.1)
+        for name in ("x", "objective", "status", "slope"):
+            getattr(ends, name)[going] = getattr(more, name)
+        ends.steps[going] += more.steps
+    return ends
+
+
+def settled(ends: Solution) -> bool:
+    """Whether the optima that n starts found are likely all: W (n-1)/(n-W-2) of them are expected if W were found.
+
+    Boender and Rinnooy Kan (1987), with the rule that less than half an optimum must be missing.
+    """
+    ended = np.sort(ends.objective[(ends.status == CONVERGED) | (ends.status == AT_BOUND)])
+    if not len(ended) or ended[0] > ends.objective.min():
+        return False
+    n, found = len(ended), 1 + int(np.sum(np.diff(ended) > _SAME * ended[1:]))
+    return n > found + 2 and bool(found * (n - 1) / (n - found - 2) < found + 0.5)
+
+
+def _of(ends: Solution, index: np.ndarray) -> Solution:
+    return Solution(*(getattr(ends, part.name)[index] for part in fields(Solution)))
 
 
 def known_start(task: Task) -> np.ndarray | None:

@@ -46,7 +46,7 @@ def spread(task: Task, x: np.ndarray) -> Spread:
     ridge = np.zeros(p) if penalty is None else penalty(x[None])[2][0]
     mass = task.weight * curvature
     matrix = (effects * mass[:, None]).T @ effects + np.diag(ridge)
-    inverse, determined = _inverse(matrix)
+    inverse, determined = inverted(matrix)
     leverage = np.clip(mass * np.einsum("ij,jk,ik->i", effects, inverse, effects), 0.0, 0.99)
     pulls = effects * (task.weight * psi / _own_share(leverage))[:, None]
     summed = np.zeros((int(task.group.max()) + 1, p))
@@ -63,7 +63,7 @@ def _own_share(leverage: np.ndarray) -> np.ndarray:
     return np.sqrt(1.0 - leverage)
 
 
-def _inverse(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def inverted(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(inverse over the directions that are determined, which entries those fix)."""
     diagonal = np.diag(matrix)
     live = diagonal > 0

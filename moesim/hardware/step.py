@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.hardware.chip import Chip, all_reduce_bytes, all_to_all_seconds, destinations, gemm_seconds
-from moesim.hardware.placed import Placement
+from moesim.hardware.chip import Chip, all_reduce_bytes, gemm_seconds, peak_name
+from moesim.hardware.placed import Placement, arriving
 from moesim.models import ratio
 from moesim.models.operations import Tensor
 from moesim.models.optimizers import optimizer
@@ -69,7 +69,9 @@ class Cluster:
     """The devices of one expert-parallel group; keys of `conf/cluster/*.yaml`.
 
     `slots_per_device`: expert copies that a device holds per layer. `speeds`: relative speed of each device (null: all
-    1). `node_limit`: most nodes that a token is sent to (null: as many as it falls on).
+    1). `node_limit`: most nodes that a token is sent to (null: as many as it falls on). `groups` of such devices train
+    the same experts on other tokens (data parallel): gradients are summed over them. `stages` of a pipeline share out
+    the layers, each with a group of its own; in one of them the devices have these `speeds`.
     """
 
     devices: int = setting(8, whole())
@@ -77,6 +79,8 @@ class Cluster:
     slots_per_device: int = setting(3, whole())
     speeds: tuple[float, ...] | None = setting(None, numbers(POSITIVE))
     node_limit: int | None = setting(None, whole())
+    groups: int = setting(1, whole())
+    stages: int = setting(1, whole())
 
     def __post_init__(self):
         if self.devices % self.nodes or (self.devices > self.devices_per_node and self.devices % self.devices_per_node):
@@ -110,18 +114,23 @@ class Schedule:
     """How a step is run; keys of `conf/schedule/*.yaml`.
 
     `microbatches` per step: tokens per matrix product fall with them. `value_bytes` per weight and activation,
-    `dispatch_bytes` and `combine_bytes` per value sent to and from an expert (1: 8-bit, as DeepEP dispatches).
-    `overlap`: the exchange hides behind the experts. The dense part takes `dense_ratio` x the balanced expert time, or
-    `dense_flops_per_token` (forward and backward) at `dense_share` of peak. `optimizer`: a row of
-    `moesim.models.optimizers`, or FLOP per weight; it reads and writes `optimizer_traffic` bytes per weight and holds
-    `optimizer_bytes`, which move with an expert unless the optimiser is sharded.
+    `dispatch_bytes` and `combine_bytes` per value sent to and from an expert (1: 8-bit, as DeepEP dispatches),
+    `gradient_bytes` per gradient that is summed.
+    `overlap`: the exchange hides behind the experts. `prefer_local`: tokens go to the copy at their own place while its
+    share lasts. `padding`: with a capacity an expert computes and sends all of it, empty rows too. The dense part takes
+    `dense_ratio` x the balanced expert time, or `dense_flops_per_token` (forward and backward) at `dense_share` of
+    peak. `optimizer`: a row of `moesim.models.optimizers`, or FLOP per weight; it reads and writes `optimizer_traffic`
+    bytes per weight and holds `optimizer_bytes`, which move with an expert unless the optimiser is sharded.
     """
 
     microbatches: float = setting(8.0, number(AT_LEAST_ONE))
     value_bytes: float = setting(2.0, number(POSITIVE))
     dispatch_bytes: float = setting(1.0, number(NON_NEGATIVE))
     combine_bytes: float = setting(2.0, number(NON_NEGATIVE))
+    gradient_bytes: float = setting(2.0, number(NON_NEGATIVE))
     overlap: bool = setting(False, truth)
+    prefer_local: bool = setting(True, truth)
+    padding: bool = setting(True, truth)
     dense_ratio: float = setting(1.0, number(NON_NEGATIVE))
     dense_flops_per_token: float | None = setting(None, number(NON_NEGATIVE))
     dense_share: float = setting(0.4, number(FRACTION))
@@ -144,7 +153,15 @@ class Machine:
     schedule: Schedule
 
     def __post_init__(self):
-        self.chip.peak(self.schedule.value_bytes)
+        peak = peak_name(self.schedule.value_bytes)
+        if peak != "flops" and np.isnan(getattr(self.chip, peak)):
+            raise InputError(
+                f"chip: no {peak} for schedule.value_bytes={self.schedule.value_bytes:g}; give chip.{peak}=NUMBER"
+            )
+        links = ("scale_up", "scale_out")[
+            : (self.cluster.devices > 1) + (self.cluster.nodes > 1 or self.cluster.groups > 1)
+        ]
+        self.chip.require("flops", "memory_bandwidth", *links)
 
     @property
     def peak(self) -> float:
@@ -155,6 +172,16 @@ class Machine:
     def link(self) -> float:
         """byte/s of the links that replicas and moved experts travel on: the slowest there is in the group."""
         return self.chip.scale_out if self.cluster.nodes > 1 else self.chip.scale_up
+
+    @property
+    def wide_link(self) -> float:
+        """byte/s of the links that gradients are summed over: between groups of devices the slow ones."""
+        return self.chip.scale_out if self.cluster.groups > 1 else self.link
+
+    @property
+    def depth(self) -> float:
+        """MoE layers of one stage of the pipeline."""
+        return self.expert.layers / self.cluster.stages
 
     def with_layers(self, layers: int) -> Machine:
         """The same with another number of layers of the same width."""
@@ -201,61 +228,75 @@ def expert_seconds(machine: Machine, slot_tokens: np.ndarray, updated: np.ndarra
     return per_device / machine.cluster.speed
 
 
-def exchange_seconds(machine: Machine, tokens: float, active: int, imbalance: Any) -> Any:
-    """Time of all exchanges of one layer in a step: dispatch and combine, forward and backward.
+def exchange_seconds(
+    machine: Machine, placement: Placement, loads: np.ndarray, tokens: float, active: int, source: Any = 1.0
+) -> np.ndarray:
+    """Time (seed,) of all exchanges of one layer in a step: dispatch and combine, forward and backward.
 
-    `tokens` of the whole step; `imbalance`: load of the busiest receiver over the mean, which the slowest link sees.
+    A device sends what leaves it, in dispatch the `source` times its mean share of the `tokens` (raggedness of where
+    they start); in combine the device with most copies to send back is waited for. So combine grows with max/mean of
+    the loads and dispatch does not, as measured (r .97 against .67, tt-metal issue 56304). Links within a node and
+    between nodes are used at once.
     """
-    cluster, chip, schedule, d_model = machine.cluster, machine.chip, machine.schedule, machine.expert.d_model
-    own, near = tokens / cluster.devices, min(cluster.devices, cluster.devices_per_node)
-    up = all_to_all_seconds(own, d_model, 1.0, near, chip.scale_up, destinations(near, active))
-    out = 0.0
+    cluster, chip, schedule = machine.cluster, machine.chip, machine.schedule
+    if cluster.devices == 1:
+        return np.zeros(len(loads))
+    own = tokens / cluster.devices * machine.expert.d_model
+
+    def seconds(places: int, bandwidth: float, part: float = 1.0, limit: int | None = None) -> np.ndarray:
+        copies = part * arriving(placement, loads, places, active, schedule.prefer_local)
+        most = np.maximum(copies.sum(axis=1), 1e-300)
+        copies *= np.minimum(1.0, (limit or np.inf) * (1.0 - 1.0 / places) / most)[:, None]
+        sent, busiest = copies.sum(axis=1), places * copies.max(axis=1)
+        back = np.maximum(busiest, source * sent)
+        return own / bandwidth * (schedule.dispatch_bytes * source * sent + schedule.combine_bytes * back)
+
+    near = min(cluster.devices, cluster.devices_per_node)
+    times = seconds(cluster.devices, chip.scale_up, (1.0 - 1.0 / near) / (1.0 - 1.0 / cluster.devices))
     if cluster.nodes > 1:
-        copies = destinations(cluster.nodes, active, cluster.node_limit)
-        out = all_to_all_seconds(own, d_model, 1.0, cluster.nodes, chip.scale_out, copies)
-    per_pass = (schedule.dispatch_bytes + schedule.combine_bytes) * max(up, out)
-    hops = 2.0 * chip.latency * schedule.microbatches * (cluster.devices > 1)  # dispatch and combine of a pass
-    return 2.0 * (per_pass * np.maximum(imbalance, 1.0) + hops)
+        times = np.maximum(times, seconds(cluster.nodes, chip.scale_out, limit=cluster.node_limit))
+    return 2.0 * times + 4.0 * chip.latency * schedule.microbatches  # dispatch and combine, there and back
 
 
 def dense_seconds(machine: Machine, tokens: float, active: int) -> float:
-    """Time of everything but experts in a step, on all devices alike."""
-    schedule = machine.schedule
+    """Time of everything but experts in a step: every device has an equal part of the tokens, the slowest is last."""
+    schedule, devices = machine.schedule, machine.cluster.devices
+    slowest = machine.cluster.speed.min() * devices
     if schedule.dense_flops_per_token is not None:
-        rate = machine.cluster.devices * schedule.dense_share * machine.peak
-        return schedule.dense_flops_per_token * tokens / rate
-    return schedule.dense_ratio * balanced_seconds(machine, tokens, active)
+        flops = schedule.dense_flops_per_token * tokens / machine.cluster.stages
+        return flops / (slowest * schedule.dense_share * machine.peak)
+    return schedule.dense_ratio * balanced_seconds(machine, tokens, active) * machine.cluster.speed.sum() / slowest
 
 
 def balanced_seconds(machine: Machine, tokens: float, active: int) -> float:
     """Time of the experts in a step at peak share and perfect balance: the unit of `dense_ratio`, and a lower bound."""
-    flops = expert_flops(machine.expert.weights, tokens * active) * machine.expert.layers
+    flops = expert_flops(machine.expert.weights, tokens * active) * machine.depth
     return flops / (machine.cluster.speed.sum() * machine.chip.peak_share * machine.peak)
 
 
 def sync_seconds(machine: Machine, placement: Placement) -> np.ndarray:
-    """Time (seed,) to sum the gradients of replicas over the devices that hold them, in a ring; the busiest counts.
+    """Time (seed,) to sum gradients, in rings, over all devices that hold an expert, in all groups; the busiest counts.
 
-    Copies on one device are summed there: an expert whose copies all lie on one device costs nothing.
+    Copies on one device are summed there: an expert at home on one device alone, in one group, costs nothing.
     """
     homes = placement.held(int(placement.slots.max()) + 1, machine.cluster.devices)
-    devices = np.maximum(homes.sum(axis=2), 1)
-    size = machine.expert.weights * machine.schedule.value_bytes
+    devices = np.maximum(homes.sum(axis=2), 1) * machine.cluster.groups
+    size = machine.expert.weights * machine.schedule.gradient_bytes
     per_device = (homes * all_reduce_bytes(devices, size)[:, :, None]).sum(axis=1)
-    return machine.expert.layers * per_device.max(axis=1) / machine.link
+    return machine.depth * per_device.max(axis=1) / machine.wide_link
 
 
 def migration_seconds(machine: Machine, arrivals: np.ndarray) -> np.ndarray:
     """Time (seed,) to fetch the copies that arrive on each device (seed, device), with optimizer unless sharded."""
     state = 0.0 if machine.schedule.sharded_optimizer else machine.schedule.optimizer_bytes
     volume = machine.expert.weights * (machine.schedule.value_bytes + state)
-    return machine.expert.layers * arrivals.max(axis=1) * volume / machine.link
+    return machine.depth * arrivals.max(axis=1) * volume / machine.link
 
 
 def update_seconds(machine: Machine, updated: np.ndarray) -> np.ndarray:
     """Time (seed,) of the weight update, by memory or by FLOPs: `updated` (seed, slot) is 1 for copies updated."""
-    per_device = updated.reshape(len(updated), machine.cluster.devices, -1).sum(axis=-1).max(axis=-1)
-    copies = per_device * machine.expert.layers
+    per_device = updated.reshape(len(updated), machine.cluster.devices, -1).sum(axis=-1) / machine.cluster.speed
+    copies = per_device.max(axis=-1) * machine.depth
     memory = copies * machine.expert.weights * machine.schedule.optimizer_traffic / machine.chip.memory_bandwidth
     return np.maximum(memory, copies * update_flops(machine) / machine.peak)
 
@@ -275,35 +316,53 @@ def step_seconds(
     tokens: float,
     active: int,
     arrivals: np.ndarray,
+    *,
+    room: Any = np.inf,
+    source: Any = 1.0,
+    planned: Any = 0.0,
+    behind: bool = False,
 ) -> dict[str, np.ndarray]:
     """Parts of a step's time (seed,), the names of PARTS; also `busy` and `received` of each device (seed, device).
 
     `loads`, `frozen` (seed, expert): assignments, and experts without weight updates; `tokens` and `active` experts per
-    token of the step; `arrivals` (seed, device): copies to fetch. Compute is the mean over devices of the experts'
-    time, wait what the slowest adds to it. With `overlap` the part of the exchange that hides behind the experts costs
-    nothing.
+    token of the step; `arrivals` (seed, device): copies to fetch. `room` (seed,): assignments that an expert has
+    capacity for, all computed with `padding`. `source`: see `exchange_seconds`. Migration takes the `planned` seconds
+    (seed,) of the host too; it may hide `behind` the experts and the dense part. Compute is the mean over devices of
+    the experts' time, wait what the slowest adds to it. With `overlap` the part of the exchange that hides behind the
+    experts costs nothing.
     """
-    slots, layers = placement.slots, machine.expert.layers
+    cluster, schedule, slots, depth = machine.cluster, machine.schedule, placement.slots, machine.depth
     updated = np.where(slots >= 0, 1.0 - np.take_along_axis(frozen, np.maximum(slots, 0), axis=1), 0.0)
-    tokens_in = placement.slot_loads(loads)
-    per_device = expert_seconds(machine, tokens_in, updated) * layers
-    received = tokens_in.reshape(len(slots), machine.cluster.devices, -1).sum(axis=-1)
-    spread = received.max(axis=1) / np.maximum(received.mean(axis=1), 1e-300)
-    slowest, mean = per_device.max(axis=1), per_device.mean(axis=1)
-    exchange = exchange_seconds(machine, tokens, active, spread) * layers
-    if machine.schedule.overlap:
-        exchange = np.maximum(exchange - slowest, 0.0)
+    received = placement.slot_loads(loads).reshape(len(slots), cluster.devices, -1).sum(axis=-1)
+    if schedule.padding and np.isfinite(room).all():
+        loads = np.where(placement.copies(loads.shape[1]) > 0, np.reshape(room, (-1, 1)), 0.0)
+    per_device = expert_seconds(machine, placement.slot_loads(loads), updated) * depth
+    sent = np.maximum(loads.sum(axis=1) / active, tokens)  # empty rows travel too
+    exchange = exchange_seconds(machine, placement, loads, sent, active, source) * depth
+    slowest, mean, dense = per_device.max(axis=1), per_device.mean(axis=1), dense_seconds(machine, tokens, active)
     return {
         "busy": per_device,
         "received": received,
         "compute": mean,
         "wait": slowest - mean,
-        "all_to_all": exchange,
-        "dense": np.full(len(slots), dense_seconds(machine, tokens, active)),
+        "all_to_all": np.maximum(exchange - slowest, 0.0) if schedule.overlap else exchange,
+        "dense": np.full(len(slots), dense),
+        "bubble": bubble_seconds(machine, (per_device * cluster.speed).max(axis=1), exchange, dense),
         "sync": sync_seconds(machine, placement),
         "update": update_seconds(machine, updated),
-        "migration": migration_seconds(machine, arrivals),
+        "migration": np.maximum(migration_seconds(machine, arrivals) + planned - behind * (slowest + dense), 0.0),
     }
+
+
+def bubble_seconds(machine: Machine, experts: np.ndarray, exchange: np.ndarray, dense: float) -> np.ndarray:
+    """Time (seed,) that a pipeline of S stages runs empty: S - 1 microbatches' passes through the other stages.
+
+    A step of M microbatches takes M passes of the slowest stage and S - 1 of the others (1F1B). `experts`, at the speed
+    of the others, `exchange` and `dense` are the times of one stage for all microbatches.
+    """
+    stages, schedule = machine.cluster.stages, machine.schedule
+    pass_ = np.maximum(experts, exchange) if schedule.overlap else experts + exchange
+    return (stages - 1) / schedule.microbatches * (pass_ + dense * machine.cluster.speed.min())
 
 
 def least_step_seconds(machine: Machine, tokens: float, active: int) -> float:

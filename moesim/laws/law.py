@@ -22,18 +22,26 @@ _LIMITS = {"tokens": POSITIVE_OR_INF}  # a law has a limit there that a run cann
 FORMS: Registry[Form] = Registry("law")
 
 
-def law(source: str, /, *, reports: Mapping[str, Callable[..., Any]] | None = None, **coefficients: Coefficient):
-    """Register a loss law: decorate a function of variables (positional) and coefficients (keyword-only).
+def law(
+    source: str,
+    /,
+    *,
+    reports: Mapping[str, Callable[..., Any]] | None = None,
+    predicts: str = "loss",
+    **coefficients: Coefficient,
+):
+    """Register a law: decorate a function of variables (positional) and coefficients (keyword-only).
 
     `source` cites paper and equation. `reports` names further quantities of the same arguments that sweeps write
-    beside the loss. The function itself is returned unchanged.
+    beside the loss. `predicts`: the variable that it gives, which a fit takes from the runs. The function itself is
+    returned unchanged.
     """
 
     def register(function):
-        form = Form.of(function, source, coefficients, reports=reports or {})
-        unknown = [name for name in form.inputs if name not in VARIABLES]
+        form = Form.of(function, source, coefficients, reports=reports or {}, predicts=predicts)
+        unknown = [name for name in (*form.inputs, predicts) if name not in VARIABLES]
         if unknown:
-            raise TypeError(f"{form.name}: input {unknown[0]!r} is not in the table of variables")
+            raise TypeError(f"{form.name}: {unknown[0]!r} is not in the table of variables")
         FORMS.add(form)
         return function
 
@@ -45,9 +53,10 @@ def law(source: str, /, *, reports: Mapping[str, Callable[..., Any]] | None = No
 class Law:
     """A form with a set of coefficient values and what is known about them.
 
-    Call it with its inputs by name (`law.inputs`); numbers, arrays that broadcast, or DataArrays give the loss in
-    nat/token. Coefficients may be DataArrays, e.g. with a `draw` dim. `data_range` maps a variable to the (lowest,
-    highest) value in the runs behind the coefficients; planning flags what lies outside.
+    Call it with its inputs by name (`law.inputs`); numbers, arrays that broadcast, or DataArrays give what
+    `form.predicts`: the loss in nat/token, for most. Coefficients may be DataArrays, e.g. with a `draw` dim.
+    `data_range` maps a variable to the (lowest, highest) value in the runs behind the coefficients; planning flags what
+    lies outside.
     """
 
     name: str
@@ -73,7 +82,9 @@ class Law:
         return self.data_range.get("sparsity") == (0.0, 0.0)
 
     def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
-        """Loss in nat/token; InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input.
+        """What the form predicts (loss in nat/token).
+
+        InputError for an unnamed, unknown, missing, non-numeric or out-of-domain input.
 
         `tokens` may be inf: the loss with unlimited data.
         """
@@ -97,7 +108,8 @@ class Law:
         return outside(self.data_range, quantities)
 
     def _page(self) -> Page:
-        takes = f"Law {self.name}: {self.form.name}({', '.join(self.inputs)}), loss in nat/token"
+        gives = self.form.predicts
+        takes = f"Law {self.name}: {self.form.name}({', '.join(self.inputs)}), {gives} in {VARIABLES[gives].unit}"
         return [takes, self.coefficients, brief(self.source)]
 
     def _evaluate(self, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from moesim.variables import VARIABLES
 _MAPPING, _LIST, _TEXT = ("a mapping", Mapping), ("a list", (list, tuple)), ("a text", str)
 _SHARED = {"form": _TEXT, "coefficients": _MAPPING, "source": _TEXT, "marking": _TEXT, "caveats": _LIST}
 _SHARED |= {"draws": _TEXT}
-_LAW_KEYS = {**_SHARED, "definitions": _MAPPING, "data_range": _MAPPING}
+_LAW_KEYS = {**_SHARED, "definitions": _MAPPING, "data_range": _MAPPING, "name": _TEXT}
 _REPETITION_KEYS = {
     **_SHARED,
     "excess": _TEXT,
@@ -63,7 +63,7 @@ def _drawn(owner: str, coefficients: Mapping[str, Any], path: str) -> dict[str, 
         if own is None or np.ndim(value) or value != data["estimate"].sel(coefficient=own).item():
             continue
         column = table.sel(coefficient=own, drop=True)
-        out[name] = column if np.ptp(column.values) > 0 else value
+        out[name] = column if (column != column[0]).any() else value
     return out
 
 
@@ -80,9 +80,9 @@ def law_from(name: str | Path, mapping: Mapping[str, Any]) -> Law:
     """A Law called `name` from the content of its file: form, coefficients and what is known about them.
 
     Keys: `form` and `coefficients` (required), `source`, `marking`, `caveats` (list), `definitions` (symbol: what it
-    means there), `data_range` (variable: [lowest, highest]).
+    means there), `data_range` (variable: [lowest, highest]), `name` (instead of that of the file), `draws` (a fit.nc).
     """
-    return Law(_title(name), **_known(f"law {name}", mapping, _LAW_KEYS, FORMS))
+    return Law(**{"name": _title(name), **_known(f"law {name}", mapping, _LAW_KEYS, FORMS)})
 
 
 def load_repetition(
@@ -110,7 +110,7 @@ def repetition_from(name: str | Path, mapping: Mapping[str, Any]) -> Repetition:
 def content_of(it: Law | Repetition) -> dict[str, Any]:
     """The content of a file from which `law_from` or `repetition_from` makes the same again."""
     keys = _LAW_KEYS if isinstance(it, Law) else _REPETITION_KEYS
-    held = {key: it.form.name if key == "form" else getattr(it, key) for key in keys if key != "draws"}
+    held = {key: it.form.name if key == "form" else getattr(it, key) for key in keys if key not in ("draws", "name")}
     return {key: value for key, value in held.items() if value or key == "coefficients"}
 
 

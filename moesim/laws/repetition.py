@@ -23,7 +23,16 @@ from moesim.output.text import Page, brief, shown
 from moesim.registry import Registry
 from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 
-REPETITIONS: Registry[Form] = Registry("repetition")
+
+@dataclass(frozen=True)
+class Repeating(Form):
+    """A repetition's form; `ends`: the coefficients that say after how many repeats tokens, and parameters, have none
+    of their worth left, where the loss has a kink."""
+
+    ends: tuple[str, ...] = ()
+
+
+REPETITIONS: Registry[Repeating] = Registry("repetition")
 EXCESS = ("none", "active", "total")
 TAUGHT = ("own", "dense")
 _INPUTS = ("params", "tokens", "unique_tokens", "taught_params", "density")
@@ -37,11 +46,11 @@ class Effective(NamedTuple):
     penalty: Any = 0.0
 
 
-def repetition(source: str, /, **coefficients: Coefficient):
+def repetition(source: str, /, *, ends: tuple[str, ...] = (), **coefficients: Coefficient):
     """Register a repetition form: a function of (params, tokens, unique_tokens, ...) that returns Effective."""
 
     def register(function):
-        form = Form.of(function, source, coefficients)
+        form = Repeating.of(function, source, coefficients, ends=ends)
         if unknown := [name for name in form.inputs if name not in _INPUTS]:
             raise TypeError(f"{form.name}: input {unknown[0]!r} is not one of {_INPUTS}")
         REPETITIONS.add(form)
@@ -103,6 +112,7 @@ def muennighoff2023_geometric(params, tokens, unique_tokens, taught_params, *, d
 
 @repetition(
     "Muennighoff et al. 2023, arXiv:2305.16264, 'negative decay' variant of the authors' notebook",
+    ends=("d_star", "n_star"),
     d_star=Coefficient(typical=(1e2, 1e5), domain=POSITIVE_OR_INF),
     n_star=Coefficient(typical=(1e2, 1e5), domain=POSITIVE_OR_INF),
 )
@@ -187,7 +197,7 @@ class Repetition:
     """
 
     name: str
-    form: Form
+    form: Repeating
     coefficients: Mapping[str, Any]
     excess: str = "total"
     source: str = ""

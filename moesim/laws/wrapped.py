@@ -15,11 +15,12 @@ import numpy as np
 from moesim.forms import Form
 from moesim.laws.repetition import Repetition
 from moesim.numerics.derivative import Jet, slope_of, value_of
-from moesim.numerics.elementwise import crossing, secant, shape_of
+from moesim.numerics.elementwise import crossing, secant, shape_of, turn
 
 Cell = Mapping[str, Any]
 Path = Callable[[Any, Cell], Mapping[str, Any]]
 _TYPICAL_EXPONENT = 0.3
+_COARSE = 4  # points of the grid in one step, where the first of several optima is looked for
 _DENSE = {"sparsity": 0.0, "density": 1.0, "activation_ratio": 1.0}
 
 
@@ -52,37 +53,46 @@ class Wrapped:
         return loss + (penalty(loss) if callable(penalty) else penalty)
 
     def taught_params(
-        self, path: Path, cell: Cell, law: Mapping[str, Any], log_size: np.ndarray, near: Any = None
+        self, path: Path, cell: Cell, law: Mapping[str, Any], log_size: np.ndarray, **how: Any
     ) -> tuple[Any, Any]:
         """What the unique tokens can teach, by the repetition's anchor: parameters of the counted kind, and log size.
 
         Infinite where U is unlimited or more parameters always help; the log size is NaN if the anchor is a number.
-        Values of cell and law may be Jets.
+        Values of cell and law may be Jets; `how`: see `taught`.
         """
         if not isinstance(self.repetition.taught, str):
             return self.repetition.taught * cell["unique_tokens"], np.nan
         if self.repetition.taught == "dense":
             cell = dense(cell)
-        size = self.taught(path, cell, law, log_size, near)
+        size = self.taught(path, cell, law, log_size, **how)
         infinite = np.isinf(size)
         params = self.repetition.counted(path(np.where(infinite, 0.0, size), cell))
         return np.where(infinite, np.inf, params), size
 
-    def taught(self, path: Path, cell: Cell, law: Mapping[str, Any], log_size: np.ndarray, near: Any = None) -> Any:
+    def taught(
+        self,
+        path: Path,
+        cell: Cell,
+        law: Mapping[str, Any],
+        log_size: np.ndarray,
+        near: Any = None,
+        several: bool = False,
+    ) -> Any:
         """Log size of the compute-optimal model for one pass over the cell's unique tokens.
 
         There N dL/dN = D dL/dD at D = U. Sought from `near`, and where that fails on the grid `log_size`, whose ends
-        stand for a size beyond it; inf where U is unlimited or more parameters always help. Values of cell and law
+        stand for a size beyond it; inf where U is unlimited or more parameters always help. Where there may be
+        `several` (embeddings can make them) it is the first along the grid that is a minimum. Values of cell and law
         may be Jets, whose derivatives then go through the optimum.
         """
         context = {**cell, **{f"law.{name}": value for name, value in law.items()}}
         plain = {name: value_of(value) for name, value in context.items()}
-        found = self._solved(path, plain, log_size, near)
+        found = self._solved(path, plain, log_size, near, several)
         if not any(isinstance(value, Jet) for value in context.values()):
             return found
         return self._with_derivatives(path, context, found)
 
-    def _solved(self, path: Path, context: Cell, log_size: np.ndarray, near: Any) -> np.ndarray:
+    def _solved(self, path: Path, context: Cell, log_size: np.ndarray, near: Any, several: bool) -> np.ndarray:
         unlimited = np.isinf(context["unique_tokens"])
         context = {**context, "unique_tokens": np.where(unlimited, 1.0, context["unique_tokens"])}
 
@@ -97,6 +107,10 @@ class Wrapped:
         middle = np.log(context["unique_tokens"] / 20.0) if near is None else near
         start = np.broadcast_to(middle, shape_of(context))
         found, done = secant(gain, context, start, -_TYPICAL_EXPONENT)
+        if several:
+            first, coarse = turn(slope, context, log_size[::_COARSE]), log_size[::_COARSE]
+            low = np.clip(first, 0, len(coarse) - 2)
+            done &= (first == low) & (found >= coarse[low]) & (found <= coarse[low + 1])
         if not (done | unlimited).all():
             found = np.where(done, found, np.maximum(crossing(slope, context, log_size), log_size[0]))
         return np.where(unlimited, np.inf, found)

@@ -37,7 +37,7 @@ def architecture(source: str, /, *, size: tuple[float, float], size_is: str = "d
     """Register a counting rule; `size` is the (smallest, largest) size that searches consider, `size_is` its name."""
 
     def register(function):
-        grid = np.linspace(np.log(size[0]), np.log(size[1]), 193)
+        grid = np.linspace(np.log(size[0]), np.log(size[1]), 97)
         ARCHITECTURES.add(CountingRule.of(function, source, fields, log_size=grid, size_is=size_is))
         return function
 
@@ -193,6 +193,11 @@ class Architecture:
         return self.form.log_size
 
     @property
+    def power(self) -> int:
+        """How active parameters grow with the size: as themselves, or as width cubed (at most)."""
+        return 1 if self.form.size_is == "active_params" else 3
+
+    @property
     def source(self) -> str:
         """Where the counting rule is from."""
         return self.form.source
@@ -232,7 +237,7 @@ class Architecture:
             return np.log(self.describe(x, cell["sparsity"], fields(cell))[name] / cell[name])
 
         start = np.full(shape_of(context), self.log_size[len(self.log_size) // 2])
-        found, done = secant(surplus, context, start, 1.0)
+        found, done = secant(surplus, context, start, 1.0, within=1e-13)
         found = np.where((found < self.log_size[0]) | (found > self.log_size[-1]), np.inf, found)
         return found if done.all() else np.where(done, found, crossing(surplus, context, self.log_size))
 

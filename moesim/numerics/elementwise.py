@@ -12,10 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Context = Mapping[str, Any]
-# Cells evaluated at once for a result, and cells x grid points of a scan: 8 MiB an array. Smaller blocks spend their
-# time in the interpreter, larger ones leave the cache and the memory that a laptop has to spare.
+# Cells evaluated at once for a result, and cells x grid points of a scan, whose several arrays of 1 MiB stay in cache.
+# Smaller blocks spend their time in the interpreter; of larger ones every temporary array is fetched anew.
 CELLS_IN_GRID = 2**20
-CELLS_IN_SCAN = 2**20
+CELLS_IN_SCAN = 2**17
+_RIVALS = 3  # further dips of a cell that are looked into
+_TIE = 4e-15  # relative: values that differ by less are equal
+_ZERO = 1e-16  # of f, of order 1: its rounding
+_ROUNDING = 1e-4  # slope of f, of order 1, below which its rounding moves the root as much as a step does
+_FEW = 0.25  # of the cells: when no more are left, only they are carried on
 
 
 def shape_of(context: Context) -> tuple[int, ...]:
@@ -77,56 +82,81 @@ def _along_grid(f: Callable[..., Any], context: Context, grid: np.ndarray, reduc
     for block in blocks(shape, max(1, CELLS_IN_SCAN // len(grid))):
         cell = {name: value[..., None] if np.ndim(value) else value for name, value in parts(context, block).items()}
         with np.errstate(all="ignore"):
-            values = np.array(f(grid, cell), ndmin=len(shape) + 1)
-        missing = np.isnan(values)
-        result = reduce(np.where(missing, np.inf, values) if missing.any() else values)
+            values = np.array(f(grid, cell), ndmin=len(shape) + 1, copy=None)
+            if np.isnan(values.sum()):
+                values = np.where(np.isnan(values), np.inf, values)
+            result = reduce(values)
         out = np.empty(shape + result.shape[len(shape) :], result.dtype) if out is None else out
         out[block] = result
     return out
 
 
 class Dips(NamedTuple):
-    """For every cell the grid point with the lowest f, a rival dip (-1 if none is near), and f beside and at the best.
+    """For every cell the grid point with the lowest f, its rivals (last axis; -1: none), and f beside and at the best.
 
     Beyond an end of the grid, `low` or `high` is the value at the end.
     """
 
     best: np.ndarray
-    rival: np.ndarray
+    rivals: np.ndarray
     low: np.ndarray
     middle: np.ndarray
     high: np.ndarray
 
 
 def dips(f: Callable[..., Any], context: Context, grid: np.ndarray, near: float) -> Dips:
-    """The lowest grid point of every cell (NaN counts as inf; of equals the first) and its rival.
+    """The lowest grid point of every cell (NaN counts as inf; of a plateau the first) and its rivals.
 
-    The rival is the other dip inside the grid that could reach lowest, were it convex, if that is not more than
-    `near` above the lowest point.
+    The rivals are the other dips inside the grid, up to three, that could reach lowest, were they convex, if that is
+    not more than `near` above the lowest point.
     """
-    found = _along_grid(f, context, grid, lambda values: _two_lowest(values, near))
-    best, rival = (found[..., i].astype(int) for i in (0, 1))
-    return Dips(best, rival, found[..., 2], found[..., 3], found[..., 4])
+    found = _along_grid(f, context, grid, lambda values: _lowest(values, near))
+    best, rivals = found[..., 0].astype(int), found[..., 4:].astype(int)
+    return Dips(best, rivals, found[..., 1], found[..., 2], found[..., 3])
 
 
-def _two_lowest(values: np.ndarray, near: float) -> np.ndarray:
+def _lowest(values: np.ndarray, near: float) -> np.ndarray:
     best, last = values.argmin(axis=-1), values.shape[-1] - 1
-    beside = np.clip(best[..., None] + np.array([-1, 0, 1]), 0, last)
-    three = np.take_along_axis(values, beside, axis=-1)
-    inner = (values[..., 1:-1] < values[..., :-2]) & (values[..., 1:-1] <= values[..., 2:])
+    three = _three(values, best)
+    if (tied := np.ptp(three, axis=-1) <= _TIE * np.abs(three[..., 1])).any():
+        most = three[..., 1][tied] + _TIE * np.abs(three[..., 1][tied])
+        best[tied] = (values[tied] <= most[:, None]).argmax(axis=-1)
+        three = _three(values, best)
+    falls = values[..., 1:] < values[..., :-1]
+    inner = falls[..., :-1] > falls[..., 1:]
     own = (best > 0) & (best < last)
-    rival = np.full(best.shape, -1.0)
+    rivals = np.full((*best.shape, _RIVALS), -1.0)
     if (several := np.count_nonzero(inner, axis=-1) > own).any():
-        rival[several] = _rival(values[several], inner[several], best[several], near)
-    return np.concatenate([best[..., None], rival[..., None], three], axis=-1)
+        rivals[several] = _rivals(values[several], inner[several], best[several], near)
+    return np.concatenate([best[..., None], three, rivals], axis=-1)
 
 
-def _rival(values: np.ndarray, inner: np.ndarray, best: np.ndarray, near: float) -> np.ndarray:
+def _three(values: np.ndarray, best: np.ndarray) -> np.ndarray:
+    beside = np.clip(best[..., None] + np.array([-1, 0, 1]), 0, values.shape[-1] - 1)
+    return np.take_along_axis(values, beside, axis=-1)
+
+
+def _rivals(values: np.ndarray, inner: np.ndarray, best: np.ndarray, near: float) -> np.ndarray:
     beside = np.maximum(values[:, :-2], values[:, 2:])
     reach = np.full(values.shape, np.inf)  # what a convex dip cannot fall below
     reach[:, 1:-1] = np.where(inner, 2 * values[:, 1:-1] - beside, np.inf)
     np.put_along_axis(reach, best[:, None], np.inf, axis=-1)
-    return np.where(reach.min(axis=-1) <= values.min(axis=-1) + near, reach.argmin(axis=-1), -1)
+    first = np.argpartition(reach, _RIVALS, axis=-1)[:, :_RIVALS]
+    return np.where(np.take_along_axis(reach, first, axis=-1) <= values.min(axis=-1)[:, None] + near, first, -1)
+
+
+def turn(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.ndarray:
+    """After which point of the ascending grid f first turns from negative to positive; its length if f stays negative.
+
+    -1 where f is positive at the end without such a turn.
+    """
+
+    def first(values):
+        turns = (values[..., :-1] < 0) & (values[..., 1:] >= 0)
+        none = np.where(values[..., -1] < 0, len(grid), -1)
+        return np.where(turns.any(axis=-1), turns.argmax(axis=-1), none)
+
+    return _along_grid(f, context, grid, first)
 
 
 def crossing(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.ndarray:
@@ -135,12 +165,7 @@ def crossing(f: Callable[..., Any], context: Context, grid: np.ndarray) -> np.nd
     Solved to rounding by `scipy.optimize.elementwise.find_root`, for every cell.
     """
 
-    def first_turn(values):
-        turns = (values[..., :-1] < 0) & (values[..., 1:] >= 0)
-        none = np.where(values[..., -1] < 0, len(grid), -1)
-        return np.where(turns.any(axis=-1), turns.argmax(axis=-1), none)
-
-    index = _along_grid(f, context, grid, first_turn)
+    index = turn(f, context, grid)
     inside = (index >= 0) & (index < len(grid))
     low = np.clip(index, 0, len(grid) - 2)
     x, _ = root(f, context, grid[low], grid[low + 1])
@@ -152,20 +177,26 @@ def secant(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A root of f near x by the secant method, and whether it was found, for every cell; `slope` guesses f' at x.
 
-    Fast where f is nearly straight. No bracket is kept: what is found may lie anywhere. It ends with a step shorter
-    than `within`; what is left is about the square of that.
+    Fast where f is nearly straight. No bracket is kept: what is found may lie anywhere. It ends where the next step
+    would be shorter than about `within`: that is the product of the last step and the distance before it.
     """
-    done = np.zeros(np.shape(x), bool)
     with np.errstate(all="ignore"):
         value = np.broadcast_to(f(x, context), np.shape(x))
-        for _ in range(steps):
+        done, last = np.abs(value) < _ZERO, np.inf
+        for left in range(steps - 1, -1, -1):
             step = np.where(done, 0.0, np.clip(-value / slope, -3.0, 3.0))
-            x = x + step
-            done = done | (np.abs(step) < within)  # for good: a smaller step would make the slope out of rounding
-            if (done | np.isnan(step)).all():
+            x, length = x + step, np.abs(step)
+            near = (length * (length + last) < 0.1 * within) & (np.abs(slope) > _ROUNDING)
+            done = done | near | (length < within)  # for good: a smaller step would make the slope out of rounding
+            going = ~(done | np.isnan(step))
+            if not (count := np.count_nonzero(going)):
                 break
-            before, value = value, np.broadcast_to(f(x, context), np.shape(x))
+            before, last, value = value, length, np.broadcast_to(f(x, context), np.shape(x))
             slope = np.where(done, slope, (value - before) / step)
+            if left and count < _FEW * x.size:
+                rest = np.broadcast_to(slope, x.shape)[going]
+                x[going], done[going] = secant(f, select(context, going), x[going], rest, left, within)
+                break
     return x, done
 
 

@@ -29,7 +29,7 @@ class Stream:
 class Result:
     """A verb's product: `dataset` goes to `file`, figures and texts beside it, table and warnings to the console.
 
-    `streams` are variables of the same file that are computed while they are written.
+    `streams` are variables of the same file that are computed while they are written; `beside` are files of their own.
     """
 
     dataset: xr.Dataset
@@ -39,3 +39,4 @@ class Result:
     texts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     streams: Mapping[str, Stream] = field(default_factory=dict)
+    beside: Mapping[str, xr.Dataset] = field(default_factory=dict)

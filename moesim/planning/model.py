@@ -49,6 +49,9 @@ class Model:
             if not isinstance(part, kind):
                 raise InputError(f"Model: {name}={given!r}; it takes a name or a moesim {kind.__name__}")
             object.__setattr__(self, name, part)
+        if self.law.form.predicts != "loss" or self.law.inputs == ("compute",):
+            said = f"{self.law.form.predicts} from {', '.join(self.law.inputs)}"
+            raise InputError(f"Model: law {self.law.name} gives {said}; plans take a law of loss in size or tokens")
         self._check_anchor()
 
     def _check_anchor(self) -> None:
@@ -139,26 +142,39 @@ class Model:
         matters = ("sparsity", "unique_tokens", "law.", "architecture.")
         context = {name: value for name, value in cell.items() if name.startswith(matters)}
         law, grid = self.law_coefficients(cell), self.architecture.log_size
-        params, log_size = self.wrapped.taught_params(self.described, context, law, grid, near)
+        several = near is None and self.architecture.power > 1
+        params, log_size = self.wrapped.taught_params(self.described, context, law, grid, near=near, several=several)
         return {**cell, "taught_log_size": value_of(log_size), "taught_params": params}
 
     def kinks(self, cell: Mapping[str, Any]) -> list[np.ndarray]:
-        """Log sizes at which the loss may have a kink: where the tokens are the unique ones, and where the counted
-        parameters are what those can teach. Not finite where there is none; shapes broadcast to the cells.
+        """Log sizes at which the loss may have a kink: where the tokens are the unique ones, where the counted
+        parameters are what those can teach, and where further repeats of either are worth nothing (and sizes
+        between these two, where both are worth something). Not finite where there is none; shapes broadcast
+        to the cells.
         """
         if not self.repetition.form.coefficients or not np.isfinite(cell["unique_tokens"]).any():
             return []
         given = {n: v for n, v in cell.items() if n.startswith(("sparsity", "architecture."))}
+        sizes, (repeats, excesses) = self.architecture, ((0.0, *ends) for ends in self._ends(cell))
         with np.errstate(divide="ignore"):
-            passes_once = {**given, "flops_per_token": cell["compute"] / cell["unique_tokens"]}
-        once = self.architecture.size_of("flops_per_token", passes_once, self.fields)
-        found = [once + 1e-13]  # not a repeat too many by rounding: a penalty may start with an infinite slope there
+            once = cell["compute"] / cell["unique_tokens"]
+        passes = ({**given, "flops_per_token": once / (1.0 + times)} for times in repeats)
+        # not a repeat too many by rounding: a penalty may start with an infinite slope there
+        by_tokens = [sizes.size_of("flops_per_token", its, self.fields) + 1e-13 for its in passes]
         if "taught_params" not in cell:
-            return found
-        if self.repetition.taught == "own":
-            return [*found, np.asarray(cell["taught_log_size"])]
+            return by_tokens
         counted = f"{self.repetition.excess}_params"
-        return [*found, self.architecture.size_of(counted, {**given, counted: cell["taught_params"]}, self.fields)]
+        params = ({**given, counted: cell["taught_params"] * (1.0 + times)} for times in excesses)
+        by_size = [sizes.size_of(counted, its, self.fields) for its in params]
+        if self.repetition.taught == "own":
+            by_size[0] = np.asarray(cell["taught_log_size"])
+        ends = zip(by_tokens[1:], by_size[1:], strict=True)
+        return [*by_tokens, *by_size, *(a + share * (b - a) for a, b in ends for share in np.arange(1, 8) / 8)]
+
+    def _ends(self, cell: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+        """The repeats of tokens, and of parameters, at which their worth ends, if it does."""
+        ends, values = self.repetition.form.ends, self._values("repetition", cell)
+        return [values[name] for name in ends[:1]], [values[name] for name in ends[1:]]
 
     def described(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
         """Every quantity of the architecture at a size, in the cell."""

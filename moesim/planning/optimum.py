@@ -63,8 +63,9 @@ def optimum(
     compute-optimum takes so many tokens, with `optimal_compute`, and without `best_*`. The search over sparsity runs
     within `sparsity_bounds`; `best=False` leaves it out, and so does a law of dense models unless `best=True`.
     The Dataset has the dims of the axes; `best_*` lack the sparsity dim. A status other than `inside` means that the
-    loss was still falling at a bound, that a second size far from this one is nearly as good (`two dips`), that the
-    search failed, or (`infeasible`, with NaN) that no model has the fixed number of parameters or tokens.
+    loss was still falling at a bound, that a second size far from this one is nearly as good (`two dips`), that one
+    30 % off is as good to 1e-4 nat/token (`flat`), that the search failed, or (`infeasible`, with NaN) that no model
+    has the fixed number of parameters or tokens.
     `optimal_low_params` and `optimal_high_params`: the active parameters whose loss is `tolerance` (nat/token) above
     the best. With `window`, `parabola_active_params`: the vertex of a parabola fitted to the loss from 1/window to
     window times the best size. `*_extrapolated`: outside the data of law, repetition or anchor; `*_extrapolated_by`

@@ -28,7 +28,6 @@ EVIDENCE = {
 _KEPT = ("optimal_loss", "optimal_active_params", "best_loss", "best_sparsity", "best_sparsity_status")
 _KEPT += ("best_active_params", "best_epochs", "best_extrapolated_by")
 _AT_MOST = 10
-_TELLING = 0.1  # nat/token
 
 
 def band(model: Model, axes: Mapping[str, Any], **given: Any) -> xr.Dataset | None:
@@ -82,39 +81,3 @@ def _row(at: xr.Dataset, dims: list[str]) -> list[str]:
     size, passes = count(at.reading_best_active_params.item()), epochs(at.reading_best_epochs.item())
     best = f"{at.reading_best_sparsity.item():.3f}{mark}{outside}"
     return [*where, str(at.reading.item()), best, size, passes, f"{at.reading_best_loss.item():.4f}"]
-
-
-def deciding(model: Model) -> str:
-    """The two runs, sparse and dense at equal active parameters, that tell the readings apart for the least compute.
-
-    Of the pairs of 1e8 to 1e10 active parameters, sparsity 0.5 to 0.98, 1e8 to 1e10 unique tokens (what the forms were
-    fitted on) and 2 to 64 epochs: the one whose gap in loss differs most between the readings for each FLOP, where it
-    differs by at least 0.1 nat/token (ten times the scatter between seeds).
-    """
-    axes = np.geomspace(1e8, 1e10, 9), np.array([0.5, 0.75, 0.875, 0.95, 0.98]), np.geomspace(1e8, 1e10, 9)
-    size, sparsity, unique, passes = np.meshgrid(*axes, 2.0 ** np.arange(1, 7), indexing="ij")
-    gaps = {}
-    for name, choices in READINGS.items():
-        it = Model(model.law, replace(model.repetition, **choices), model.architecture)
-        gaps[name] = _loss(it, size, sparsity, unique, passes) - _loss(it, size, 0.0 * sparsity, unique, passes)
-    differs = np.abs(gaps["heavy"] - gaps["light"])
-    compute = 2.0 * 6.0 * size * unique * passes
-    best = np.unravel_index(np.where(differs >= _TELLING, differs / compute, -np.inf).argmax(), size.shape)
-    if differs[best] < _TELLING:
-        return "no pair of runs within the data of the readings would tell them apart by 0.1 nat/token"
-    light, heavy = (float(gaps[name][best]) for name in READINGS)
-    size, unique = count(size[best]), count(unique[best])
-    return (
-        f"the cheapest pair of runs to tell light from heavy ({model.law.name}, {model.repetition.name}):"
-        f" {size} active parameters, dense and at sparsity {sparsity[best]:g}, {unique} unique tokens x"
-        f" {passes[best]:g} epochs, {compute[best]:.1e} FLOP for both:\n  sparse - dense is {light:+.2f} nat/token"
-        f" if light, {heavy:+.2f} if heavy; tune weight decay for each arm, it may be the hidden variable"
-    )
-
-
-def _loss(model: Model, size: Any, sparsity: Any, unique: Any, passes: Any) -> np.ndarray:
-    flat = {"sparsity": np.ravel(sparsity), "unique_tokens": np.ravel(unique), "tokens": np.ravel(unique * passes)}
-    sized = {"active_params": np.ravel(size), "sparsity": flat["sparsity"]}
-    with np.errstate(all="ignore"):
-        log_size = model.architecture.size_of("active_params", sized, model.fields)
-        return np.reshape(model.loss(log_size, model.with_taught_params(flat)), np.shape(size))

@@ -17,10 +17,10 @@ from moesim.numerics.axes import axis
 from moesim.output.budget import points, refuse_if_too_large
 from moesim.output.plots import spread
 from moesim.output.result import Result, Stream
-from moesim.planning import figures, tables
+from moesim.planning import figures, settling, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
-from moesim.planning.readings import READINGS, deciding, told
+from moesim.planning.readings import READINGS, told
 from moesim.planning.space import SIZES, Space
 from moesim.planning.sweep import loss_in_slabs, sweep, with_size
 
@@ -63,7 +63,7 @@ def run(config: Mapping[str, Any]) -> Result:
     drawn = figures.draw(shown) if config["figures"] else {}
     text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
     if "reading" in config["compare"]:
-        text += "\n\n" + deciding(_model(config, {}))
+        text += "\n\n" + settling.told(settling.settling())
     if "reading_best_loss" in dataset:
         text += "\n" + told(dataset[[name for name in dataset.data_vars if str(name).startswith("reading_")]])
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)

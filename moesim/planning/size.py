@@ -1,7 +1,7 @@
 """The size with the lowest loss in every cell: bracketed on a grid, solved as a root of the exact slope.
 
-Nothing that was seen on the way is lower than what is found: neither a point of the grid or its ends, nor the second
-dip, nor a kink of the loss (where tokens pass the unique ones, or counted parameters what the data can teach).
+Nothing that was seen on the way is lower than what is found: neither a point of the grid or its ends, nor another dip,
+nor a kink of the loss (where tokens pass the unique ones, or counted parameters what the data can teach).
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from moesim.planning.space import SIZES
 
 Cell = Mapping[str, Any]
 
-STATUS = np.array(["inside", "at lower bound", "at upper bound", "failed", "infeasible", "two dips"])
-INSIDE, LOWER, UPPER, FAILED, INFEASIBLE, TWO = range(6)
-NEAR = 0.05  # nat/token: a second dip no deeper than this below or above is solved too, and said
-_APART = 0.25  # in log size: nearer dips are one
+STATUS = np.array(["inside", "at lower bound", "at upper bound", "failed", "infeasible", "two dips", "flat"])
+INSIDE, LOWER, UPPER, FAILED, INFEASIBLE, TWO, FLAT = range(7)
+NEAR = 0.05  # nat/token: another dip no deeper than this below or above is solved too, and said
+LEVEL = 1e-4  # nat/token: where a size STEP away is no more than this above the best, the loss is flat
+STEP = np.log(1.3)  # in log active parameters
+_APART = 0.1  # in log active parameters: nearer dips are one
 _EQUAL = 1e-14  # relative: losses that differ by less are equal
 _BESIDE = 1e-6  # in log size: where the slopes beside a kink are taken
+_FURTHER = 1e-3  # in log size: where the losses beside a kink are taken
 _TRIAL = 1e-4  # in log size: a step that tells the bend of the loss
 _SAME = 1e-4  # in log size: nearer sizes are the same optimum
+_PLATEAU = 1e-10  # in loss / log size^2: less is rounding
 _FINE = 25  # points within a bracket whose loss is not smooth
 
 
@@ -50,10 +54,12 @@ def best_size(model: Model, cell: Cell) -> Found:
     grid = model.architecture.log_size
     scan = dips(model.loss, cell, grid, NEAR)
     found = _dip(model, cell, scan.best, scan.low, scan.middle, scan.high)
-    if (two := scan.rival >= 0).any():
-        _settle(found, two, _rival(model, select(cell, two), scan.rival[two]))
+    for rival in np.moveaxis(scan.rivals, -1, 0):
+        if (there := rival >= 0).any():
+            _settle(model, found, there, _rival(model, select(cell, there), rival[there]))
     for kink in model.kinks(cell):
         _add_kink(model, cell, found, np.broadcast_to(kink, found.loss.shape))
+    found.status[_flat(model, cell, found)] = FLAT
     return found
 
 
@@ -102,6 +108,7 @@ def _dip(model: Model, cell: Cell, index: np.ndarray, below: Any, here: Any, abo
     step, middle = grid[1] - grid[0], grid[index]
     inner = (index > 0) & (index < last)
     bend = (below + above - 2.0 * here) / step**2
+    bend = np.where(np.abs(bend) < _PLATEAU, 0.0, bend)
     vertex = np.where(inner & (bend > 0), (below - above) / (2.0 * step * bend), 0.0)
     log_size, done = secant(model.slope, cell, middle + vertex, np.where(bend > 0, bend, 1.0), steps=8)
     loss = model.loss(log_size, cell)
@@ -121,14 +128,18 @@ def _rival(model: Model, cell: Cell, index: np.ndarray) -> Found:
     return _dip(model, cell, index, *beside)
 
 
-def _settle(found: Found, two: np.ndarray, other: Found) -> None:
+def _settle(model: Model, found: Found, there: np.ndarray, other: Found) -> None:
     """Take the lower of two dips; say so where they are apart and the other is nearly as deep."""
-    apart = np.abs(other.log_size - found.log_size[two]) > _APART
-    tied = apart & (np.abs(other.loss - found.loss[two]) < NEAR) & (found.status[two] == INSIDE)
-    lower = other.loss < found.loss[two]
+    tied = _apart(model, other.log_size - found.log_size[there]) & (np.abs(other.loss - found.loss[there]) < NEAR)
+    tied &= np.isin(found.status[there], (INSIDE, TWO)) & (other.status == INSIDE)
+    lower = other.loss < found.loss[there]
     for mine, theirs in zip(found, other, strict=True):
-        mine[two] = np.where(lower, theirs, mine[two])
-    found.status[two] = np.where(tied & (other.status == INSIDE), TWO, found.status[two])
+        mine[there] = np.where(lower, theirs, mine[there])
+    found.status[there] = np.where(tied, TWO, found.status[there])
+
+
+def _apart(model: Model, distance: np.ndarray) -> np.ndarray:
+    return np.abs(distance) > _APART / model.architecture.power
 
 
 def _replace(found: Found, there: np.ndarray, other: tuple[np.ndarray, np.ndarray]) -> None:
@@ -141,20 +152,35 @@ def _replace(found: Found, there: np.ndarray, other: tuple[np.ndarray, np.ndarra
 
 
 def _add_kink(model: Model, cell: Cell, found: Found, kink: np.ndarray) -> None:
-    """Search around a kink where it is lower than what was found, or hides a second dip beside it."""
+    """Search around a kink where it is lower than what was found, or hides a second dip beside it; say if it is one."""
     grid = model.architecture.log_size
     inside = (kink > grid[0]) & (kink < grid[-1])
     if not inside.any():
         return
     at = np.where(inside, kink, found.log_size)
-    lower = inside & (model.loss(at, cell) < found.loss * (1 - _EQUAL))
+    loss = model.loss(at, cell)
+    lower = inside & (loss < found.loss * (1 - _EQUAL))
+    away = _apart(model, kink - found.log_size) & inside & (np.abs(loss - found.loss) < NEAR)
     beside = inside & ~lower & (np.abs(kink - found.log_size) < 2.0 * (grid[1] - grid[0]))
     if beside.any():  # rising before it and falling after it
         there, x = select(cell, beside), at[beside]
         beside[beside] = (model.slope(x - _BESIDE, there) > 0) & (model.slope(x + _BESIDE, there) < 0)
+    if away.any():  # rising on both sides, where the loss beside the other dip has been seen to
+        there, x, its = select(cell, away), at[away], np.broadcast_to(loss, at.shape)[away]
+        rises = (model.loss(x + by, there) > its * (1 + _EQUAL) for by in (-_FURTHER, _FURTHER))
+        away[away] = np.logical_and(*rises)
     if (there := lower | beside).any():
         place = np.clip(np.searchsorted(grid, kink[there]), 2, len(grid) - 2)
         _replace(found, there, _carefully(model, select(cell, there), grid[place - 2], grid[place + 1]))
+    found.status[away & (found.status == INSIDE)] = TWO
+
+
+def _flat(model: Model, cell: Cell, found: Found) -> np.ndarray:
+    """Whether a size STEP below or above is as good as the best, to LEVEL; of those inside."""
+    here = model.described(found.log_size, cell)["active_params"]
+    grows = np.log(model.described(found.log_size + _FURTHER, cell)["active_params"] / here) / _FURTHER
+    rises = (model.loss(found.log_size + by * STEP / grows, cell) - found.loss for by in (-1.0, 1.0))
+    return (np.minimum(*rises) < LEVEL) & (found.status == INSIDE)
 
 
 def _carefully(model: Model, cell: Cell, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _AT_MOST = 40  # lines
-_MARKS = {"inside": "", "two dips": "~", "at lower bound": "<", "at upper bound": ">"}
+_MARKS = {"inside": "", "two dips": "~", "flat": "#", "at lower bound": "<", "at upper bound": ">"}
 _BOUNDS = {"inside": "", "at lower bound": " (lower bound)", "at upper bound": " (upper bound)"}
 _OUTSIDE = "*"
 _LEGEND = {
     "<": "<, >: the loss still falls at the smallest, the largest size searched",
     "~": "~: a size far from this one is nearly as good",
+    "#": "#: a size 30 % off is as good to 1e-4 nat/token, as where data are used up: the size is hardly determined",
     _OUTSIDE: "*: outside the data behind the law, the repetition or what its excess is measured by",
     "?": "?: not found (see the status)",
 }
@@ -41,8 +42,11 @@ def table(dataset: xr.Dataset) -> str:
 
     At most about 40 lines: of a long axis only some values are shown, and the table says how many there are.
     """
-    if not {"best_loss", "optimal_loss"} & set(dataset) or "draw" in dataset.dims:
+    if not {"best_loss", "optimal_loss"} & set(dataset):
         return "dims: " + ", ".join(f"{name} {size}" for name, size in dataset.sizes.items())
+    if "draw" in dataset.dims:
+        head = f"medians of {dataset.sizes['draw']} draws of the coefficients"
+        return "\n".join([head, table(_middle(dataset)), _spans(dataset)])
     dataset = dataset[[name for name in dataset.data_vars if not str(name).startswith("reading_")]]
     extra = swept(dataset)
     prefix = "best_" if "best_loss" in dataset else "optimal_"
@@ -55,6 +59,35 @@ def table(dataset: xr.Dataset) -> str:
         parts += part if lines <= _AT_MOST else []
     said = text_of([*parts, *left_out])
     return said + "".join(f"\n{text}" for mark, text in _LEGEND.items() if mark in said.replace("<1", ""))
+
+
+def _middle(dataset: xr.Dataset) -> xr.Dataset:
+    """One value for all draws: the median of numbers, the commonest of anything else."""
+    names = [name for name in dataset.data_vars if str(name).startswith(("optim", "best"))]
+    return dataset[names].map(
+        lambda v: v.reduce(_commonest if v.dtype.kind != "f" else np.nanmedian, "draw"), keep_attrs=True
+    )
+
+
+def _commonest(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    kinds, place = np.unique(values, return_inverse=True)
+    counts = np.stack([np.sum(place.reshape(values.shape) == i, axis=axis) for i in range(len(kinds))])
+    return kinds[counts.argmax(axis=0)]
+
+
+def _spans(dataset: xr.Dataset) -> str:
+    """The central 90 % of the draws, a row for each cell of the table above."""
+    prefix = "best_" if "best_loss" in dataset else "optimal_"
+    dims = [str(dim) for dim in dataset[f"{prefix}loss"].dims if dim != "draw"]
+    shown = [("best S", "sparsity", "{:.3f}".format), *_BEST] if prefix == "best_" else list(_BEST)
+    names = [f"{prefix}{name}" for _, name, _ in shown]
+    ends = dataset[names].quantile([0.05, 0.95], "draw")
+    ends, _ = _thinned(ends, dims, _AT_MOST // 2)
+    rows = [[*map(_words, dims), *(label for label, *_ in shown)]]
+    for cell in _cells(ends, dims):
+        pairs = [[show(float(end)) for end in cell[f"{prefix}{name}"].values] for _, name, show in shown]
+        rows.append([*_labels(cell, dims), *(low if low == high else f"{low} to {high}" for low, high in pairs)])
+    return "central 90 % of the draws\n" + aligned(rows, 2)
 
 
 def _at(dataset: xr.Dataset, dims: Sequence[str]) -> str:

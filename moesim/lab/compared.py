@@ -1,0 +1,155 @@
+"""What runs say when they are compared in pairs: differences at equal seed and data, with intervals over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from moesim.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", "weight_decay"]
+_NOISE = 3.0  # standard errors that a difference of penalties must have, else an index of them is noise
+
+
+class Interval(NamedTuple):
+    """A mean over seeds with the ends of its interval; open (NaN) for fewer than two seeds."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int = 1
+
+    def __str__(self) -> str:
+        ends = "" if np.isnan(self.low) else f" [{self.low:+.3f}, {self.high:+.3f}]"
+        return f"{self.value:+.3f}{ends}"
+
+
+def mean(values: Any, level: float = 0.9) -> Interval:
+    """The mean of values of independent seeds with Student's t interval."""
+    from scipy.stats import t
+
+    v = np.asarray(values, dtype=float)
+    v = v[np.isfinite(v)]
+    half = t.ppf(0.5 + level / 2, len(v) - 1) * v.std(ddof=1) / len(v) ** 0.5 if len(v) > 1 else np.nan
+    middle = v.mean() if len(v) else np.nan
+    return Interval(float(middle), float(middle - half), float(middle + half), len(v))
+
+
+def ratio(above: Any, below: Any, level: float = 0.9) -> Interval:
+    """The ratio of two paired means with Fieller's interval; unbounded ends where the lower mean may be zero.
+
+    Fieller (1954), J. R. Stat. Soc. B 16, 175: the ratios r for which mean(above - r below) is not told from zero.
+    """
+    from scipy.stats import t
+
+    a, b = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
+    if len(a) < 2:
+        return Interval(float(a.mean() / b.mean()) if len(a) else np.nan, np.nan, np.nan, len(a))
+    (saa, sab), (_, sbb) = np.cov(a, b) / len(a)
+    critical = t.ppf(0.5 + level / 2, len(a) - 1) ** 2
+    square, linear, constant = (
+        b.mean() ** 2 - critical * sbb,
+        a.mean() * b.mean() - critical * sab,
+        a.mean() ** 2 - critical * saa,
+    )
+    if square <= 0:
+        return Interval(float(a.mean() / b.mean()), -np.inf, np.inf, len(a))
+    half = np.sqrt(max(linear**2 - square * constant, 0.0)) / square
+    return Interval(float(a.mean() / b.mean()), float(linear / square - half), float(linear / square + half), len(a))
+
+
+def frame(runs: xr.Dataset) -> pd.DataFrame:
+    """The rows of runs with their columns, and `pool`: unique tokens, inf for fresh data.
+
+    What has further dims is left out. InputError where a column is missing.
+    """
+    missing = {*SETTING, "arm", "seed", "loss"} - {*map(str, runs.variables)}
+    if missing:
+        raise InputError(f"lab: the runs have no {sorted(missing)[0]!r}; give runs of moesim lab")
+    columns = [name for name, v in runs.variables.items() if v.dims == ("run",)]
+    rows = runs[columns].to_dataframe().reset_index(drop=True)
+    return rows.assign(pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))
+
+
+def penalties(runs: xr.Dataset) -> pd.DataFrame:
+    """Each repeated row's loss above that of fresh data at the same tokens, arm, seed and decay, as `penalty`.
+
+    `fresh_loss` stands beside. Rows whose fresh run is not there are left out.
+    """
+    rows = frame(runs)
+    same = [name for name in (*SETTING, "arm", "seed", "learning_rate") if name != "unique_tokens"]
+    fresh = rows[rows.unique_tokens >= rows.tokens].set_index(same)["loss"].rename("fresh_loss")
+    repeated = rows[rows.unique_tokens < rows.tokens].join(fresh, on=same, how="inner")
+    return repeated.assign(penalty=repeated.loss - repeated.fresh_loss, epochs=repeated.tokens / repeated.unique_tokens)
+
+
+def tuned(runs: xr.Dataset, seed: int) -> xr.Dataset:
+    """The rows whose weight decay is the best of their arm, pool and tokens on `seed`, which is left out itself.
+
+    So no seed is judged by a decay that was chosen on it.
+    """
+    rows = frame(runs)
+    cell = [name for name in (*SETTING, "arm") if name != "weight_decay"]
+    trial = rows[rows.seed == seed]
+    if trial.empty:
+        raise InputError(
+            f"lab: no rows of the seed {seed} to tune on; it takes {', '.join(map(str, sorted(set(rows.seed))))}"
+        )
+    best = trial.loc[trial.groupby(cell).loss.idxmin()].set_index(cell).weight_decay.rename("best_decay")
+    kept = rows.join(best, on=cell)
+    chosen = (kept.seed != seed) & (kept.weight_decay == kept.best_decay)
+    return runs.isel(run=np.flatnonzero(chosen))
+
+
+def differences(
+    rows: pd.DataFrame, first: str, second: str, column: str = "loss", at: Sequence[str] = SETTING
+) -> pd.Series:
+    """`column` of the arm `first` less that of `second`, paired by seed: an Interval for each setting `at`."""
+    by_arm = rows.pivot_table(column, index=[*at, "seed"], columns="arm", aggfunc="mean")
+    for arm in (first, second):
+        if arm not in by_arm:
+            raise InputError(f"lab: no arm {arm!r} in the runs; it takes {', '.join(map(str, by_arm.columns))}")
+    pairs = (by_arm[first] - by_arm[second]).dropna()
+    return pairs.groupby(level=list(at)).apply(lambda values: mean(values))
+
+
+def excess_index(rows: pd.DataFrame, moe: str, dense: str, total: str) -> pd.Series:
+    """(penalty of moe - dense)/(penalty of total - dense), an Interval for each setting.
+
+    0 says that active parameters are in excess, 1 that all are.
+
+    `rows` are those of `penalties`. Only where the penalties of `total` and `dense` differ by more than three standard
+    errors; elsewhere the index is noise and left out.
+    """
+    by_arm = rows.pivot_table("penalty", index=[*SETTING, "seed"], columns="arm", aggfunc="mean")
+    above, below = (by_arm[arm] - by_arm[dense] for arm in (moe, total))
+    both = above.notna() & below.notna()
+    found = {}
+    for setting, places in below[both].groupby(level=SETTING).groups.items():
+        b = below.loc[places]
+        if len(b) > 1 and b.mean() > _NOISE * b.std(ddof=1) / len(b) ** 0.5:
+            value = ratio(above.loc[places], b)
+            found |= {setting: value} if np.isfinite(value.low) else {}
+    import pandas as pd
+
+    return pd.Series(found, dtype=object)
+
+
+def equivalent_params(loss: float, ladder: pd.DataFrame) -> float:
+    """Parameters of the dense model of that loss, between the steps of a ladder (columns total_params, loss).
+
+    Linear in the logarithm of the parameters; NaN outside the ladder or where it does not fall or rise throughout.
+    """
+    steps = ladder.sort_values("total_params")
+    losses, sizes = steps.loss.to_numpy(), np.log(steps.total_params.to_numpy(dtype=float))
+    change = np.sign(np.diff(losses))
+    if len(change) == 0 or not (change == change[0]).all() or not losses.min() <= loss <= losses.max():
+        return np.nan
+    order = np.argsort(losses)
+    return float(np.exp(np.interp(loss, losses[order], sizes[order])))

@@ -1,0 +1,178 @@
+"""`moesim lab`, and `moesim.lab.run` for Python: a grid of small models to a table of runs, their loads and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from itertools import product
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.lab.compared import frame
+from moesim.lab.corpus import corpora
+from moesim.lab.grid import trained
+from moesim.lab.job import Job, Shape
+from moesim.numerics.axes import axis
+from moesim.output.provenance import signed
+from moesim.output.result import Result
+from moesim.output.text import aligned
+from moesim.variables import stamp
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Mappings whose keys are the user's own.
+OPEN: tuple[str, ...] = ()
+# Keys that take lists and ranges.
+AXES: tuple[str, ...] = ("experts", "ffn_multiple", "unique_tokens", "weight_decay", "learning_rate")
+_NOT_ASKED = ("workers",)  # changes nothing in what comes out
+
+
+def run(config: Mapping[str, Any]) -> Result:
+    """What `conf/lab.yaml` asks for: runs, the loads of their experts, the runs as a table, figures; or estimates."""
+    from moesim.lab import figures, tables
+
+    if config["calibrate"]:
+        return _calibrated(config)
+    asked = {name: config[name] for name in signature(lab).parameters}
+    data = trained(jobs_of(asked), asked["workers"])
+    runs, experts = _signed(runs_of(data), config), _signed(loads_of(data), config)
+    drawn = figures.draw(runs, experts) if config["figures"] else {}
+    texts = {"runs.csv": frame(runs).to_csv(index=False)}
+    beside = {"loads.nc": experts} if experts.sizes else {}
+    return Result(runs, tables.table(runs), file="lab.nc", figures=drawn, texts=texts, beside=beside)
+
+
+def _calibrated(config: Mapping[str, Any]) -> Result:
+    from moesim.lab.estimates import as_dataset, calibrate, told
+
+    found = calibrate(config["calibrate"])
+    return Result(signed(as_dataset(found), "lab", config), aligned(told(found)), file="calibration.nc")
+
+
+def keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that are taken where a file lacks them: those of the corpus that is chosen."""
+    chosen = (config.get("corpus") or {}).get("policy")
+    return {"corpus": {"policy": chosen, **corpora[chosen].takes} if chosen in corpora else {}}
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    if config["calibrate"]:
+        return dict.fromkeys((*signature(lab).parameters, "figures"), "with calibrate, which trains nothing")
+    if max(_listed("experts", config)) == 1:
+        return dict.fromkeys(("active_experts", "always_on", "balancing", "balancing_rate"), "without experts")
+    return {"balancing_rate": "with balancing=none"} if config["balancing"] == "none" else {}
+
+
+def lab(
+    corpus: Any = "synthetic",
+    *,
+    sizes: Sequence[Any] = ((32, 2),),
+    experts: Any = (1, 8),
+    active_experts: int = 1,
+    ffn_multiple: Any = 1,
+    always_on: bool = True,
+    unique_tokens: Any = (2**15, 2**17, inf),
+    tokens: int = 2**20,
+    weight_decay: Any = 0.1,
+    decay_by_load: bool = False,
+    learning_rate: Any = 0.01,
+    balancing: str = "loss_free",
+    balancing_rate: float | None = None,
+    batch: int = 2048,
+    seeds: Any = 1,
+    workers: int = 2,
+) -> xr.Dataset:
+    """Train small models over every combination and give their runs: a Dataset with the dim `run` that `fit` reads.
+
+    `corpus`: a name, or a mapping of `policy` and options (see `moesim.lab.corpus`). `sizes`: (d_model, layers) each;
+    `experts`: of each Mixture of Experts, 1 for the dense model; `ffn_multiple`: of the dense models, how many times as
+    wide the feed-forward part is; `always_on` adds for each Mixture the dense model with all its experts always on.
+    `unique_tokens`: of each pool, inf for fresh; `tokens`: of each run, which is measured after each halving on its way
+    too. `seeds`: how many, or a list. Trajectories that were trained before are taken from
+    `outputs/lab/trajectories`. One row for each run and mark; beside the variables of the table `loss_se` (over
+    validation windows), `loss_last` (of the last weights), `loss_seen` (on what was trained on) and `domain_loss`
+    (run, domain). Raises InputError without PyTorch and for what is out of range.
+    """
+    config = dict(locals())
+    return _signed(runs_of(trained(jobs_of(config), workers)), config)
+
+
+def loads(**config: Any) -> xr.Dataset:
+    """The loads of the Mixtures of Experts of the same grid: dims trajectory, window, layer, domain, expert.
+
+    It takes what `run` takes, and trains nothing that `run` has trained.
+    """
+    given = {name: p.default for name, p in signature(lab).parameters.items()} | config
+    return _signed(loads_of(trained(jobs_of(given), given["workers"])), given)
+
+
+def _signed(dataset: xr.Dataset, config: Mapping[str, Any]) -> xr.Dataset:
+    return signed(dataset, "lab", {name: value for name, value in config.items() if name not in _NOT_ASKED})
+
+
+def jobs_of(config: Mapping[str, Any]) -> list[Job]:
+    """Every combination, shapes innermost so that what is compared stands together."""
+    shapes = [shape for size in config["sizes"] for shape in _shapes(size, config)]
+    axes = (_listed(name, config) for name in ("learning_rate", "weight_decay", "unique_tokens"))
+    alike = {
+        name: config[name] for name in ("corpus", "tokens", "decay_by_load", "balancing", "balancing_rate", "batch")
+    }
+    return [
+        Job(shape=shape, seed=seed, learning_rate=rate, weight_decay=decay, unique_tokens=unique, **alike)
+        for seed, rate, decay, unique in product(_seeds(config["seeds"]), *axes)
+        for shape in shapes
+    ]
+
+
+def _shapes(size: Any, config: Mapping[str, Any]) -> list[Shape]:
+    width, layers = (size["d_model"], size["layers"]) if isinstance(size, Mapping) else size
+    active, experts = config["active_experts"], [int(e) for e in _listed("experts", config)]
+    moe = [Shape(width, layers, e, active) for e in experts if e > 1]
+    wide = [int(multiple) for multiple in _listed("ffn_multiple", config)] if 1 in experts else []
+    wide += [shape.experts // active for shape in moe if config["always_on"]]
+    dense = [Shape(width, layers, ffn_multiple=multiple) for multiple in dict.fromkeys(wide)]
+    return dense + moe
+
+
+def _listed(name: str, config: Mapping[str, Any]) -> list[float]:
+    return np.atleast_1d(axis(name, config[name])).tolist()
+
+
+def _seeds(value: Any) -> list[int]:
+    if isinstance(value, int) and value < 1:
+        raise InputError(f"lab: seeds={value}; it takes a number of seeds above 0, or a list of them")
+    return list(range(value)) if isinstance(value, int) else [int(seed) for seed in axis("seeds", value)]
+
+
+def runs_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The rows of all trajectories along `run`."""
+    import xarray as xr
+
+    scalars = [name for name, v in trajectories[0].variables.items() if not v.dims]
+    parts = []
+    for each in trajectories:
+        rows = each.drop_dims([d for d in ("window", "layer", "expert") if d in each.dims]).rename(mark="run")
+        along = {name: ("run", np.full(rows.sizes["run"], each[name].values[()])) for name in scalars}
+        parts.append(rows.drop_attrs().drop_encoding().assign(along))
+    return stamp(xr.concat(parts, "run", data_vars="all", coords="minimal", compat="override", join="exact"))
+
+
+def loads_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Loads along `trajectory`; experts that a model does not have are NaN."""
+    import xarray as xr
+
+    told = ("arm", "seed", "weight_decay", "balancing", "corpus", "hash", "active_experts", "batch")
+    parts = []
+    for each in trajectories:
+        if each.sizes["expert"] > 1:
+            part = each[["loads", *told]].assign_coords(trajectory=each["trajectory"].values[()])
+            part = part.assign(loads=part["loads"].astype(float)).drop_attrs()
+            parts.append(part.expand_dims("trajectory"))
+    if not parts:
+        return xr.Dataset()
+    return stamp(xr.concat(parts, "trajectory", join="outer", data_vars="all", coords="minimal", compat="override"))

@@ -1,0 +1,128 @@
+"""What recorded loads say about the free parameters of `balance`, with intervals, and what they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moesim.errors import InputError
+from moesim.lab.compared import Interval, mean
+from moesim.output.store import open_result
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+HOT = 2.0
+"""A hotspot is an expert with so many times the mean load (facts of small models: it forms in 4 to 16 steps)."""
+
+NOT_IDENTIFIED = {
+    "rho": "what domains share shows its sign and kinship in loads of one training, not its size",
+    "reinforcement": "shares are functions of log shares, so the rate at which use brings use cannot be told from them",
+    "decay": "noise in the levels of loads looks like decay",
+}
+"""Parameters of `balance` that loads do not determine, and why."""
+
+
+def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
+    """Estimates from recorded loads, each with an interval over trajectories and layers of one setting.
+
+    `loads`: a Dataset of `moesim.lab.loads`, its file, or any Dataset with `loads` over window, layer, expert (and
+    trajectory, domain), `window_step` (the step that ends each window) beside. Gives, in words of the table:
+    `load_spread` (standard deviation over experts of the log share, last quarter of the windows), `load_drift` (root
+    mean square change of it from window to window, less the noise of counting), `hotspot_step` (first step by which a
+    window has an expert of twice the mean load; inf where none has), `domain_information` (bit that the expert tells
+    about the domain, last window) and, for each parameter of NOT_IDENTIFIED, the reason. Raises InputError for loads
+    that are negative or lack a dim.
+    """
+    counts, steps = _read(loads)
+    shares = _shares(counts)
+    late = shares[:, -max(shares.shape[1] // 4, 2) :]
+    seen = counts.sum(axis=3)[:, -late.shape[1] :]
+    found: dict[str, Interval | str] = {
+        "load_spread": mean(np.nanstd(np.log(late), axis=-1).mean(axis=1).ravel(), level),
+        "load_drift": mean(_drift(late, seen).ravel(), level),
+        "hotspot_step": _within(_hotspot(shares, steps).ravel(), level),
+        "domain_information": mean(_information(counts[:, -1]).ravel(), level),
+    }
+    return found | NOT_IDENTIFIED
+
+
+def _read(loads: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (trajectory, window, layer, domain, expert) and the last step of each window."""
+    data: xr.Dataset = open_result(loads) if isinstance(loads, str | Path) else loads
+    for dim in ("window", "layer", "expert"):
+        if "loads" not in data or dim not in data["loads"].dims:
+            raise InputError(f"calibrate: no loads along {dim!r}; give loads over window, layer and expert")
+    counts = data["loads"]
+    for dim in ("trajectory", "domain"):
+        counts = counts if dim in counts.dims else counts.expand_dims(dim)
+    values = counts.transpose("trajectory", "window", "layer", "domain", "expert").values.astype(float)
+    if (values < 0).any() or counts.sizes["window"] < 2:
+        raise InputError("calibrate: loads are negative, or of one window only; give counts of two windows or more")
+    steps = data["window_step"].values if "window_step" in data.variables else np.arange(1, values.shape[1] + 1)
+    return values, np.asarray(steps, dtype=float)
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Share of each expert (trajectory, window, layer, expert); experts that are not there are NaN.
+
+    Half a token is added to each, so that an idle expert has a logarithm.
+    """
+    there = np.isfinite(counts).all(axis=(1, 3), keepdims=True)
+    totals = np.where(there, np.nan_to_num(counts), np.nan).sum(axis=3) + 0.5
+    return totals / np.nansum(totals, axis=-1, keepdims=True)
+
+
+def _drift(shares: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Root mean square change of the log share (trajectory, layer), less 1/n + 1/n' of counting n and n' tokens."""
+    change = np.diff(np.log(shares), axis=1) ** 2
+    n = np.nan_to_num(tokens) + 0.5
+    noise = 1 / n[:, 1:] + 1 / n[:, :-1]
+    return np.sqrt(np.maximum(np.nanmean(change - noise, axis=(1, 3)), 0.0))
+
+
+def _hotspot(shares: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """First step by which max/mean was above HOT (trajectory, layer); inf where it never was."""
+    hot = np.nanmax(shares, axis=-1) / np.nanmean(shares, axis=-1) > HOT
+    first = np.argmax(hot, axis=1)
+    return np.where(hot.any(axis=1), steps[first], np.inf)
+
+
+def _within(steps: np.ndarray, level: float) -> Interval:
+    """The median with the range that holds `level` of the trajectories and layers, since some may never get there."""
+    tail = (1 - level) / 2
+    low, middle, high = np.quantile(steps, [tail, 0.5, 1 - tail], method="inverted_cdf")
+    return Interval(float(middle), float(low), float(high), len(steps))
+
+
+def _information(counts: np.ndarray) -> np.ndarray:
+    """Mutual information in bit between domain and expert (trajectory, layer), less its bias of counting.
+
+    The bias is (domains - 1)(experts - 1)/(2 n) nat of n tokens (Miller 1955).
+    """
+    joint = np.nan_to_num(counts)
+    n = joint.sum(axis=(-2, -1), keepdims=True)
+    p = joint / n
+    expected = p.sum(axis=-1, keepdims=True) * p.sum(axis=-2, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bits = np.where(p > 0, p * np.log2(p / expected), 0.0).sum(axis=(-2, -1))
+    used = [(joint.sum(axis=axis) > 0).sum(axis=-1) - 1 for axis in (-1, -2)]
+    return np.maximum(bits - used[0] * used[1] / (2 * np.log(2) * n[..., 0, 0]), 0.0)
+
+
+def told(found: Mapping[str, Interval | str]) -> list[tuple[str, str]]:
+    """The estimates as rows of a table."""
+    return [(name, value if isinstance(value, str) else str(value)) for name, value in found.items()]
+
+
+def as_dataset(found: Mapping[str, Interval | str]) -> xr.Dataset:
+    """The estimates over `parameter`, with `low` and `high`; NaN and a `reason` where not identified."""
+    import xarray as xr
+
+    rows = [v if isinstance(v, Interval) else Interval(np.nan, np.nan, np.nan, 0) for v in found.values()]
+    columns = {name: ("parameter", np.array([getattr(row, name) for row in rows])) for name in ("value", "low", "high")}
+    reasons = ["" if isinstance(v, Interval) else v for v in found.values()]
+    return xr.Dataset({**columns, "reason": ("parameter", reasons)}, {"parameter": list(found)})

@@ -1,0 +1,187 @@
+"""What one training run is: its sizes, its data, its optimiser and its seed; and its name, the hash of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from math import inf, isfinite
+from platform import python_version
+from typing import TYPE_CHECKING, Any
+
+from moesim.errors import InputError
+from moesim.lab.corpus import CONTEXT, VOCABULARY, spelled
+from moesim.settings import known
+
+if TYPE_CHECKING:
+    from moesim.models.transformer import Transformer
+
+HEAD_DIM = 16
+BALANCING = {"none": 0.0, "auxiliary": 0.01, "loss_free": 0.001}
+"""Ways to balance experts, with the weight of the loss or the step of the bias that they take by default."""
+
+_VERSION = (
+    1  # of the training itself: another number makes other jobs, so that no kept trajectory of older code is taken
+)
+_MARKS = 7  # a trajectory is measured at its end and after each halving before
+_EARLY_WINDOWS = 6  # loads are kept of the first 1, 2, 4 ... steps, then of even windows
+_LATE_WINDOWS = 32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes. `experts` of 1 is a dense model, its feed-forward part `ffn_multiple` times as wide (4 d_model at 1).
+
+    The experts of a Mixture of Experts share that width among the `active_experts` of a token, so that the active size
+    changes with neither. Raises InputError for what is no whole number or does not divide.
+    """
+
+    d_model: int = 32
+    layers: int = 2
+    experts: int = 1
+    active_experts: int = 1
+    ffn_multiple: int = 1
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            multiple = HEAD_DIM if name == "d_model" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % multiple:
+                of = f", a multiple of {multiple}" if multiple > 1 else ""
+                raise InputError(f"lab: {name}={value!r}; it takes a whole number above 0{of}")
+        if self.active_experts > self.experts or self.d_ff % self.active_experts:
+            raise InputError(
+                f"lab: active_experts={self.active_experts} of experts={self.experts}; it takes at most as many, and "
+                f"a divisor of the width {self.d_ff}"
+            )
+
+    @property
+    def d_ff(self) -> int:
+        """Width of the feed-forward part that acts on a token."""
+        return 4 * self.d_model * self.ffn_multiple
+
+    @property
+    def d_expert(self) -> int:
+        """Width of one expert."""
+        return self.d_ff // self.active_experts
+
+    @cached_property
+    def transformer(self) -> Transformer:
+        """The same model in `moesim.models`, which counts it."""
+        from moesim.models.transformer import Transformer
+
+        moe = {"experts": self.experts, "active_experts": self.active_experts, "d_expert": self.d_expert}
+        return Transformer(
+            layers=self.layers,
+            d_model=self.d_model,
+            heads=self.d_model // HEAD_DIM,
+            vocabulary=VOCABULARY,
+            d_ff=self.d_ff,
+            gated=False,
+            tied=True,
+            norm_gains=False,
+            **(moe if self.experts > 1 else {}),
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run. `unique_tokens` of inf: every token is fresh.
+
+    `balancing_rate`: weight of the auxiliary loss or step of the bias, None for that of `BALANCING`; `decay_by_load`:
+    an expert's weight decay in proportion to its share of the tokens; `corpus`: a name, or a mapping of `policy` and
+    options.
+    Raises InputError for what is out of range.
+    """
+
+    corpus: Any = "synthetic"
+    shape: Shape = field(default_factory=Shape)
+    unique_tokens: float = inf
+    tokens: int = 2**20
+    learning_rate: float = 0.01
+    weight_decay: float = 0.1
+    decay_by_load: bool = False
+    balancing: str = "loss_free"
+    balancing_rate: float | None = None
+    batch: int = 2048
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "corpus", spelled(self.corpus))
+        if self.balancing not in BALANCING:
+            raise InputError(f"lab: balancing={self.balancing!r}; {known(BALANCING, self.balancing)}")
+        for name in ("batch", "tokens", "unique_tokens"):
+            value, unit = getattr(self, name), CONTEXT if name == "batch" else self.batch
+            if isfinite(value) and (value < unit or value % unit):
+                raise InputError(f"lab: {name}={value!r}; it takes a multiple of {unit} tokens")
+            object.__setattr__(self, name, int(value) if isfinite(value) else inf)
+        for name in ("learning_rate", "weight_decay"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+            if not 0 <= getattr(self, name) < inf:
+                raise InputError(f"lab: {name}={getattr(self, name)!r}; it takes 0 or more")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.tokens // self.batch
+
+    @property
+    def marks(self) -> list[int]:
+        """Tokens after which the run is measured: beyond the first pass, which the fresh run has in common with it."""
+        halved = [self.tokens >> k for k in reversed(range(_MARKS))]
+        repeats = [D for D in halved if self.unique_tokens < D or self.unique_tokens >= self.tokens]
+        return [D for D in repeats if D % self.batch == 0 and D]
+
+    @property
+    def windows(self) -> list[int]:
+        """Steps after which a window of loads ends."""
+        early = [2**k for k in range(_EARLY_WINDOWS)]
+        late = [round(self.steps * k / _LATE_WINDOWS) for k in range(1, _LATE_WINDOWS + 1)]
+        return sorted({step for step in (*early, *late) if 0 < step <= self.steps})
+
+    @property
+    def auxiliary(self) -> float:
+        """Weight of the auxiliary loss."""
+        return self._rate if self.balancing == "auxiliary" else 0.0
+
+    @property
+    def bias_step(self) -> float:
+        """Step of the bias that balances without a loss."""
+        return self._rate if self.balancing == "loss_free" else 0.0
+
+    @property
+    def _rate(self) -> float:
+        return BALANCING[self.balancing] if self.balancing_rate is None else self.balancing_rate
+
+    @cached_property
+    def name(self) -> str:
+        """The hash of all that the run depends on (Python ships the text of a corpus), the first 12 hex digits."""
+        told = json.dumps([_VERSION, python_version(), asdict(self)], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+    @property
+    def arm(self) -> str:
+        """The model in a word: dense, dense x8, moe 8, moe 8 of which 2 act."""
+        shape = self.shape
+        if shape.experts == 1:
+            return "dense" if shape.ffn_multiple == 1 else f"dense x{shape.ffn_multiple}"
+        return f"moe {shape.experts}" + (f" top {shape.active_experts}" if shape.active_experts > 1 else "")
+
+    def columns(self) -> dict[str, Any]:
+        """What stands in each row of the run; parameters are counted without the embedding table."""
+        shape, model = self.shape, self.shape.transformer
+        return {
+            "arm": self.arm,
+            "active_params": model.active_params_as("no_embedding"),
+            "total_params": model.total_params_as("no_embedding"),
+            "embedding_params": model.total_params - model.total_params_as("no_embedding"),
+            "sparsity": (shape.experts - shape.active_experts) / shape.experts,
+            **asdict(shape),
+            "weight_decay": self.weight_decay,
+            "learning_rate": self.learning_rate,
+            "decay_by_load": self.decay_by_load,
+            "balancing": self.balancing if shape.experts > 1 else "none",
+            "batch": self.batch,
+            "seed": self.seed,
+            "trajectory": self.name,
+        }

@@ -1,0 +1,254 @@
+"""Readings of repetition against what is published about it, the band of what is unknown, and what would settle it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from fitting_tools import fit
+
+from moesim import config
+from moesim.fitting import evidence as of
+from moesim.fitting.runs import load_runs
+from moesim.laws import load_repetition
+from moesim.planning import settling
+from moesim.planning.model import Model
+from moesim.planning.readings import band
+
+INF = float("inf")
+FOUR = ["abnar2025", "ludziejewski2025", "zhao2025", "wu2026"]
+RISING = {"lovelace2026", "bryant2026"}  # forms by which the loss can rise with epochs
+
+
+def reading(law, form, **choices):
+    return Model(law, load_repetition(form, **choices))
+
+
+@pytest.fixture(scope="module")
+def found():
+    return of.evidence()
+
+
+@pytest.fixture(scope="module")
+def passes(found):
+    return found.passes
+
+
+# ---------------------------------------------------------------- what passes
+
+# (form, excess, taught) -> the number of laws under which the checks are passed, of eight (Li et al.) or seven
+PASSED = {
+    ("muennighoff2023", "none", "own"): {"error": 8, "order": 8, "once": 7, "worst": 0, "rises": 0, "total": 0},
+    ("muennighoff2023", "active", "dense"): {"error": 7, "order": 7, "once": 7, "worst": 0, "total": 0},
+    ("muennighoff2023", "total", "dense"): {"error": 7, "order": 7, "once": 1, "worst": 6, "rises": 0, "total": 6},
+    ("muennighoff2023", "total", "0.051"): {"error": 8, "order": 8, "once": 2, "worst": 5, "rises": 0, "total": 6},
+    ("lovelace2026", "active", "own"): {"error": 8, "order": 8, "once": 7, "worst": 0, "rises": 7, "total": 0},
+    ("lovelace2026", "total", "own"): {"error": 8, "order": 8, "once": 7, "worst": 5, "rises": 7, "total": 7},
+    ("bryant2026", "total", "own"): {"error": 0, "once": 1, "rises": 7},
+}
+
+
+@pytest.mark.parametrize("choices", PASSED)
+def test_how_many_laws_pass(passes, choices):
+    cell = passes.sel(dict(zip(("form", "excess", "taught"), choices, strict=True))).sum("law")
+    assert {check: int(cell.sel(check=check)) for check in PASSED[choices]} == PASSED[choices]
+
+
+def test_total_against_a_dense_anchor_has_the_order_of_ni_under_all_four_laws(passes):
+    four = passes.sel(law=FOUR, check="worst") == 1
+    every = [choices for choices in of.readings(passes.to_dataset(name="passes")) if four.sel(_at(choices)).all()]
+    assert {("total", "dense")} == {choices[1:] for choices in every}
+    assert not four.sel(excess="none").any("law").any()
+
+
+def _at(choices):
+    return dict(zip(("form", "excess", "taught"), choices, strict=True))
+
+
+def test_only_forms_that_rise_make_a_large_dense_model_worse(passes):
+    rises = passes.sel(check="rises").max(["law", "excess", "taught"])
+    assert {str(f) for f in rises.form.values if rises.sel(form=f) == 1} == RISING
+    bears = passes.sel(check="density").max(["law", "excess", "taught"])
+    assert [str(f) for f in bears.form.values if bears.sel(form=f) == 1] == ["wu2026"]
+
+
+def test_one_reading_passes_all_that_tells_what_is_counted(found):
+    whole = (found.passes.sel(check=["error", "order", "once", "worst", "rises", "total"]) == 1).all("check")
+    laws = {str(law) for law in whole.law.values if whole.sel(law=law).any()}
+    assert {(str(f), str(e)) for f, e, _ in of.readings(found) if whole.sel(form=f, excess=e).any()} == {
+        ("lovelace2026", "total")
+    }
+    assert laws == {"abnar2025", "ludziejewski2025", "wu2026", "tian2025", "frantar2023_t5"}
+    assert "passed by: lovelace2026, total counted: abnar2025, ludziejewski2025, wu2026" in of.table(found)
+
+
+# ---------------------------------------------------------------- Li et al.
+
+
+def test_the_rows_of_li_need_the_repeated_ones_to_be_predicted_to_the_noise(found):
+    """The form made for these runs, fitted to the unrepeated rows: 0.0021 BPC on the 29 others, which it never saw."""
+    error = found.value.sel(law="li2026", form="li2026", excess="none", taught="own", check="error")
+    assert error.item() == pytest.approx(0.0021, abs=5e-5)
+
+
+@pytest.mark.parametrize("characters", [3.5, 5.5])
+@pytest.mark.parametrize("excess", ["active", "total"])
+def test_characters_to_a_token_change_nothing(characters, excess):
+    """Their number is not stated: what passes at 4.5 passes from 3.5 to 5.5; unconverted, total would not."""
+    again = of._rows().isel(run=np.flatnonzero(of._rows().epochs > 1.05))
+    runs, model = (
+        {str(n): again[n].values for n in again.data_vars},
+        reading("abnar2025", "lovelace2026", excess=excess),
+    )
+    error = {
+        bits: np.sqrt(np.mean((of._predicted(model, runs, bits) - again.loss.values) ** 2))
+        for bits in (1 / np.log(2) / characters, 1.0)
+    }
+    assert error.pop(1 / np.log(2) / characters) < 0.0025
+    assert (error[1.0] > 0.004) == (excess == "total")
+
+
+@pytest.mark.parametrize(("half", "scale"), [("sparser", 6.2), ("denser", 4.7)])
+def test_the_same_scale_of_repeats_at_every_sparsity(half, scale):
+    """R_D by the unrepeated rows and one half of the repeated ones; an independent fit of both at once: 6.2 and 4.7."""
+    runs = load_runs("li2026", where={"table": [9, 10, 11, 12, 14, 15, 16]})
+    share, again = runs.active_params / runs.total_params, runs.epochs > 1.05
+    mine = (share <= share[again].median()) == (half == "sparser")
+    fixed = {"R_N": INF, "alpha": 0.1}
+    kept = runs.isel(run=np.flatnonzero(~again | mine))
+    found = fit("li2026", kept, repetition="li2026", fixed=fixed, objective="squared", draws=0)
+    assert found.estimate["R_D"] == pytest.approx(scale, rel=0.2)
+    assert 4 < found.estimate["R_D"] < 9
+
+
+def test_the_interval_of_independent_scatter():
+    """R_D 3.8 to 12: the chi-square of independent scatter rises by 2.71 (90 %) there."""
+    runs = load_runs("li2026", where={"table": [9, 10, 11, 12, 14, 15, 16]})
+    rise = {}
+    for value in (5.77361, 3.8, 12.3):
+        fixed = {"R_N": INF, "alpha": 0.1, "R_D": value}
+        rise[value] = fit("li2026", runs, repetition="li2026", fixed=fixed, objective="squared", draws=0).objective
+    lowest = rise.pop(5.77361)
+    assert [(one / lowest - 1) * (63 - 7) for one in rise.values()] == pytest.approx([2.71, 2.71], abs=0.25)
+
+
+COMMANDS = {
+    (group, name): marked[1]
+    for group in ("law", "repetition")
+    for name in config.choices(group)
+    if (marked := re.search("derived: (moesim fit .*)", config.read(group, name)["marking"]))
+}
+
+
+@pytest.mark.parametrize(("group", "name"), COMMANDS)
+def test_the_command_of_a_file_gives_its_coefficients(command, group, name):
+    """Every coefficient of our own, by the command that the file names (with fewer starts, and without draws)."""
+    line = COMMANDS[group, name].replace("starts=64", "starts=8").replace("fit.level=0.9", "fit.draws=0")
+    code, _, errors = command(*shlex.split(line)[1:], "figures=false")
+    assert code == 0, errors
+    (path,) = Path("outputs").rglob(f"{group}.yaml")
+    fitted, own = (config.read(group, one)["coefficients"] for one in (path, name))
+    assert {n: float(v) for n, v in fitted.items()} == pytest.approx({n: float(v) for n, v in own.items()}, rel=1e-4)
+
+
+# Best N_a/N at the N and C of Li et al.: 2.15e9 and 9.1e20; 3.29e9, 1.39e21 (two U); 6.52e9, 2.86e21 (and U 6.8e10)
+SHARES = {
+    "abnar2025": (0.196, 0.133, 0.158, 0.195, 0.184),
+    "zhao2025": (0.113, 0.086, 0.098, 0.113, 0.108),
+    "wu2026": (0.508, 0.378, 0.401, 0.476, 0.463),
+}
+
+
+@pytest.mark.parametrize("law", SHARES)
+def test_best_share_of_active_parameters(law, found, passes):
+    at = {"law": law, "form": "muennighoff2023", "excess": "none", "taught": "own"}
+    assert found.best_share.sel(at).values == pytest.approx(SHARES[law], rel=0.012)
+    assert bool(passes.sel(at, drop=True).sel(check="share")) == (law == "abnar2025")  # measured: 0.20 everywhere
+
+
+def test_cost_of_a_share_by_hand():
+    """Table 10: 0.4856... at 0.1994 is best, 0.4907 at 0.2744; half way between in log share costs half of it."""
+    best = [0.20, 0.2007, 0.2007, 0.1884, 0.1884]
+    middle = np.sqrt(4.29e8 * 5.9e8) / 2.15e9
+    assert of._cost([middle, *best[1:]]) == pytest.approx((0.4907 - 0.4857) / 2, rel=0.02)
+    assert of._cost([0.1, *best[1:]]) == INF
+
+
+# ---------------------------------------------------------------- the band
+
+
+def test_the_band_of_readings():
+    both = band(Model("abnar2025", "muennighoff2023"), {"compute": [1e20], "unique_tokens": [2e9, INF]})
+    assert both is not None
+    scarce, free = (both.sel(unique_tokens=unique).isel(compute=0) for unique in (2e9, INF))
+    light, heavy = (scarce.sel(reading=name) for name in ("light", "heavy"))
+    assert light.reading_best_sparsity_status == "at upper bound"
+    assert heavy.reading_best_sparsity.item() == pytest.approx(0.326, abs=1e-3)
+    assert free.reading_best_loss.values[0] == free.reading_best_loss.values[1]  # unlimited data: one answer
+    assert band(Model("abnar2025"), {"compute": 1e20, "unique_tokens": 2e9}) is None
+    assert band(Model("besiroglu2024", "muennighoff2023"), {"compute": 1e20, "unique_tokens": 2e9}) is None
+
+
+# ---------------------------------------------------------------- what would settle it
+
+
+@pytest.fixture(scope="module")
+def settled():
+    return settling.settling()
+
+
+def test_the_designs_are_inside_what_was_measured(settled):
+    assert (settled.active_params / (1 - settled.sparsity) <= 8.7e9).all()
+    assert (settled.sparsity <= 15 / 16).all()
+    assert (settled.unique_tokens >= 1e8).all()
+    ratio = settled.tokens / settled.active_params
+    assert ((ratio >= 20) & (ratio <= 1000)).all()
+    assert settled["compute"].values == pytest.approx(4 * 6 * settled.active_params.values * settled.tokens.values)
+    assert (settled["compute"] <= settled.budget).all()
+
+
+def test_every_world_tells_total_from_active(settled):
+    """Threefold moves of every unmeasured coefficient and of the anchor, four laws: the outcomes never overlap."""
+    active, total = (settled.isel(reading=slice(*half)) for half in ((0, 3), (3, 6)))
+    assert (total.outcome_lowest.min("reading") > active.outcome_highest.max("reading")).all()
+    assert (settled.odds > 0.98).all()
+    assert (settled.in_noise > 5).all()
+
+
+def test_outcomes_by_hand():
+    """lovelace2026 adds P R^delta (N/U)^kappa: two models of 1e8 active parameters, total 1.6e9, 16 epochs of 2.5e8."""
+    one = {"active_params": 1e8, "sparsity": 0.9375, "unique_tokens": 2.5e8, "epochs": 16.0, "tokens": 4e9}
+    found, noise = settling._outcomes("total, rising", {name: np.array([v]) for name, v in one.items()})
+    P, delta, kappa = load_repetition("lovelace2026").coefficients.values()
+    penalty = np.array(
+        [[P * 15**delta * (N / 2.5e8) ** kappa * third for third in (1 / 3, 1, 3)] for N in (1.6e9, 1e8)]
+    )
+    assert found.reshape(4, 3) == pytest.approx(np.tile(penalty[0] - penalty[1], (4, 1)), rel=1e-9)
+    expected = np.sqrt(4 * 0.005**2 + 0.01 * (penalty**2).sum(axis=0))
+    assert noise.reshape(4, 3) == pytest.approx(np.tile(expected, (4, 1)), rel=1e-9)
+    none, _ = settling._outcomes("none", {name: np.array([v]) for name, v in one.items()})
+    assert none[:3] == pytest.approx(0.0, abs=1e-12)  # abnar2025: sparsity and repetition in different terms
+
+
+def test_odds_by_hand():
+    """Outcomes 0 and 0.1 with a noise of 0.05: the line is 0.05, one deviation from both: Phi(1) = 0.8413."""
+    worlds = [(np.array([[value]]), np.array([[0.05]])) for value in (0.0, 0.1)]
+    odds, line = settling._odds(worlds)
+    assert (odds[0], line[0]) == pytest.approx((0.841345, 0.05), abs=1e-6)
+    assert settling._in_noise(worlds)[0] == pytest.approx(0.1 / (0.05 * np.sqrt(2)))
+    same, _ = settling._odds([worlds[0], worlds[0]])
+    assert same[0] == pytest.approx(0.5)
+
+
+def test_the_nearest_two_readings_of_different_kind_count():
+    """Active 0 and 0.02, total 0.5 and 0.1, each with a noise of 0.01: 0.08 apart."""
+    worlds = [(np.array([[value]]), np.array([[0.01]])) for value in (0.0, 0.02, 0.5, 0.1)]
+    assert settling._in_noise(worlds)[0] == pytest.approx(0.08 / (0.01 * np.sqrt(2)))
+
+
+def test_the_table_says_what_to_run(settled):
+    said = settling.told(settled)
+    assert "9.6e+18    100M  0.938   1.6B    250M      16" in said
+    assert isinstance(settled, xr.Dataset)

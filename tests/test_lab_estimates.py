@@ -1,0 +1,195 @@
+"""What is read out of runs and loads of small models, without training any: by hand and by simulation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import moesim
+from moesim.balance.trace import lognormal_trace
+from moesim.errors import InputError
+from moesim.lab import compared
+from moesim.lab.compared import differences, equivalent_params, excess_index, mean, penalties, ratio, tuned
+from moesim.lab.estimates import NOT_IDENTIFIED, calibrate
+
+
+def runs(**columns):
+    """Rows of a table of runs; what is not given is one setting of fresh data."""
+    size = max(np.size(column) for column in columns.values())
+    alike = {"corpus": "c", "hash": "h", "d_model": 32, "layers": 2, "tokens": 8.0, "unique_tokens": 8.0}
+    alike |= {"weight_decay": 0.1, "learning_rate": 0.01, "arm": "dense", "seed": 0, "loss": 1.0}
+    filled = {name: np.broadcast_to(value, size) for name, value in (alike | columns).items()}
+    return xr.Dataset({name: ("run", value) for name, value in filled.items()})
+
+
+def test_means_and_ratios_of_few_seeds():
+    """1, 2, 3: 2 +- 2.920/sqrt(3). Fieller: a = b/2 has no spread at all; of one seed there is no interval."""
+    assert mean([1, 2, 3])[:3] == pytest.approx((2, 2 - 1.6859, 2 + 1.6859), abs=1e-4)
+    assert ratio([1, 2, 3], [2, 4, 6])[:3] == pytest.approx((0.5, 0.5, 0.5))
+    assert np.isnan(mean([1.0]).low)
+    assert np.isnan(ratio([1.0], [2.0]).high)
+
+
+def test_a_ratio_by_hand():
+    """a = (1, 2), b = (2, 2): means 1.5 and 2, saa = .25, sab = sbb = 0, t = 6.3138: (r 2 - 1.5)^2 = .25 t^2."""
+    found = ratio([1, 2], [2, 2])
+    assert found[:3] == pytest.approx((0.75, (1.5 - 0.5 * 6.3138) / 2, (1.5 + 0.5 * 6.3138) / 2), abs=1e-4)
+
+
+def test_a_ratio_over_what_may_be_zero_is_unbounded():
+    assert ratio([1, 2], [-1, 2])[1:3] == (-np.inf, np.inf)
+
+
+def test_fieller_covers():
+    repeats, level = 4000, 0.9
+    rng = np.random.default_rng(1)
+    a, b = 0.5 + 0.1 * rng.standard_normal((repeats, 4)), 1.0 + 0.1 * rng.standard_normal((repeats, 4))
+    held = [low <= 0.5 <= high for _, low, high, _ in map(ratio, a, b)]
+    assert np.mean(held) == pytest.approx(level, abs=0.02)
+
+
+def test_a_penalty_is_against_fresh_data_of_the_same_tokens_seed_and_decay():
+    table = runs(
+        unique_tokens=[2, 8, 4, 2, 8, 2],
+        tokens=[8, 8, 4, 8, 8, 8],
+        loss=[3.0, 2.0, 9.0, 5.0, 4.5, 7.0],
+        seed=[0, 0, 0, 1, 1, 2],
+    )
+    found = penalties(table)
+    assert found.penalty.tolist() == [1.0, 0.5]
+    assert found.epochs.tolist() == [4.0, 4.0]
+
+
+def test_a_decay_is_tuned_on_a_seed_that_is_left_out():
+    table = runs(weight_decay=[0.1, 1.0] * 3, seed=[7, 7, 0, 0, 1, 1], loss=[2.0, 1.0, 1.0, 2.0, 1.0, 3.0])
+    kept = tuned(table, 7)
+    assert kept.weight_decay.values.tolist() == [1.0, 1.0]
+    assert kept.seed.values.tolist() == [0, 1]
+    with pytest.raises(InputError, match="no rows of the seed 5"):
+        tuned(table, 5)
+
+
+def test_differences_are_paired_by_seed():
+    """Seeds differ by 10, the arms by 1 and 2: the pairs know nothing of the 10."""
+    table = runs(arm=["moe 8", "dense"] * 2, seed=[0, 0, 1, 1], loss=[2.0, 1.0, 13.0, 11.0])
+    found = differences(compared.frame(table), "moe 8", "dense").iloc[0]
+    assert found[:3] == pytest.approx((1.5, 1.5 - 0.5 * 6.3138, 1.5 + 0.5 * 6.3138), abs=1e-4)
+    with pytest.raises(InputError, match="no arm 'moe 9'"):
+        differences(compared.frame(table), "moe 9", "dense")
+
+
+@pytest.mark.parametrize(
+    ("share", "noise", "there"), [(0.0, 0.0, True), (1.0, 0.0, True), (0.4, 0.0, True), (0.4, 9.0, False)]
+)
+def test_the_excess_index_is_a_share_of_the_way_to_the_total(share, noise, there):
+    """Dense pays .1, total 1.1 on three seeds; beyond three standard errors of their difference it is not given."""
+    rows = []
+    for seed in range(3):
+        total = 1.1 + noise * (seed - 1)
+        for arm, paid in {"dense": 0.1, "moe 8": 0.1 + share * (total - 0.1), "dense x8": total}.items():
+            rows += [(arm, seed, 8.0, 1.0), (arm, seed, 2.0, 1.0 + paid)]
+    arm, seed, unique, loss = map(np.array, zip(*rows, strict=True))
+    table = runs(arm=arm, seed=seed, unique_tokens=unique, loss=loss)
+    found = excess_index(penalties(table), "moe 8", "dense", "dense x8")
+    assert [value.value for value in found] == pytest.approx([share] if there else [])
+
+
+def test_equivalent_params_lie_between_the_steps_of_the_ladder():
+    """Losses 3, 2 at 1e2, 1e4: 2.5 is 1e3. No answer beyond the ladder or where it turns."""
+    ladder = pd.DataFrame({"total_params": [1e2, 1e4], "loss": [3.0, 2.0]})
+    assert equivalent_params(2.5, ladder) == pytest.approx(1e3)
+    assert np.isnan(equivalent_params(1.9, ladder))
+    turned = pd.DataFrame({"total_params": [1e2, 1e3, 1e4], "loss": [3.0, 2.0, 2.6]})
+    assert np.isnan(equivalent_params(2.5, turned))
+
+
+@pytest.mark.parametrize(("spread", "drift"), [(1.06, 0.12), (0.3, 0.05), (2.0, 0.5)])
+def test_spread_and_drift_come_back_from_loads_made_with_them(spread, drift):
+    """Loads exp(x), x normal over experts; counted without noise, by 64 windows of 58 layers."""
+    loads = lognormal_trace(spread=spread, drift=drift, windows=64).loads
+    data = xr.Dataset({"loads": (("window", "layer", "expert"), 1e6 * loads / loads.mean())})
+    found = calibrate(data)
+    assert found["load_spread"].value == pytest.approx(spread, rel=0.05)
+    assert found["load_drift"].value == pytest.approx(drift, rel=0.05)
+    assert {name: found[name] for name in NOT_IDENTIFIED} == NOT_IDENTIFIED
+
+
+def test_the_noise_of_counting_is_no_drift():
+    """Constant shares, counted by Poisson draws of 100 tokens: no drift beyond a tenth of the noise."""
+    rng = np.random.default_rng(0)
+    loads = rng.poisson(100.0, size=(40, 20, 64))
+    found = calibrate(xr.Dataset({"loads": (("window", "layer", "expert"), loads)}))
+    assert found["load_drift"].value < 0.1 * (2 / 100) ** 0.5
+
+
+def test_when_a_hotspot_formed_and_what_experts_know_of_domains():
+    """Two domains on experts of their own: 1 bit. The load of one expert of four is twice the mean from step 30 on."""
+    loads = np.ones((4, 1, 2, 4)) * 100
+    loads[2:, 0, :, 0] = 400
+    data = xr.Dataset(
+        {"loads": (("window", "layer", "domain", "expert"), loads)}, {"window_step": ("window", [10, 20, 30, 40])}
+    )
+    assert calibrate(data)["hotspot_step"].value == 30
+    assert calibrate(data)["domain_information"].value == 0.0
+    apart = np.zeros((4, 1, 2, 4))
+    apart[:, :, 0, :2] = apart[:, :, 1, 2:] = 1e4
+    assert calibrate(data.assign(loads=(data.loads.dims, apart)))["domain_information"].value == pytest.approx(
+        1.0, abs=1e-3
+    )
+    assert calibrate(data.assign(loads=(data.loads.dims, apart)))["hotspot_step"].value == np.inf
+
+
+def test_experts_that_a_model_lacks_are_no_experts():
+    """Half of the experts are NaN: what is left is judged alone."""
+    rng = np.random.default_rng(0)
+    loads = rng.poisson(1000.0, size=(2, 8, 3, 4)).astype(float)
+    padded = np.concatenate([loads, np.full((2, 8, 3, 4), np.nan)], axis=-1)
+    dims = ("trajectory", "window", "layer", "expert")
+    plain, wide = (calibrate(xr.Dataset({"loads": (dims, values)})) for values in (loads, padded))
+    assert plain["load_spread"].value == pytest.approx(wide["load_spread"].value)
+    assert plain["load_drift"].value == pytest.approx(wide["load_drift"].value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (xr.Dataset({"loads": (("window", "expert"), np.ones((2, 2)))}), "no loads along 'layer'"),
+        (xr.Dataset({"loads": (("window", "layer", "expert"), -np.ones((2, 1, 2)))}), "negative, or of one window"),
+        (xr.Dataset({"loads": (("window", "layer", "expert"), np.ones((1, 1, 2)))}), "negative, or of one window"),
+    ],
+)
+def test_bad_loads_are_refused(data, said):
+    with pytest.raises(InputError, match=said):
+        moesim.lab.calibrate(data)
+
+
+def test_without_pytorch_one_line_names_the_extra(command, monkeypatch):
+    monkeypatch.setattr("moesim.lab.grid.find_spec", lambda name: None)
+    code, _, err = command("lab", "corpus.train_windows=64", "corpus.valid_windows=8")
+    assert (code, err.strip()) == (
+        2,
+        "moesim lab: lab: training needs PyTorch, which is not installed; pip install 'moesim[lab]'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("balancing=even",), "balancing='even'; it takes auxiliary, loss_free, none"),
+        (("tokens=1000",), "tokens=1000; it takes a multiple of 2048 tokens"),
+        (("unique_tokens=3000",), "unique_tokens=3000"),
+        (("sizes=[[40, 2]]",), "d_model=40; it takes a whole number above 0, a multiple of 16"),
+        (("active_experts=9",), "active_experts=9 of experts=8"),
+        (("weight_decay=-1",), "weight_decay=-1"),
+        (("seeds=0",), "seeds=0"),
+        (("corpus.kin=2",), "kin=2 is outside its domain"),
+        (("corpus=files", "corpus.path=nowhere"), "path='nowhere' has no directories"),
+        (("corpus=installed", "corpus.packages=[nopackage]"), "no package 'nopackage'"),
+        (("calibrate=nowhere.nc",), "nowhere.nc"),
+    ],
+)
+def test_bad_input_is_named(command, monkeypatch, words, said):
+    monkeypatch.setattr("moesim.lab.grid.find_spec", lambda name: None)
+    code, _, err = command("lab", *words)
+    assert code == 2
+    assert said in err
