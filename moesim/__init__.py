@@ -39,6 +39,7 @@ _PUBLIC = {
     "load_runs": "moesim.fitting.runs",
     "compare": "moesim.fitting.judge",
     "flops": "moesim.counting.run",
+    "plan": "moesim.planning.plan",
     "step_time": "moesim.hardware.timed",
     "gemm_tflops": "moesim.hardware.gemm",
     "all_to_all_bandwidth": "moesim.hardware.exchange",

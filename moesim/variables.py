@@ -56,6 +56,7 @@ VARIABLES = {
     "low_params": Variable("parameter", "fewest active parameters within the tolerance of the best loss", "N_a"),
     "high_params": Variable("parameter", "most active parameters within the tolerance of the best loss", "N_a"),
     "parabola_active_params": Variable("parameter", "active parameters at the vertex of a fitted parabola", "N_a"),
+    "parabola_epochs": Variable("1", "passes over the unique tokens at the vertex of a fitted parabola", "D/U"),
     "active_nonembedding_params": Variable("parameter", "active parameters without embeddings", "N_a"),
     "nonembedding_params": Variable("parameter", "total parameters without embeddings", "N"),
     "sparsity": Variable("1", "inactive share of the routed experts", "S", SHARE),
@@ -86,6 +87,20 @@ VARIABLES = {
     "expert_backward": Variable("1", "FLOPs of an expert's backward pass and update / of its forward pass", ""),
     "expert_update": Variable("FLOP/parameter", "FLOPs of an expert's update per weight", "u", NON_NEGATIVE),
     "sequence": Variable("token", "tokens per sequence", "T", NON_NEGATIVE),
+    "layers": Variable("1", "layers", "L"),
+    "d_model": Variable("1", "width", "d"),
+    "batch_tokens": Variable("token", "tokens per optimiser step", "B"),
+    "step_seconds": Variable("s", "time of an optimiser step", "t", NON_NEGATIVE),
+    "mfu": Variable("1", "model FLOPs utilisation", "MFU", NON_NEGATIVE),
+    "hours": Variable("h", "wall-clock of the run, failures included", "", NON_NEGATIVE),
+    "device_hours": Variable("h", "device-hours of the run", "", NON_NEGATIVE),
+    "cost": Variable("$", "cost of the run", "", NON_NEGATIVE),
+    "energy": Variable("kWh", "energy of the run", "", NON_NEGATIVE),
+    "chosen_sparsity": Variable("1", "sparsity of a choice", "S", SHARE),
+    "equal_flop_sparsity": Variable("1", "best sparsity at the FLOPs of the best run", "S", SHARE),
+    "goodput": Variable("1", "share of the time that is useful", "", FRACTION),
+    "gain": Variable("nat/token", "lower loss with a quarter more of a resource", "", NON_NEGATIVE),
+    "odds": Variable("1", "share of laws, readings, draws that find it better", "", NON_NEGATIVE),
     "leverage": Variable("1", "efficiency leverage: dense FLOPs / MoE FLOPs at equal loss", "EL"),
     "draw": Variable("1", "draw of the uncertain coefficients", "", NON_NEGATIVE),
     "loads": Variable("token", "token assignments per step", "", NON_NEGATIVE),
@@ -128,8 +143,21 @@ VARIABLES = {
     "tokens_to_target": Variable("token", "tokens until the target loss", "", NON_NEGATIVE),
     "time_to_target": Variable("s", "time until the target loss", "", NON_NEGATIVE),
     "shared_devices": Variable("1", "copies that share a device with another of their expert", "", NON_NEGATIVE),
+    "memory": Variable("byte", "memory of the fullest device", "", NON_NEGATIVE),
+    "memory_weights": Variable("byte", "experts' weights and gradients on it", "", NON_NEGATIVE),
+    "memory_optimizer": Variable("byte", "experts' optimiser state on it", "", NON_NEGATIVE),
+    "memory_activations": Variable("byte", "experts' activations on it", "", NON_NEGATIVE),
+    "memory_buffers": Variable("byte", "exchange buffers on it", "", NON_NEGATIVE),
+    "memory_share": Variable("1", "memory of the fullest device / of a chip", "", NON_NEGATIVE),
+    "fullest_device": Variable("1", "device that holds most", "", NON_NEGATIVE),
+    "out_of_memory_layer": Variable("1", "layer at which its memory runs out, -1 if never", "", REAL),
     "layer_max_over_mean": Variable("1", "busiest device / mean device of a layer", "", NON_NEGATIVE),
-    "max_over_mean_hindsight": Variable("1", "busiest / mean device, EPLB on the loads themselves", "", NON_NEGATIVE),
+    "max_over_mean_hindsight": Variable(
+        "1", "busiest / mean device, EPLB on the loads themselves: no bound", "", NON_NEGATIVE
+    ),
+    "max_over_mean_bound": Variable(
+        "1", "busiest / mean device, no placement in these slots is below", "", NON_NEGATIVE
+    ),
     "moved_copies": Variable("1", "copies fetched by devices", "", NON_NEGATIVE),
 }
 
@@ -152,6 +180,7 @@ VARIABLES |= {
 SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
 
 _PREFIXES = {"optimal_": "compute-optimal ", "best_": "at the best sparsity: ", "gap_": "split_feed minus policy: "}
+_PREFIXES |= {"scan_": "best run of each sparsity: "}
 _SUFFIXES = {"_at_equal_tokens": " at equal tokens", "_at_equal_time": " at equal wall-clock"}
 
 

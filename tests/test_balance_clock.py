@@ -195,7 +195,8 @@ BAD = {
     "text": ([*GOOD[:3], ("b", 0, 1, "many")], "count='many' is not a number"),
     "not a number": ([*GOOD[:3], ("b", 0, 1, "nan")], "count=nan"),
     "twice": ([*GOOD, ("a", 0, 1, 7)], "window a, layer 0, expert 1 stands twice"),
-    "idle layer": ([*GOOD[:2], ("b", 0, 0, 0), ("b", 0, 1, 0)], "a layer has no tokens"),
+    "idle window": ([*GOOD[:2], ("b", 0, 0, 0), ("b", 0, 1, 0)], "window b has no tokens; leave that window out"),
+    "hole": ([("a", 0, 0, 5), ("a", 0, 2, 3), ("a", 1, 1, 3)], "no count for window a, layer 0, expert 1"),
 }
 
 

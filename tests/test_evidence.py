@@ -1,5 +1,6 @@
 """Readings of repetition against what is published about it, the band of what is unknown, and what would settle it."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 import xarray as xr
 from fitting_tools import fit
+from result_tools import multirun
 
-from moesim import config
+from moesim import config, open_result
 from moesim.fitting import evidence as of
 from moesim.fitting.runs import load_runs
 from moesim.laws import load_repetition
 from moesim.planning import settling
 from moesim.planning.model import Model
+from moesim.planning.optimum import optimum
 from moesim.planning.readings import band
 
 INF = float("inf")
@@ -82,6 +85,15 @@ def test_one_reading_passes_all_that_tells_what_is_counted(found):
     }
     assert laws == {"abnar2025", "ludziejewski2025", "wu2026", "tian2025", "frantar2023_t5"}
     assert "passed by: lovelace2026, total counted: abnar2025, ludziejewski2025, wu2026" in of.table(found)
+
+
+@pytest.mark.parametrize(("law", "turn"), [("abnar2025", 61), ("ludziejewski2025", 33), ("wu2026", 16)])
+def test_the_rising_form_has_the_order_of_ni_not_the_size(law, turn):
+    """A dense 1e9 on 1e9 unique tokens turns up after 4 or 5 epochs in their figures, much later by this form."""
+    epochs = np.geomspace(1, 96, 600)
+    model = reading(law, "lovelace2026")
+    cell = {"sparsity": 0.0 * epochs, "unique_tokens": np.full(600, 1e9), "tokens": epochs * 1e9}
+    assert epochs[model.loss(np.log(1e9), cell).argmin()] == pytest.approx(turn, rel=0.02)
 
 
 # ---------------------------------------------------------------- Li et al.
@@ -232,6 +244,15 @@ def test_outcomes_by_hand():
     assert none[:3] == pytest.approx(0.0, abs=1e-12)  # abnar2025: sparsity and repetition in different terms
 
 
+def test_an_anchor_by_hand_moves_what_the_data_teach():
+    """0.051 parameters for each unique token, threefold, are 0.153."""
+    one = {"active_params": 1e8, "sparsity": 0.9375, "unique_tokens": 2.5e8, "tokens": 4e9}
+    runs = {name: np.array([value]) for name, value in one.items()}
+    moved, given = (reading("abnar2025", "muennighoff2023", excess="total", taught=n) for n in (0.051, 0.153))
+    assert settling._penalty(moved, runs, 3.0) == pytest.approx(settling._penalty(given, runs, 1.0), rel=1e-9)
+    assert settling._penalty(moved, runs, 1.0) > 1.1 * settling._penalty(given, runs, 1.0)
+
+
 def test_odds_by_hand():
     """Outcomes 0 and 0.1 with a noise of 0.05: the line is 0.05, one deviation from both: Phi(1) = 0.8413."""
     worlds = [(np.array([[value]]), np.array([[0.05]])) for value in (0.0, 0.1)]
@@ -248,7 +269,109 @@ def test_the_nearest_two_readings_of_different_kind_count():
     assert settling._in_noise(worlds)[0] == pytest.approx(0.08 / (0.01 * np.sqrt(2)))
 
 
+def test_whether_90_is_better_than_98_by_what_is_counted(settled):
+    """Threefold moves of everything unmeasured, four laws; the rising form by `optimum`, which searches otherwise."""
+    wins = settled.denser_wins
+    assert (wins.isel(reading=slice(0, 3)) == 0).all()
+    assert (wins.sel(reading=["total, 0.051", "total, dense"], question=[0, 1]) > 0.98).all()
+    rising = load_repetition("lovelace2026")
+    by_search = np.zeros(3)
+    for law, factor in itertools.product(FOUR, (1 / 3, 1, 3)):
+        model = Model(law, rising.with_coefficients(P=rising.coefficients["P"] * factor))
+        for i, (compute, unique) in enumerate(settling.QUESTIONS):
+            found = optimum(model, compute=compute, unique_tokens=unique, sparsity=[0.9, 0.98], best=False)
+            by_search[i] += float(found.optimal_loss[0] < found.optimal_loss[1]) / 12
+    assert wins.sel(reading="total, rising").values == pytest.approx(by_search)
+
+
 def test_the_table_says_what_to_run(settled):
     said = settling.told(settled)
     assert "9.6e+18    100M  0.938   1.6B    250M      16" in said
     assert isinstance(settled, xr.Dataset)
+
+
+# ---------------------------------------------------------------- what a user sees
+
+
+def test_a_sweep_shows_the_band_and_says_how_to_move_it(command):
+    _, out, _ = command("sweep", "figures=false", "space.compute=[1e20,1e21]")
+    band_lines = [line.split() for line in out.splitlines() if "  light  " in line or "  heavy  " in line]
+    assert [(line[0], line[2], line[3]) for line in band_lines] == [
+        ("1e20", "light", "0.990"),
+        ("1e20", "heavy", "0.326*"),
+        ("1e21", "light", "0.990"),
+        ("1e21", "heavy", "0.000"),
+    ]
+    assert "1e21                         2B  0.000 (lower bound)*" in out  # no dense best without a mark
+    assert "repetition.coefficients.R_D=[2.9,15.4,31.5] makes it an axis" in out
+
+
+def test_what_does_not_fit_into_the_table_is_named(command):
+    _, out, _ = command("sweep", "figures=false")
+    assert "in the result only: optimal_epochs, optimal_low_params, optimal_high_params, parabola_active_params" in out
+
+
+def test_the_band_along_a_coefficient(command):
+    """The heavy end at 1e20 FLOP and 2e9 tokens: 0.00, 0.33, 0.48 for R_D 4.4, 15.4, 31.5."""
+    given = ("space.compute=[1e20]", "space.unique_tokens=[2e9]", "repetition.coefficients.R_D=[4.4,15.387756,31.5]")
+    _, out, _ = command("sweep", "figures=false", *given)
+    found = [float(line.split()[4].rstrip("*")) for line in out.splitlines() if "  heavy  " in line]
+    assert found == pytest.approx([0.0, 0.326, 0.475], abs=1e-3)
+    assert "makes it an axis" not in out
+
+
+# Over S 0 to 0.98 at 2e10 and 1e11 tokens; zero where the theorem is exact
+SPREADS = {
+    "wu2026": (0.0, 0.0),
+    "frantar2023_t5": (0.0, 0.0),
+    "krajewski2024": (0.0, 0.0),
+    "hossain2025": (0.007, 0.007),
+    "abnar2025": (0.015, 0.155),
+    "ludziejewski2025": (0.128, 0.010),
+    "tian2025": (0.12, 0.09),
+    "zhao2025": (0.33, 0.33),
+}
+
+
+def test_the_spread_of_perplexity_at_fixed_data(command):
+    _, out, _ = command("sweep", "experiment=fixed_data_perplexity", "figures=false")
+    rows = [line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in SPREADS]
+    found = {law: tuple(float(row[-1]) for row in rows if row[0] == law) for law in SPREADS}
+    assert found == {law: pytest.approx(spread, abs=5e-3) for law, spread in SPREADS.items()}
+
+
+def test_what_a_parabola_reads_stands_in_the_table(command):
+    _, out, _ = command("sweep", "experiment=parabola_epochs", "figures=false")
+    lines = out.splitlines()
+    read, law = (lines[lines.index(title) + 2].split()[2:] for title in _EPOCHS)
+    assert [float(word.rstrip("*")) for word in read] == [13.2, 14.4, 16.1, 19, 22.5, 24.7, 26.9]
+    assert [float(word.rstrip("*")) for word in law] == [13, 14.1, 15.6, 18.1, 21, 22.7, 24.4]
+    assert "active parameters within 0.01 nat/token of it" in lines
+
+
+_EPOCHS = ("epochs that it reads", "epochs of the compute-optimal run")
+
+
+def test_a_comparison_marks_what_is_outside(command):
+    given = ("compare={excess: [none, total]}", "space.compute=1e20", "space.unique_tokens=[2e9]")
+    _, out, _ = command("sweep", *given, "figures=false")
+    cells = [line.split()[1:8] for line in out.splitlines() if line.split()[:1] in (["none"], ["total"])]
+    assert len(cells) == 2
+    assert all(cell.endswith("*") for row in cells for cell in row[1:])
+    assert "*: outside the data behind the law" in out
+
+
+def test_a_comparison_says_of_all_only_what_holds_for_all(command):
+    given = ("compare={reading: [light, heavy], repetition: [muennighoff2023, wu2026]}", "space.compute=1e20")
+    code, _, errors = command("sweep", *given, "space.unique_tokens=[2e9]", "figures=false")
+    assert code == 0, errors
+    (path,) = Path("outputs").rglob("result.nc")
+    attrs = open_result(path).attrs
+    assert attrs["law"] == "abnar2025"
+    assert not {"repetition", "excess", "taught"} & set(attrs)
+
+
+def test_the_table_of_a_multirun_has_the_flat_range_too(command):
+    code, out, errors, _ = multirun(command, "space.unique_tokens=[2e9],[2e10]")
+    assert code == 0, errors
+    assert "active parameters within tolerance nat/token of it" in out

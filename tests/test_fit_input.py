@@ -2,12 +2,14 @@
 
 import ast
 import gzip
+import json
 import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from fitting_tools import fit, synthetic
 from omegaconf import OmegaConf
 
@@ -122,6 +124,11 @@ PLAIN = "total_params,tokens,loss,note\n1e8,1e10,3.5,a\n2e8,2e10,2.5,b\n"
 SEMICOLONS = PLAIN.replace(",", ";")
 COMMAS = SEMICOLONS.replace("3.5", "3,5").replace("2.5", "2,5")
 
+OBJECTS = [
+    {"total_params": 1e8, "tokens": 1e10, "loss": 3.5, "note": "a", "epochs": None},
+    {"total_params": 2e8, "tokens": 2e10, "loss": 2.5, "note": "b", "seed": 1},
+]
+
 # Files that are read, all to the same two runs: name, content.
 READ = {
     "plain.csv": PLAIN.encode(),
@@ -140,6 +147,8 @@ READ = {
     "blank_columns.csv": PLAIN.replace("\n", ",,\n").encode(),
     "index.csv": PLAIN.replace("\n2e8", "\n1,2e8").replace("\n1e8", "\n0,1e8").replace("total", ",total").encode(),
     "zipped.csv.gz": gzip.compress(PLAIN.encode()),
+    "lines.jsonl": b"".join(json.dumps(row).encode() + b"\n" for row in OBJECTS),
+    "list.json": json.dumps(OBJECTS).encode(),
 }
 
 
@@ -168,9 +177,9 @@ REFUSED = {
     "twice.csv": (b"loss,tokens, loss\n1,2,3\n", "the column 'loss' stands twice"),
     "thousands.csv": (COMMAS.replace("1e8", "1.000").encode(), "loss (column 'loss') is not a number"),
     "us_thousands.csv": (b'loss,tokens\n"2,500",1e10\n"3,500",2e10\n', "loss (column 'loss') is not a number"),
-    "runs.parquet": (b"PAR1\x15\x04", "is Parquet; write it as .csv"),
-    "runs.jsonl": (b'{"loss": 1}\n', "is JSON; write it as .csv"),
-    "runs.json": (b"[[1]]", "is JSON"),
+    "runs.parquet": (b"PAR1\x15\x04", "Parquet"),
+    "runs.jsonl": (b'{"loss": 1}\n{"loss": 2\n', "is JSON, but not an object for each run on its line"),
+    "runs.json": (b"[[1]]", "is JSON, but not a list of objects"),
     "runs.xlsx": (b"PK\x03\x04\x14\x00", "is a spreadsheet"),
     "renamed.csv": (b"\x89HDF\r\n\x1a\n", "is netCDF or HDF5; name it .nc"),
     "damaged.csv.gz": (gzip.compress(PLAIN.encode())[:-9], "a damaged gzip file"),
@@ -189,6 +198,72 @@ def test_files_that_are_refused(name, tmp_path):
         load_runs(tmp_path / name)
     assert words in str(error.value)
     assert str(error.value).startswith((f"runs {name}: ", f"runs {name.removesuffix('.csv')}: "))
+
+
+def test_parquet_is_read_where_an_engine_is(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pandas
+
+    pandas.DataFrame(OBJECTS).to_parquet(tmp_path / "runs.parquet")
+    assert load_runs(tmp_path / "runs.parquet").loss.values.tolist() == [3.5, 2.5]
+
+
+def test_a_grid_is_taken_cell_by_cell():
+    """loss(total_params, tokens), 5 x 6: 30 runs, none paired along the diagonal; as Dataset and as DataArray."""
+    law = moesim.load_law("besiroglu2024")
+    sizes, tokens = np.geomspace(1e8, 1e10, 5), np.geomspace(1e9, 1e11, 6)
+    loss = xr.DataArray(law(total_params=sizes[:, None], tokens=tokens), dims=("total_params", "tokens"))
+    grid = loss.assign_coords(total_params=sizes, tokens=tokens)
+    for given in (grid, grid.to_dataset(name="loss"), grid.T):
+        runs = load_runs(given)
+        assert runs.sizes == {"run": 30}
+        expected = law(total_params=runs.total_params.values, tokens=runs.tokens.values)
+        assert runs.loss.values == pytest.approx(expected, rel=1e-14)
+
+
+def test_what_fit_takes_for_runs():
+    """A frame with columns of its own, arrays by name: the same fit."""
+    law = moesim.load_law("besiroglu2024")
+    sizes, tokens = (a.ravel() for a in np.meshgrid(np.geomspace(1e8, 1e10, 5), np.geomspace(1e9, 1e11, 6)))
+    loss = law(total_params=sizes, tokens=tokens)
+    columns = {"total_params": {"column": "n", "unit": "million"}, "tokens": "d", "loss": "l"}
+    one = fit("hoffmann2022", {"n": sizes / 1e6, "d": tokens, "l": loss}, columns=columns, starts=4)
+    two = fit("hoffmann2022", total_params=sizes, tokens=tokens, loss=loss, starts=4)
+    assert one.estimate == pytest.approx(two.estimate)
+    assert two.estimate["alpha"] == pytest.approx(law.coefficients["alpha"], rel=1e-6)
+    ahead = two.predict(total_params=sizes[:3], tokens=1e12).loss.values
+    assert ahead == pytest.approx(two.law(total_params=sizes[:3], tokens=1e12))
+    for given, words in (
+        ({"draw": 3, "runs": TABLE}, "unknown argument 'draw'; .* did you mean draws"),
+        ({}, "no runs"),
+    ):
+        with pytest.raises(InputError, match=words):
+            moesim.fit("hoffmann2022", **given)
+    with pytest.raises(InputError, match="unknown argument 'tokenz'"):
+        moesim.fit("hoffmann2022", total_params=sizes, tokenz=tokens, loss=loss)
+
+
+def test_blanks_in_columns_nobody_asked_for():
+    """They do not matter until a law, or the user, asks for the column; the message names the rows."""
+    table = {**TABLE, "epochs": ["1", "", "2", " "], "unique_tokens": [1e10, np.nan, 1e10, 1e10]}
+    runs = load_runs(table)
+    assert {"epochs", "unique_tokens"}.isdisjoint(runs)
+    with pytest.raises(InputError, match=r"unique_tokens is blank \(.*unique_tokens in row 2\).*where="):
+        fit("muennighoff2023", runs, repetition="muennighoff2023", hold="law")
+    with pytest.raises(InputError, match=r"unique_tokens is nan in row 2; .*where=\{unique_tokens: \{min: 0\}\}"):
+        load_runs(table, {"unique_tokens": "unique_tokens"})
+    kept = load_runs(table, {"unique_tokens": "unique_tokens"}, where={"unique_tokens": {"min": 0}})
+    assert kept["row"].values.tolist() == [1, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["N", "total_params"])
+def test_a_column_has_its_names_before_and_after_mapping(name):
+    table = {"N": [1e8, 1e8, 2e8, 2e8], "tokens": TABLE["tokens"], "loss": [3.0, 2.9, 2.5, 2.4]}
+    columns = {"total_params": "N"}
+    assert load_runs(table, columns, best_of=[name])["row"].values.tolist() == [2, 4]
+    assert load_runs(table, columns, group=name).group.values.tolist() == table["N"]
+    assert load_runs(table, columns, weight=name).weight.values.tolist() == table["N"]
+    assert load_runs(table, columns, where={name: 1e8}).sizes["run"] == 2
 
 
 def test_every_part_of_a_table_is_refused_or_read(tmp_path):

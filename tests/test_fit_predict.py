@@ -164,8 +164,8 @@ def test_which_run_would_tell():
     """One token count: a run of other tokens tells beta, and one of the sizes at hand does not."""
     runs = _law_again(_plain(12), tokens=0.0 * _plain(12).tokens + 2e10)
     found = fit("hoffmann2022", runs, draws=100)
-    line = next(line for line in found.warnings if "would tell most about" in line and "beta" in line)
-    assert line.startswith("a run at tokens = ")
+    line = next(line for line in found.summary().splitlines() if line.startswith("next: ") and "beta by" in line)
+    assert "tokens 20B" not in line
     other = {"total_params": np.array([1e9, 1e9]), "tokens": np.array([2e9, 2e10])}
     gain = found.next_runs(other, "beta", 1.0).variance_reduction.values
     assert gain[0] > 3.0 * gain[1]

@@ -8,9 +8,10 @@ import numpy as np
 
 
 def max_over_mean(loads: Any) -> np.ndarray:
-    """Largest load over the mean, along the last axis."""
+    """Largest load over the mean, along the last axis; 1 where there is none."""
     loads = np.asarray(loads, dtype=float)
-    return loads.max(axis=-1) / loads.mean(axis=-1)
+    mean = loads.mean(axis=-1)
+    return np.where(mean > 0, loads.max(axis=-1) / np.where(mean > 0, mean, 1.0), 1.0)
 
 
 def max_violation(loads: Any) -> np.ndarray:
@@ -28,7 +29,7 @@ def gini(loads: Any) -> np.ndarray:
     ordered = np.sort(np.asarray(loads, dtype=float), axis=-1)
     n = ordered.shape[-1]
     rank = 2.0 * np.arange(1, n + 1) - n - 1
-    return (ordered * rank).sum(axis=-1) / (n * ordered.sum(axis=-1))
+    return (ordered * rank).sum(axis=-1) / (n * np.maximum(ordered.sum(axis=-1), 1e-300))
 
 
 def tail_loss(loss: np.ndarray, natural: np.ndarray, share: float = 0.1) -> np.ndarray:

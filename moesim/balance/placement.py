@@ -83,22 +83,27 @@ def place(policy: Placing, state: State, setting: Any, changed: np.ndarray, star
     before = None if start else state.placement
     due = changed | (np.ones(state.seeds, dtype=bool) if before is None else False)
     if before is not None and now:
-        due = due | (_uneven(before, loads, cluster) >= policy.threshold)
+        due = due | (uneven(before, loads, cluster) >= policy.threshold)
     if not due.any():
         return still
     sizes = (setting.slots, setting.devices, setting.nodes, state.step, cluster.speed, setting.machine)
     new = policy.policy(Problem(loads, state.alive, state.copies, before, changed, *sizes))
     if before is not None:
-        rows = due[:, None]
-        new = Placement(np.where(rows, new.slots, before.slots), np.where(rows, new.share, before.share))
+        new = where(due, new, before)
     moved = arrivals(before, new, state.bias.shape[1], setting.devices)
     return replace(state, placement=new, migrated=moved, planned=due * (0.0 if start else policy.plan_seconds))
 
 
-def _uneven(placed: Placement, loads: np.ndarray, cluster: Any) -> np.ndarray:
+def uneven(placed: Placement, loads: np.ndarray, cluster: Any) -> np.ndarray:
     """Time of the busiest device over the mean (seed,)."""
     time = placed.slot_loads(loads).reshape(len(loads), cluster.devices, -1).sum(axis=-1) / cluster.speed
     return time.max(axis=1) / np.maximum(time.mean(axis=1), 1e-300)
+
+
+def where(rows: np.ndarray, new: Placement, old: Placement) -> Placement:
+    """The new placement in some rows (seed,), the old one in the others."""
+    pick = rows[:, None]
+    return Placement(np.where(pick, new.slots, old.slots), np.where(pick, new.share, old.share))
 
 
 def serve(policy: Placing, placed: Placement, loads: np.ndarray, speed: np.ndarray) -> Placement:
@@ -293,7 +298,8 @@ def shadow(problem: Problem) -> Placement:
     """Experts stay at home; the hottest are copied to all devices while a model of the cost says it pays (FasterMoE).
 
     Cost of i shadows: the matrix products of the busiest device, and its exchange, or the weights sent out and the
-    gradients gathered of every shadow (thu-pacman/FasterMoE, commit de4d5ac). Each takes a free slot of every device.
+    gradients gathered of every shadow (thu-pacman/FasterMoE, commit de4d5ac; it leaves out what the others exchange).
+    Each takes a free slot of every device.
     """
     base = static(replace(problem, previous=None, changed=np.ones(len(problem.loads), dtype=bool)))
     slots = base.slots.reshape(len(base.slots), problem.devices, -1).copy()

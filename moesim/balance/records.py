@@ -14,6 +14,7 @@ from moesim.balance.setting import Setting, setting
 from moesim.balance.simulate import rehearse, start, trajectory
 from moesim.balance.state import State
 from moesim.hardware import step as clock
+from moesim.hardware.footprint import fullest
 from moesim.hardware.placed import Placement
 from moesim.output.progress import Advance, progress
 
@@ -83,9 +84,18 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "frozen_share": (state.frozen & there).sum(axis=1) / there.sum(axis=1),
         "regret_balance": (received / speed).max(axis=1) / hardest - 1.0,
         "regret_time": parts["step_time"] / clock.least_step_seconds(given.machine, given.tokens, given.active) - 1.0,
+        **_memory(given, parts),
         "copies": copies,
         "shared_devices": placed.together(given.most_experts, given.devices),
     }
+
+
+def _memory(given: Setting, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The fullest device: all layers of a stage are alike."""
+    slots, depth = parts["slots"], int(np.ceil(given.machine.depth))
+    held = (slots >= 0).reshape(len(slots), given.devices, -1).sum(axis=-1)
+    alike = (np.broadcast_to(a[:, None], (len(slots), depth, given.devices)) for a in (held, parts["received"]))
+    return fullest(given.machine, *alike)
 
 
 @dataclass(frozen=True)

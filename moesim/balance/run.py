@@ -40,7 +40,6 @@ _LEARNING = (
     "seeds",
     "seed",
     "experts",
-    "active_experts",
     "max_experts",
     "forgetting",
     "selective",

@@ -37,7 +37,24 @@ def table(data: xr.Dataset) -> str:
     for name, own in _rows(data):
         last = own.isel(step=-1)
         lines.append([name, *(_cell(last[column].values, form) for column, form in COLUMNS.items())])
-    return f"{heading(data, *ABOUT)}\n{aligned(lines)}"
+    return "\n".join([heading(data, *ABOUT), aligned(lines), *verdicts_of_memory(data)])
+
+
+def verdicts_of_memory(data: xr.Dataset) -> list[str]:
+    """A line for each policy that ran out of memory: where first."""
+    out = []
+    for name, own in _rows(data):
+        layer = own.out_of_memory_layer.transpose("step", "seed").values
+        if (layer >= 0).any():
+            step, seed = (int(i) for i in np.argwhere(layer >= 0)[0])
+            first = own.isel(step=step, seed=seed)
+            needed, share = float(first.memory), float(first.memory_share)
+            out.append(
+                f"out of memory: {name}, step {int(first.step)}, seed {int(first.seed)}, device "
+                f"{int(first.fullest_device)}, layer {int(layer[step, seed])}: {needed / 1e9:.3g} of "
+                f"{needed / share / 1e9:.3g} GB; more microbatches, schedule.recompute=true or better balance need less"
+            )
+    return out
 
 
 def _rows(data: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -85,6 +102,7 @@ def trace_table(data: xr.Dataset) -> str:
     columns = (
         "max_over_mean",
         "max_over_mean_hindsight",
+        "max_over_mean_bound",
         "max_vio",
         "gini",
         "utilisation",
@@ -95,7 +113,7 @@ def trace_table(data: xr.Dataset) -> str:
     lines = [["policy", *columns]]
     for name, own in _rows(data):
         lines.append([name, *(f"{float(own[c].isel(step=slice(1, None)).mean()):.4g}" for c in columns)])
-    return f"{heading(data, *ABOUT)}\n{aligned(lines)}"
+    return "\n".join([heading(data, *ABOUT), aligned(lines), *verdicts_of_memory(data)])
 
 
 def compared(data: xr.Dataset) -> str:

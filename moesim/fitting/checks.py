@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.fitting.identify import NOT_IDENTIFIED
 from moesim.fitting.predict import covered, effort
-from moesim.variables import SIZES, VARIABLES
+from moesim.variables import SIZES
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from moesim.fitting.result import Fit
 
 _SURE = 1e-3  # chance of a message when nothing is wrong
@@ -26,47 +23,9 @@ _TERMS = 3  # a residual's trend is a cubic
 
 def messages(fit: Fit) -> Iterator[str]:
     """A line for everything of this kind that is wrong."""
-    checks = (_settling, _trend, _replicates, _levels, _collinear, _checkpoints, _freedom, _saturation, _holdout)
+    checks = (_trend, _replicates, _levels, _collinear, _checkpoints, _freedom, _saturation, _holdout)
     for check in checks:
         yield from check(fit)
-
-
-def _settling(fit: Fit) -> Iterator[str]:
-    """Which kind of run would tell most about each coefficient that the runs do not."""
-    loose = [name for name, word in fit.verdict.items() if word == NOT_IDENTIFIED]
-    if not loose or fit.draws is None or len(fit.usable_x()) < _LEVELS:
-        return
-    runs, moved = _further(fit)
-    told: dict[str, list[str]] = {}
-    x = fit.usable_x()
-    for name in loose:
-        if np.ptp(x[:, fit.task.parameters.free.index(name)]) > 0:
-            best = int(np.argmax(fit.next_runs(runs, name, 1.0)["variance_reduction"].values))
-            told.setdefault(f"{moved[best]} = {runs[moved[best]].values[best]:.3g}", []).append(name)
-    for where, names in told.items():
-        yield f"a run at {where} would tell most about {', '.join(names)}; fitted.next_runs weighs others, and costs"
-
-
-def _further(fit: Fit) -> tuple[xr.Dataset, list[str]]:
-    """(runs at the edges of the fitted ones, each with one input changed to a value in between or beyond; which)."""
-    import xarray as xr
-
-    inputs, rows, moved = fit.task.inputs, [], []
-    names = [name for name in fit.task.target.inputs if np.all(np.isfinite(inputs[name]))]
-    edges = {int(end(inputs[name])) for name in names for end in (np.argmin, np.argmax)}
-    for name in names:
-        for value in _values(name, inputs[name]):
-            rows += [{**{n: v[i] for n, v in inputs.items()}, name: value} for i in sorted(edges)]
-            moved += [name] * len(edges)
-    return xr.Dataset({n: ("run", np.array([row[n] for row in rows])) for n in inputs}), moved
-
-
-def _values(name: str, values: np.ndarray) -> list[float]:
-    """A value between the ends of what the runs have, and one beyond each end, tenfold or half way to its domain's."""
-    low, high, domain = values.min(), values.max(), VARIABLES[name].domain
-    below = max(low / 10.0, (low + domain.lower) / 2.0)
-    above = min(high * 10.0, (high + domain.upper) / 2.0) if high > 0 else (high + min(domain.upper, 1.0)) / 2.0
-    return [below, (low * high) ** 0.5 or (low + high) / 2.0, above]
 
 
 def _residual(fit: Fit) -> np.ndarray:

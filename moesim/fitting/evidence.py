@@ -283,6 +283,8 @@ def figure(dataset: xr.Dataset) -> Figure:
         axes.grid(False)
         titled(axes, check)
     panels[0][0].invert_yaxis()
-    labels = [", ".join(filter(lambda word: word != "-", (f, e, _against(f, e, t)))) for f, e, t in own]
+    labels = [
+        ", ".join([f.removeprefix("muennighoff2023_"), e, _against(f, e, t)]).removesuffix(", -") for f, e, t in own
+    ]
     panels[0][0].set_yticks(np.arange(len(own)) + 0.5, labels, fontsize=7)
     return finish(shown, "readings of repetition against the evidence", "dark: passes; white: fails; dot: not asked")

@@ -18,7 +18,8 @@ from moesim.fitting.profile import Profile, along, profile
 from moesim.fitting.result import Fit, check_level
 from moesim.fitting.task import HOLDS, Optimum, Task, known_start, optimum
 from moesim.fitting.uncertainty import Spread, spread
-from moesim.variables import check
+from moesim.settings import known
+from moesim.variables import VARIABLES, check
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 def fit(
     law: Any,
-    runs: Any,
+    runs: Any = None,
     *,
+    columns: Mapping[str, Any] | None = None,
     repetition: Any = "none",
     objective: str | Objective = "huber_log",
     delta: float = 1e-3,
@@ -45,12 +47,14 @@ def fit(
     level: float = 0.95,
     holdout: Mapping[str, Any] | float | None = None,
     seed: int = 0,
+    **arrays: Any,
 ) -> Fit:
     """Fit a law, alone or wrapped by a repetition, to runs.
 
     Args:
         law: a Law, the name or file of one, a function registered with @law, or a planning model (law and repetition).
-        runs: a Dataset from `load_runs`, or anything that `load_runs` takes.
+        runs: a Dataset from `load_runs`, or anything that `load_runs` takes, with `columns` as there; or, without it,
+            variables by name as `arrays`: total_params=..., tokens=..., loss=....
         repetition: a Repetition, or the name or file of one; its coefficients are fitted together with the law's.
         objective: see `objective_of`; `delta` is where Huber turns linear, `above` belongs to asymmetric_huber_log.
         fixed: coefficient -> value that is not fitted.
@@ -70,8 +74,8 @@ def fit(
     Raises InputError for bad input; a fit that did not converge, or coefficients that the runs do not determine, are
     said in `status`, `identification` and `warnings`.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("law", "runs", "repetition")}
-    target, table = target_of(law, repetition), _runs(runs)
+    settings = {name: value for name, value in locals().items() if name not in _GIVEN}
+    target, table = target_of(law, repetition), _runs(runs, columns, arrays)
     _check_counts(starts=starts, draws=draws, seed=seed)
     check_level(level)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)]
@@ -155,14 +159,22 @@ def _held(
     return {**limits, **{name: target.known[name] for name in names if name in target.known}, **dict(fixed or {})}
 
 
-def _runs(runs: Any) -> xr.Dataset:
+_GIVEN = ("law", "runs", "columns", "repetition", "arrays")
+
+
+def _runs(runs: Any, columns: Mapping[str, Any] | None, arrays: Mapping[str, Any]) -> xr.Dataset:
     import xarray as xr
 
-    if isinstance(runs, xr.Dataset) and "run" in runs.dims and "loss" in runs and "row" in runs.coords:
-        return runs
     from moesim.fitting.runs import load_runs
 
-    return load_runs(runs)
+    for name in arrays:
+        if name not in VARIABLES or runs is not None:
+            takes = known([*(fit.__kwdefaults__ or ()), *(VARIABLES if runs is None else ())], name)
+            raise InputError(f"fit: unknown argument {name!r}; {takes}")
+    if runs is None and not arrays:
+        raise InputError("fit: no runs; give a table, or variables by name (total_params=..., tokens=..., loss=...)")
+    loaded = isinstance(runs, xr.Dataset) and {*runs.dims} == {"run"} and {"loss", "row"} <= {*runs.variables}
+    return runs if loaded and not columns else load_runs(arrays or runs, columns)
 
 
 def _check_counts(**counts: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import re
 import zlib
 from collections.abc import Iterable
@@ -16,18 +17,15 @@ import numpy as np
 from moesim.errors import InputError
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-TAKES = "a .csv or .nc file"
+TAKES = "a .csv, .jsonl, .parquet or .nc file"
 
 # What a file begins with, if it is no text: (first bytes, what that is).
 _KINDS = (
-    (b"PAR1", "Parquet"),
     (b"PK\x03\x04", "a spreadsheet or another zip archive"),
     (b"\x89HDF", "netCDF or HDF5; name it .nc, or"),
     (b"CDF", "netCDF; name it .nc, or"),
     (b"ARROW1", "Arrow"),
     (b"\xd0\xcf\x11\xe0", "an old spreadsheet"),
-    (b"{", "JSON"),
-    (b"[", "JSON"),
 )
 _WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # by the mark in front, which spreadsheets write
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -38,12 +36,49 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     """Columns of a file: name -> floats (a blank is NaN) where every cell is a number, else text; (rows,).
 
     Text is UTF-8 or UTF-16, plain or gzipped; its cells are separated by commas, semicolons or tabs, and with the
-    last two a number may have a decimal comma. Raises InputError, which names the file, for anything else.
+    last two a number may have a decimal comma; or it is JSON, an object for each run. Parquet is read by pandas.
+    Raises InputError, which names the file, for anything else.
     """
     if not path.is_file():
         shipped = ", ".join(sorted(p.name for p in DATA.glob("*.csv")))
         raise InputError(f"runs: no file {str(path)!r}; give the path of {TAKES}, or one of {shipped}")
-    return _netcdf(path) if path.suffix == ".nc" else _separated(path)
+    if path.suffix == ".nc":
+        return _netcdf(path)
+    with path.open("rb") as file:
+        start = file.read(4)
+    return _parquet(path) if start == b"PAR1" else _text_table(path)
+
+
+def _parquet(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import pandas
+
+        return columns_of(pandas.read_parquet(path))
+    except ImportError:
+        need = "is Parquet, which needs pandas with an engine: pip install 'moesim[parquet]'"
+        raise InputError(f"runs {path.name}: {need}; or write it as .csv") from None
+    except Exception as error:  # every engine has its own
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"runs {path.name}: not a readable Parquet file ({reason}); write it again") from None
+
+
+def _text_table(path: Path) -> dict[str, np.ndarray]:
+    text = _text(path)
+    return _objects(path, text) if text.lstrip()[:1] in ("{", "[") else _separated(path, text)
+
+
+def _objects(path: Path, text: str) -> dict[str, np.ndarray]:
+    """The columns of JSON: an object for each run, in a list or on lines of their own; absent values are blank."""
+    try:
+        lines = [line for line in text.splitlines() if line.strip()]
+        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise InputError(f"runs {path.name}: is JSON, but not an object for each run on its line ({error})") from None
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"runs {path.name}: is JSON, but not a list of objects; give one object for each run")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = {name: ["" if row.get(name) is None else str(row[name]) for row in rows] for name in names}
+    return {name: parsed(column) for name, column in cells.items()}
 
 
 def _netcdf(path: Path) -> dict[str, np.ndarray]:
@@ -57,8 +92,7 @@ def _netcdf(path: Path) -> dict[str, np.ndarray]:
     return columns_of(data)
 
 
-def _separated(path: Path) -> dict[str, np.ndarray]:
-    text = _text(path)
+def _separated(path: Path, text: str) -> dict[str, np.ndarray]:
     tables = {separator: _cut(text, separator) for separator in _SEPARATORS}
     separator = _separator(path, tables)
     header, *rows = _without_blank_columns(tables[separator])
@@ -137,7 +171,8 @@ def _decimal_commas(rows: list[list[str]]) -> bool:
 
 
 def columns_of(source: Any) -> dict[str, np.ndarray]:
-    """Columns of a Dataset, data frame or mapping, one value for each run."""
+    """Columns of a Dataset, data frame or mapping, one value for each run; a grid's cells are its runs."""
+    source = _stacked(source)
     try:
         names = list(source)
         columns = {str(name): np.atleast_1d(np.asarray(source[name])) for name in names}
@@ -151,6 +186,15 @@ def columns_of(source: Any) -> dict[str, np.ndarray]:
     if len(lengths) > 1 or any(column.ndim > 1 for column in columns.values()):
         raise InputError(f"runs: columns of lengths {sorted(lengths)}; each takes one value for each run")
     return {name: c if c.dtype.kind in "iuf" else parsed([str(v) for v in c]) for name, c in columns.items()}
+
+
+def _stacked(source: Any) -> Any:
+    """A Dataset (or DataArray, of loss unless it has a name) of several dims as one of runs; anything else as it is."""
+    if hasattr(source, "to_dataset") and not hasattr(source, "data_vars"):
+        source = source.to_dataset(name=source.name or "loss")
+    if not hasattr(source, "data_vars") or len(source.dims) < 2:
+        return source
+    return source.stack(run=list(source.dims)).reset_index("run").reset_coords()
 
 
 def check_names(table: str, names: Iterable[str]) -> None:

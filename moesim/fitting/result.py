@@ -134,23 +134,30 @@ class Fit:
         return np.asarray(self.runs[self.task.target.predicts], dtype=float)
 
     def predict(
-        self, runs: Any, level: float | None = None, seed: int = 0, widen: str = "none", via: Fit | None = None
+        self,
+        runs: Any = None,
+        level: float | None = None,
+        seed: int = 0,
+        widen: str = "none",
+        via: Fit | None = None,
+        **inputs: Any,
     ) -> xr.Dataset:
         """Loss of given runs, with intervals of the law and of a further run.
 
         `runs`: a Dataset (variables are aligned by their dims, so a grid stays a grid), a data frame, or a mapping of
-        the law's inputs to numbers or 1-D arrays, one value for each run. Gives `loss(run)`, `confidence(run, bound)`
-        of the law and `prediction(run, bound)` of a further run, its scatter included, which follows compute if that of
-        the runs does. Without draws the intervals come from the covariance. `widen="holdout"` stretches both until they
-        hold as many of the held-out runs as `level` says. A law of loss (accuracy on a task) takes the losses from a
-        fit `via` of a law of size and data, of which `runs` are then; the draws of both are in the intervals. Raises
-        InputError for a missing or impossible input.
+        the law's inputs to numbers or 1-D arrays, one value for each run; or these as `inputs` by name. Gives
+        `loss(run)`, `confidence(run, bound)` of the law and `prediction(run, bound)` of a further run, its scatter
+        included, which follows compute if that of the runs does. Without draws the intervals come from the covariance.
+        `widen="holdout"` stretches both until they hold as many of the held-out runs as `level` says. A law of loss
+        (accuracy on a task) takes the losses from a fit `via` of a law of size and data, of which `runs` are then; the
+        draws of both are in the intervals. Raises InputError for a missing or impossible input.
         """
         from moesim.fitting.downstream import chained
         from moesim.fitting.predict import predicted
 
         level = self.level if level is None else level
         check_level(level)
+        runs = inputs if runs is None else runs
         if via is not None:
             return chained(self, via, runs, level, seed)
         return predicted(self, runs, level, seed, widen)

@@ -70,16 +70,20 @@ def load_runs(
 ) -> xr.Dataset:
     """A table of runs as a Dataset with the dim `run`, its variables in the units of the package.
 
-    `name_or_path`: a name in `conf/runs/`, a .yaml file like those, a .csv or .nc file, or a Dataset, data frame or
-    mapping of columns. `columns` maps variables of the table to columns: a name, or {column: NAME, unit: million}
-    (thousand, million, billion, trillion, or a number that one unit of the column is worth). `where` keeps rows:
-    {column: value}, {column: [values]}, {column: {min: 1, max: 2, not: 3}}, null for any. `derive` lists columns to
-    work out, see `DERIVED`. `best_of` keeps the run of lowest loss for each combination of these columns: a minimum of
-    many noisy runs, hence biased low. `group`: column that says which rows are one run (checkpoints, seeds), resampled
-    together. `weight`: column of weights. `dataset`: column that tells data sets or tokenizers apart.
+    `name_or_path`: a name in `conf/runs/`, a .yaml file like those, a table (.csv, .tsv, .txt, .jsonl, .parquet, .nc),
+    or a Dataset, data frame or mapping of columns. `columns` maps variables of the table to columns: a name, or
+    {column: NAME, unit: million} (thousand, million, billion, trillion, or a number that one unit of the column is
+    worth). `where` keeps rows: {column: value}, {column: [values]}, {column: {min: 1, max: 2, not: 3}}, null for any.
+    `derive` lists columns to work out, see `DERIVED`. `best_of` keeps the run of lowest loss for each combination of
+    these columns: a minimum of many noisy runs, hence biased low. `group`: column that says which rows are one run
+    (checkpoints, seeds), resampled together. `weight`: column of weights. `dataset`: column that tells data sets or
+    tokenizers apart.
 
-    Columns that are not variables keep their names. Raises InputError, which names the rows, for a missing column, a
-    value that is not a number or outside the variable's domain; warns of duplicated runs and mixed data sets.
+    Columns that are not variables keep their names. One that bears a variable's name is that variable, unless it has
+    blanks and nobody asked for it in `columns` ({variable: null} unmaps any). A grid (a Dataset or DataArray of several
+    dims) is taken cell by cell. Wherever a column is named, its names before and after mapping are alike. Raises
+    InputError, which names the rows, for a missing column, a value that is not a number or outside the variable's
+    domain; warns of duplicated runs and mixed data sets.
     """
     spec, table = _opened(name_or_path)
     changes = {"columns": columns, "where": where, "derive": derive, "best_of": best_of}
@@ -141,15 +145,36 @@ def _read(spec: RunsSpec, table: dict[str, np.ndarray]) -> xr.Dataset:
     if not keep.any():
         raise InputError(f"runs {spec.name}: no row is left by where={dict(spec.where)}; loosen it")
     table, rows = {name: column[keep] for name, column in table.items()}, rows[keep]
+    blank = {v: rows[_blank(table[name])] for v, (name, _) in columns.items() if v not in {*spec.columns, "loss"}}
+    blank = {variable: where for variable, where in blank.items() if len(where)}  # of columns that nobody asked for
+    columns = {variable: column for variable, column in columns.items() if variable not in blank}
     values = {v: _numbers(spec, v, name, table[name], rows) * scale for v, (name, scale) in columns.items()}
     values = _derived(spec, values, rows)
     _check_domains(spec, values, rows)
     mapped = {name for name, _ in columns.values()}
     extra = {name: column for name, column in table.items() if name not in mapped and name not in VARIABLES}
+    spec = _renamed(spec, columns, {*extra, *values})
     kept = _best(spec, {**extra, **values})
     values, extra, rows = _at(values, kept), _at(extra, kept), rows[kept]
     _warn(spec, values, extra, rows)
-    return _dataset(spec, values, extra, rows)
+    said = {"blank": "; ".join(f"{variable} in {listed(where)}" for variable, where in blank.items())}
+    return _dataset(spec, values, extra, rows).assign_attrs({key: text for key, text in said.items() if text})
+
+
+def _blank(column: np.ndarray) -> np.ndarray:
+    """Which cells hold nothing: NaN, or in text nothing but spaces; (rows,) bool."""
+    return np.isnan(column) if column.dtype.kind == "f" else np.array([not str(cell).strip() for cell in column], bool)
+
+
+def _renamed(spec: RunsSpec, columns: Mapping[str, tuple[str, float]], there: set[str]) -> RunsSpec:
+    """The spec with the variable's name wherever it names a column that has become one."""
+    variable = {column: name for name, (column, _) in columns.items()}
+
+    def now(name: str | None) -> str | None:
+        return variable.get(name, name) if name is not None and name not in there else name
+
+    renamed = {role: now(getattr(spec, role)) for role in ("group", "weight", "dataset")}
+    return replace(spec, best_of=tuple(now(name) or "" for name in spec.best_of), **renamed)
 
 
 def _columns(spec: RunsSpec, table: Mapping[str, np.ndarray]) -> dict[str, tuple[str, float]]:
@@ -243,7 +268,7 @@ def _check_domains(spec: RunsSpec, values: Mapping[str, np.ndarray], rows: np.nd
         if len(bad):
             raise InputError(
                 f"runs {spec.name}: {name} is {column[bad[0]]:g} in {listed(rows[bad])}; it takes {domain.text};"
-                " mend these rows or leave them out with where"
+                f" mend these rows or leave them out with where={{{name}: {{min: 0}}}}"
             )
     tokens, unique = values.get("tokens"), values.get("unique_tokens")
     if tokens is not None and unique is not None and np.any(more := unique > tokens * (1 + 1e-9)):

@@ -146,6 +146,10 @@ def inputs_of(target: Target, runs: xr.Dataset) -> dict[str, np.ndarray]:
     """The target's inputs from runs, floats of shape (run,); InputError if one is missing."""
     for name in (target.predicts, *target.inputs):
         if name not in runs:
+            if name in (blank := runs.attrs.get("blank", "")).split(" "):
+                said = f"{name} is blank ({blank}), and {target.title} takes it"
+                remedy = f"fill it, or leave these rows out with where={{{name}: {{min: 0}}}}"
+                raise InputError(f"runs {runs.attrs.get('runs', 'given')}: {said}; {remedy}")
             raise InputError(
                 f"runs {runs.attrs.get('runs', 'given')}: no {name}, which {target.title} takes; map a column to it"
                 f" (columns) or work it out (derive); there are {', '.join(map(str, runs.data_vars))}"
@@ -221,8 +225,9 @@ def _followed(problem: Problem, x: np.ndarray, rows: Rows) -> Solution:
     ends = solve(problem, x, rows, _ROUGH, _FIRST)
     before = np.full(len(x), np.inf)
     for _ in range(_ROUNDS):
-        above = ends.objective - ends.objective.min()
-        going = np.flatnonzero((ends.status == STALLED) & (before - ends.objective >= above / _ROUNDS))
+        reached = np.where(ends.status == STALLED, ends.objective, 0.0)  # the others may be infinite
+        slow = before - reached < (reached - ends.objective.min()) / _ROUNDS
+        going = np.flatnonzero((ends.status == STALLED) & ~slow)
         if not len(going):
             break
         if settled(ends):

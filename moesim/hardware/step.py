@@ -120,7 +120,9 @@ class Schedule:
     share lasts. `padding`: with a capacity an expert computes and sends all of it, empty rows too. The dense part takes
     `dense_ratio` x the balanced expert time, or `dense_flops_per_token` (forward and backward) at `dense_share` of
     peak. `optimizer`: a row of `moesim.models.optimizers`, or FLOP per weight; it reads and writes `optimizer_traffic`
-    bytes per weight and holds `optimizer_bytes`, which move with an expert unless the optimiser is sharded.
+    bytes per weight and holds `optimizer_bytes`, which move with an expert unless the optimiser is sharded. With
+    `recompute` experts keep their inputs alone and pay one more forward pass; everything else takes `dense_memory`
+    bytes of a device.
     """
 
     microbatches: float = setting(8.0, number(AT_LEAST_ONE))
@@ -138,6 +140,8 @@ class Schedule:
     optimizer_bytes: float = setting(12.0, number(NON_NEGATIVE))
     optimizer_traffic: float = setting(28.0, number(NON_NEGATIVE))
     sharded_optimizer: bool = setting(False, truth)
+    recompute: bool = setting(False, truth)
+    dense_memory: float = setting(0.0, number(NON_NEGATIVE))
 
     def __post_init__(self):
         optimizer(self.optimizer)  # refuses what is none
@@ -222,7 +226,8 @@ def expert_seconds(machine: Machine, slot_tokens: np.ndarray, updated: np.ndarra
     `slot_tokens` (..., slot): token assignments per step; `updated` (..., slot): 1 where weight gradients are made.
     """
     rows = slot_tokens / machine.schedule.microbatches
-    each = forward_seconds(machine, rows) * (2.0 + updated) + machine.chip.launch
+    passes = 2.0 + updated + machine.schedule.recompute
+    each = forward_seconds(machine, rows) * passes + machine.chip.launch
     busy = np.where(slot_tokens > 0, each, 0.0) * machine.schedule.microbatches
     per_device = busy.reshape(*busy.shape[:-1], machine.cluster.devices, -1).sum(axis=-1)
     return per_device / machine.cluster.speed

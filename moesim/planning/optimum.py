@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 SPARSITY_BOUNDS = (0.0, 0.99)
 TOLERANCE = 0.01  # nat/token
-_NAMED = ("parabola_active_params",)  # without the prefix
+_NAMED = ("parabola_active_params", "parabola_epochs")  # without the prefix
 _WINDOW = Domain("a number above 1", 1.0)
-# Cells solved at once: half a MiB an array, in cache; half as many where each also keeps its grid of sparsities.
+# Cells solved at once: half a MiB an array, in cache; fewer where each also keeps its grid of sparsities.
 _CELLS_AT_ONCE = 2**16
-_CELLS_AT_ONCE_BEST = 2**15
+_CELLS_AT_ONCE_BEST = 2**13
 
 Cell = Mapping[str, Any]
 Search = Callable[[Model, Cell], dict[str, Any]]
@@ -67,9 +67,9 @@ def optimum(
     30 % off is as good to 1e-4 nat/token (`flat`), that the search failed, or (`infeasible`, with NaN) that no model
     has the fixed number of parameters or tokens.
     `optimal_low_params` and `optimal_high_params`: the active parameters whose loss is `tolerance` (nat/token) above
-    the best. With `window`, `parabola_active_params`: the vertex of a parabola fitted to the loss from 1/window to
-    window times the best size. `*_extrapolated`: outside the data of law, repetition or anchor; `*_extrapolated_by`
-    says which.
+    the best. With `window`, `parabola_active_params` and `parabola_epochs`: the vertex of a parabola fitted to the
+    loss from 1/window to window times the best size. `*_extrapolated`: outside the data of law, repetition or anchor;
+    `*_extrapolated_by` says which.
     """
     model = Model.of(model, repetition, architecture)
     space = Space.of(model, axes)
@@ -137,10 +137,13 @@ def _optimal(model: Model, cell: Cell, tolerance: float, window: float | None) -
     if fixed(cell):
         return out
     around = {"compute": out.get("compute"), **{name: value for name, value in cell.items() if name != "tokens"}}
-    names, sizes = ("low_params", "high_params"), tolerated(model, around, found, tolerance)
+    for name, size in zip(("low_params", "high_params"), tolerated(model, around, found, tolerance), strict=True):
+        out[name] = model.described(size, cell)["active_params"]
     if window is not None:
-        names, sizes = (*names, "parabola_active_params"), (*sizes, parabola(model, around, found, window))
-    return out | {n: model.described(x, cell)["active_params"] for n, x in zip(names, sizes, strict=True)}
+        vertex = model.at(parabola(model, around, found, window), around)
+        passes = vertex["tokens"] / vertex["unique_tokens"]
+        out |= {"parabola_active_params": vertex["active_params"], "parabola_epochs": passes}
+    return out
 
 
 def _best(model: Model, cell: Cell, bounds: tuple[float, float]) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from moesim.output.result import Result, Stream
 from moesim.planning import figures, settling, tables
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
-from moesim.planning.readings import READINGS, told
+from moesim.planning.readings import READINGS
 from moesim.planning.space import SIZES, Space
 from moesim.planning.sweep import loss_in_slabs, sweep, with_size
 
@@ -53,7 +53,7 @@ def run(config: Mapping[str, Any]) -> Result:
     if config["compare"]:
         dataset = shown = _compared(config, axes, given)
     else:
-        model = _model(config, {})
+        model = model_of(config, {})
         axes = with_size(model, _dense(model, config, axes))
         large = _cells(model, axes) * 8 > config["memory"]
         dataset = shown = sweep(model, loss=not large, **given, **axes)
@@ -64,8 +64,8 @@ def run(config: Mapping[str, Any]) -> Result:
     text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
     if "reading" in config["compare"]:
         text += "\n\n" + settling.told(settling.settling())
-    if "reading_best_loss" in dataset:
-        text += "\n" + told(dataset[[name for name in dataset.data_vars if str(name).startswith("reading_")]])
+    if "reading_best_loss" in dataset and "draw" not in dataset.dims:
+        text += "\n" + tables.band(dataset, config["repetition"].get("coefficients") or ())
     return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
 
 
@@ -121,7 +121,7 @@ def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
     return tables.table(dataset), {} if "best_loss" not in dataset else figures.draw(dataset)
 
 
-def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
+def model_of(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
     """The config's model, with the compared choices put in by name (an excess also into the config's repetition)."""
     chosen = dict(chosen) | READINGS[chosen["reading"]] if "reading" in chosen else chosen
     names, how = config["choices"], {name: chosen[name] for name in ("excess", "taught") if name in chosen}
@@ -169,14 +169,14 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], given: dict[str, 
     if unknown := [name for name in compare if name not in _COMPARED]:
         raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
     found: list[xr.Dataset] = [
-        optimum(_model(config, chosen), **given, **axes).expand_dims({n: [v] for n, v in chosen.items()})
+        optimum(model_of(config, chosen), **given, **axes).expand_dims({n: [v] for n, v in chosen.items()})
         for chosen in _combinations(compare)
     ]
     combined: Any = xr.combine_by_coords(
         found, combine_attrs="override", join="outer", compat="no_conflicts", coords="minimal", data_vars="all"
     )
     combined = combined.sel(compare)  # in the order given, not by name
-    told = {n: text for n, text in combined.attrs.items() if n.removesuffix("_source") not in compare}
+    told = {n: v for n, v in combined.attrs.items() if n == "config" or all(one.attrs.get(n) == v for one in found)}
     combined.attrs = {**told, "verb": "sweep"}
     return combined
 

@@ -48,7 +48,8 @@ def sweep(
     Gives `loss` (all dims), `tokens`, `epochs`, `total_params` (or `active_params`), the law's reports and
     `extrapolated`, each on the dims along which it varies. With `active_params` as axis and `optima`, everything of
     `optimum` for the other axes is added: `optimal_*` without the active_params dim, `best_*` without sparsity as
-    well, and `parabola_active_params` (of `window`). With `total_params` the size is given: only `best_*` at that size.
+    well, and `parabola_active_params`, `parabola_epochs` (of `window`). With `total_params` the size is given: only
+    `best_*` at that size.
     Where data are scarce and the repetition measures excess, `reading_*` are the optima at both ends of what is unknown
     (`planning.readings`), with a dim `reading`. NaN where no model has that size. With `loss=False` all but the loss
     (see `loss_in_slabs`). With `tokens` instead of compute every run takes so many tokens, and its `compute` follows.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from moesim.output.plots import how_many, spread
 from moesim.output.text import Page, Rows, aligned, coordinate, count, epochs, plain, text_of
 from moesim.planning.figures import named, swept
+from moesim.planning.readings import EVIDENCE, READINGS
 from moesim.variables import OUTSIDE, VARIABLES
 
 if TYPE_CHECKING:
@@ -33,8 +34,25 @@ _BEST: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("epochs", "epochs", epochs),
     ("loss", "loss", lambda value: f"{value:.4f}"),
 )
-_OPTIMAL = (_BEST[4], _BEST[0], _BEST[3])
-_TITLES = {"loss": "loss (nat/token)", "active": "active parameters", "epochs": "epochs"}
+_R_D = "R_D moves both, published are 2.9 to 31.5: repetition.coefficients.R_D=[2.9,15.4,31.5] makes it an axis"
+_RUN = "of the compute-optimal run"
+# What stands in tables of the optima at each sparsity: title, variables, how they are shown.
+_OPTIMAL: tuple[tuple[str, tuple[str, ...], Callable[..., str]], ...] = (
+    (f"loss (nat/token) {_RUN}", ("optimal_loss",), _BEST[4][2]),
+    (f"active parameters {_RUN}", ("optimal_active_params",), count),
+    (f"epochs {_RUN}", ("optimal_epochs",), epochs),
+    (
+        "active parameters within {tolerance} nat/token of it",
+        ("optimal_low_params", "optimal_high_params"),
+        lambda low, high: f"{count(low)}-{count(high)}",
+    ),
+    (
+        "active parameters that a parabola over 1/{window} to {window} times the best size reads",
+        ("parabola_active_params",),
+        count,
+    ),
+    ("epochs that it reads", ("parabola_epochs",), epochs),
+)
 
 
 def table(dataset: xr.Dataset) -> str:
@@ -47,16 +65,21 @@ def table(dataset: xr.Dataset) -> str:
     if "draw" in dataset.dims:
         head = f"medians of {dataset.sizes['draw']} draws of the coefficients"
         return "\n".join([head, table(_middle(dataset)), _spans(dataset)])
-    dataset = dataset[[name for name in dataset.data_vars if not str(name).startswith("reading_")]]
+    dataset = dataset[[v for v in dataset.data_vars if str(v).startswith(("optim", "best", "parabola"))]]
     extra = swept(dataset)
     prefix = "best_" if "best_loss" in dataset else "optimal_"
     dims = sorted(map(str, dataset[f"{prefix}loss"].dims), key=lambda dim: dim in extra)  # a coefficient runs fastest
     data, left_out = _thinned(dataset, dims, _AT_MOST - 4 if extra else _AT_MOST // 2)
     title = "best sparsity" if prefix == "best_" else "compute-optimal runs"
     parts: list[Any] = [f"{title}{_at(dataset, dims)}", _best(data, dims, prefix)]
-    for part in _optima(data, dims) if prefix == "best_" else ():
+    unsaid = []
+    for names, part in _optima(data, dims) if prefix == "best_" else ():
         lines = sum(1 if isinstance(p, str) else len(p) for p in (*parts, *part))
-        parts += part if lines <= _AT_MOST else []
+        if lines <= _AT_MOST:
+            parts += part
+        else:
+            unsaid += names
+    left_out += [f"in the result only: {', '.join(unsaid)}"] if unsaid else []
     said = text_of([*parts, *left_out])
     return said + "".join(f"\n{text}" for mark, text in _LEGEND.items() if mark in said.replace("<1", ""))
 
@@ -99,8 +122,7 @@ def _at(dataset: xr.Dataset, dims: Sequence[str]) -> str:
 
 def _thinned(dataset: xr.Dataset, own: Sequence[str], most: int) -> tuple[xr.Dataset, list[str]]:
     """As many cells as fit: values spread along the longest dims, and a line on each dim that was cut."""
-    data = dataset[[v for v in dataset.data_vars if str(v).startswith(("optim", "best"))]]
-    dims = {dim: data.sizes[dim] for dim in own}
+    data, dims = dataset, {dim: dataset.sizes[dim] for dim in own}
     while np.prod(list(dims.values())) > most:
         longest = max(dims, key=lambda dim: dims[dim])
         dims[longest] -= 1
@@ -149,32 +171,60 @@ def _outside(flags: float) -> str:
     return ", ".join(name for name, flag in OUTSIDE.items() if known & flag)
 
 
-def _optima(data: xr.Dataset, dims: Sequence[str]) -> list[Page]:
-    """A titled table for each quantity of the optima: a row for each cell, a column for each sparsity."""
+def _optima(data: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[tuple[str, ...], Page]]:
+    """The variables, and a titled table of them, for each quantity of the optima: a column for each sparsity."""
     along = next((d for d in ("sparsity", "experts") if d in data.dims), None)
     if along is None or "optimal_loss" not in data:
-        return []
+        return
     cells = _cells(data, dims)
+    told = {name: plain(data.attrs.get(name, name)) for name in ("tolerance", "window")}
     head = [*map(_words, dims), *(f"{along[0].upper()}={plain(v)}" for v in data[along].values)]
-    tables = {}
-    for label, name, show in _OPTIMAL:
-        shown = [cell for cell in cells if name != "epochs" or (cell.optimal_epochs > 0).any()]
-        tables[label] = [head, *([*_labels(cell, dims), *_marked(cell, name, show)] for cell in shown)]
-    return [[f"{_TITLES[label]} of the compute-optimal run", rows] for label, rows in tables.items() if len(rows) > 1]
+    for title, names, show in _OPTIMAL:
+        if not set(names) <= set(data):
+            continue
+        shown = [cell for cell in cells if "epochs" not in names[0] or (cell[names[0]] > 0).any()]
+        if shown:
+            rows = [head, *([*_labels(cell, dims), *_marked(cell, names, show)] for cell in shown)]
+            yield names, [title.format(**told), rows]
 
 
-def _marked(cell: xr.Dataset, name: str, show: Callable[[float], str]) -> list[str]:
-    columns = (cell[f"optimal_{name}"], cell.optimum_status, cell.optimal_extrapolated)
-    triples = zip(*(np.broadcast_to(v, cell.optimal_loss.shape).tolist() for v in columns), strict=True)
-    return [_MARKS.get(status, "?") + show(value) + _OUTSIDE * (out == 1) for value, status, out in triples]
+def _marked(cell: xr.Dataset, names: Sequence[str], show: Callable[..., str]) -> list[str]:
+    columns = (cell.optimum_status, cell.optimal_extrapolated, *(cell[name] for name in names))
+    rows = zip(*(np.broadcast_to(v, cell.optimal_loss.shape).tolist() for v in columns), strict=True)
+    return [_MARKS.get(status, "?") + show(*values) + _OUTSIDE * (out == 1) for status, out, *values in rows]
+
+
+def band(dataset: xr.Dataset, coefficients: Collection[str] = ()) -> str:
+    """The optima at both ends of what is unknown, for each budget with scarce data, and the evidence for each.
+
+    `coefficients`: of the repetition; if R_D is one of them and no axis yet, the table says how to make it one.
+    """
+    data = dataset[[v for v in dataset.data_vars if str(v).startswith("reading_best_")]]
+    if "unique_tokens" in data.dims:
+        data = data.isel(unique_tokens=np.flatnonzero(np.isfinite(data.unique_tokens)))
+    dims = [str(dim) for dim in data.reading_best_loss.dims if dim != "reading"]
+    data, left_out = _thinned(data, dims, _AT_MOST // 4)
+    rows = [[*map(_words, dims), "reading", "best S", "active", "epochs", "loss", "outside the data of"]]
+    rows += [_reading(at.sel(reading=name), dims) for at in _cells(data, dims) for name in READINGS]
+    lines = ["the band of what is unknown, at usual weight decay", aligned(rows, len(dims) + 1), *left_out]
+    lines += [f"{name}: {text}" for name, text in EVIDENCE.items()]
+    lines += [_R_D] if "R_D" in coefficients and "R_D" not in dims else []
+    return "\n".join(lines)
+
+
+def _reading(at: xr.Dataset, dims: Sequence[str]) -> list[str]:
+    by = _outside(at.reading_best_extrapolated_by.item())
+    top = best(at.reading_best_sparsity.item(), at.reading_best_sparsity_status.item()) + _OUTSIDE * bool(by)
+    values = [show(at[f"reading_best_{name}"].item()) for _, name, show in (_BEST[0], *_BEST[3:])]
+    return [*_labels(at, dims), str(at.reading.item()), top, *values, by]
 
 
 def comparison(dataset: xr.Dataset, compared: Sequence[str] | None = None) -> str:
     """Models side by side, a block for each budget and data, a row for each model.
 
     A row has the loss of the compute-optimal run at each sparsity, the best sparsity with its active parameters and
-    epochs, and how many times more active parameters the optima take at the first and last sparsity than with the
-    most plentiful data. Rows that agree in everything are one.
+    epochs (where none was sought, how far the losses spread), and how many times more active parameters the optima take
+    at the first and last sparsity than with the most plentiful data. Rows that agree in everything are one.
     """
     compared = named(dataset) if compared is None else compared
     others = {str(dim): n // 2 for dim, n in dataset.sizes.items() if dim not in (*compared, *_DIMS)}
@@ -184,7 +234,8 @@ def comparison(dataset: xr.Dataset, compared: Sequence[str] | None = None) -> st
     cells = [dim for dim in _DIMS[:-1] if dim in dataset.dims]
     dataset, left_out = _with_few_budgets(dataset, compared)
     data = dataset.assign(ratio=dataset.optimal_active_params / base)
-    return "\n\n".join([*(_compared(cell, cells, compared) for cell in _cells(data, cells)), *left_out])
+    said = "\n\n".join([*(_compared(cell, cells, compared) for cell in _cells(data, cells)), *left_out])
+    return f"{said}\n{_LEGEND[_OUTSIDE]}" if _OUTSIDE in said else said
 
 
 def _with_few_budgets(dataset: xr.Dataset, compared: Sequence[str]) -> tuple[xr.Dataset, list[str]]:
@@ -210,6 +261,7 @@ def _compared(cell: xr.Dataset, dims: Sequence[str], compared: Sequence[str]) ->
         rows = {("all alike", *next(iter(rows))[1:]): [""]}
     ratio = [f"N_a x at S={sparsities[0]}", f"S={sparsities[-1]}"]
     head = [compared[0], ", ".join(compared[1:]), *(f"S={s}" for s in sparsities), "best S", "N_a", "epochs", *ratio]
+    head.append("spread")
     where = ", ".join(f"{_words(dim)} {coordinate(dim, cell[dim].item())}" for dim in dims)
     lines = [head, *([first, ", ".join(rest), *values] for (first, *values), rest in rows.items())]
     keep = [i for i in range(len(head)) if any(line[i] for line in lines[1:])]
@@ -217,10 +269,11 @@ def _compared(cell: xr.Dataset, dims: Sequence[str], compared: Sequence[str]) ->
 
 
 def _values(row: xr.Dataset) -> tuple[str, ...]:
-    losses = [f"{loss:.4f}" for loss in np.atleast_1d(row.optimal_loss.values)]
-    ratio = np.atleast_1d(row.ratio.values)
+    """Losses at each sparsity, the best sparsity and its run, N_a beside plentiful data; else the losses' spread."""
+    losses = _marked(row, ["optimal_loss"], _BEST[4][2])
+    ratio = [f"{value:.2f}" for value in np.atleast_1d(row.ratio.values)[[0, -1]]]
+    ratio = ratio if np.isfinite(row.unique_tokens).all() else ["", ""]  # beside themselves
     if "best_loss" not in row:
-        return (*losses, "", "", "", f"{ratio[0]:.2f}", f"{ratio[-1]:.2f}")
+        return (*losses, "", "", "", *ratio, f"{np.ptp(row.optimal_loss.values):.4f}")
     top = best(row.best_sparsity.item(), row.best_sparsity_status.item()) + _OUTSIDE * bool(row.best_extrapolated == 1)
-    size, passes = count(row.best_active_params.item()), epochs(row.best_epochs.item())
-    return (*losses, top, size, passes, f"{ratio[0]:.2f}", f"{ratio[-1]:.2f}")
+    return (*losses, top, count(row.best_active_params.item()), epochs(row.best_epochs.item()), *ratio, "")

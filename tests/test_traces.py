@@ -1,0 +1,404 @@
+"""Recorded loads as people have them: every format against the same counts, and windows of a replay worked by hand."""
+
+import io
+import json
+import pickle
+import sys
+import zipfile
+from collections import OrderedDict
+from types import ModuleType
+
+import numpy as np
+import pytest
+from test_balance_run import config
+
+import moesim
+from moesim.balance import dumps, trace, workloads
+from moesim.errors import InputError
+
+# Two windows of two layers: the second has three experts, the first two; layer 1 is idle in window 1.
+LOADS = np.array([[[5.0, 3.0, np.nan], [1.0, 2.0, 3.0]], [[1.0, 7.0, np.nan], [0.0, 0.0, 0.0]]])
+
+
+def long(rank=None, scale=1.0):
+    rows = [
+        (w, y, e, LOADS[w, y, e] * scale) for w in range(2) for y in range(2) for e in range(3) if LOADS[w, y, e] >= 0
+    ]
+    return [(*row, rank) if rank is not None else row for row in rows]
+
+
+def lines(head, rows, sep=","):
+    return "\n".join([sep.join(head), *(sep.join(map(str, row)) for row in rows)]) + "\n"
+
+
+def nested():
+    return [[[v for v in layer if v >= 0] for layer in window] for window in LOADS.tolist()]
+
+
+def saved(tmp_path, kind):
+    """A file of these loads, and whether it knows that layers differ."""
+    file = tmp_path / f"loads.{kind.partition(' ')[0]}"
+    if kind == "csv":
+        file.write_text(lines(["window", "layer", "expert", "count"], long()))
+    elif kind == "csv of others":
+        file.write_text(lines(["step", "layer_id", "expert_id", "tokens"], long(), ";"))
+    elif kind == "csv of ranks":
+        rows = long(0, 0.25) + long(1, 0.75)
+        file.write_text(lines(["window", "layer", "expert", "count", "rank"], rows))
+    elif kind == "json":
+        file.write_text(json.dumps({"logical_count": nested()}))
+    elif kind == "json of a history":
+        file.write_text(json.dumps({"load_history": [{"logical_expert_load": window} for window in nested()]}))
+    elif kind == "npy":
+        np.save(file, LOADS)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv of others", "csv of ranks", "json", "json of a history", "npy"])
+def test_every_format_holds_the_same_counts(tmp_path, kind):
+    dump = dumps.read_dump(str(saved(tmp_path, kind)))
+    np.testing.assert_allclose(dump.loads, LOADS)
+    assert (dump.windows, dump.layers) == (("0", "1"), ("0", "1"))
+    # a quarter and three quarters of the tokens start on the two ranks: 1.5 x the mean
+    np.testing.assert_allclose(dump.source if dump.source is not None else 1.5, 1.5)
+
+
+def test_ranks_of_a_folder_add_up(tmp_path):
+    for window in range(2):
+        for rank, part in enumerate((0.25, 0.75)):
+            np.save(tmp_path / f"rank{rank}_step{10 * window + 2}.npy", LOADS[window] * part)
+    dump = dumps.read_dump(str(tmp_path))
+    np.testing.assert_allclose(dump.loads, LOADS)
+    assert dump.windows == ("step2", "step12")
+    np.testing.assert_allclose(dump.source, 1.5)
+    np.save(tmp_path / "rank0_step30.npy", np.ones((2, 2)))
+    with pytest.raises(InputError, match=r"have shapes \[\(1, 2, 2\), \(1, 2, 3\)\]; they must be alike"):
+        dumps.read_dump(str(tmp_path))
+
+
+def test_tokens_are_counted(tmp_path):
+    # four tokens of two sequences, two experts each
+    rows = [("a", 0, 1), ("a", 0, 2), ("b", 3, 1), ("b", 1, 0)]
+    file = tmp_path / "routing.csv"
+    file.write_text(lines(["seq", "e1", "e2"], rows))
+    dump = dumps.read_dump(str(file))
+    np.testing.assert_array_equal(dump.loads, [[[2, 1, 1, 0]], [[1, 2, 0, 1]]])
+    assert (dump.windows, dump.active) == (("a", "b"), 2)
+    three = dumps.read_dump(str(file), 3)
+    np.testing.assert_array_equal(three.loads, [[[2, 2, 1, 1]], [[1, 1, 0, 0]]])
+    # a row for each layer of a token
+    file.write_text(lines(["seq", "layer", "e1", "e2"], [(*row[:1], y, *row[1:]) for row in rows for y in (3, 7)]))
+    both = dumps.read_dump(str(file), 3)
+    np.testing.assert_array_equal(both.loads, np.repeat(three.loads, 2, axis=1))
+    assert both.layers == ("3", "7")
+    for bad, said in (
+        (("b", 1, 1), "row 1 names an expert twice"),
+        (("b", 1, -1), "expert -1; it takes"),
+        (("b", 1, "x"), "no whole number in e1, e2"),
+    ):
+        file.write_text(lines(["seq", "e1", "e2"], [bad]))
+        with pytest.raises(InputError, match=said):
+            dumps.read_dump(str(file))
+
+
+def test_plain_tensors_of_pt_files(tmp_path):
+    torch = pytest.importorskip("torch")
+    file = tmp_path / "dump.pt"
+    for tensor in (torch.arange(24).reshape(2, 3, 4), torch.arange(24.0).reshape(4, 3, 2).T.half()):
+        torch.save({"rank": 0, "logical_count": tensor}, file)
+        np.testing.assert_array_equal(dumps.read_dump(str(file)).loads, tensor.numpy())
+    torch.save([{"logical_count": torch.ones(3, 4)}, {"logical_count": torch.zeros(3, 4)}], file)
+    np.testing.assert_array_equal(dumps.read_dump(str(file)).loads[:, 0, 0], [1, 0])
+    torch.save(torch.nn.Linear(2, 2), file)
+    with pytest.raises(InputError, match="which is no plain tensor"):
+        dumps.read_dump(str(file))
+
+
+class Saver(pickle.Pickler):
+    """Writes tensors as torch.save does: storages apart, named by persistent ids."""
+
+    def persistent_id(self, obj):
+        return ("storage", obj.kind, obj.key, "cpu", obj.count) if isinstance(obj, Storage) else None
+
+
+class Storage:
+    def __init__(self, kind, key, count):
+        self.kind, self.key, self.count = kind, key, count
+
+
+class Tensor:
+    def __init__(self, rebuild, *arguments):
+        self.rebuild, self.arguments = rebuild, arguments
+
+    def __reduce__(self):
+        return self.rebuild, self.arguments
+
+
+def torch_file(path, monkeypatch, made, storages):
+    """A file of the layout of torch.save, with the names of torch and without it."""
+    module, utils = ModuleType("torch"), ModuleType("torch._utils")
+
+    def _rebuild_tensor_v2(*arguments): ...
+
+    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
+    kinds = {}
+    for kind in ("LongStorage", "HalfStorage", "ComplexFloatStorage"):
+        kinds[kind] = type(kind, (), {"__module__": "torch", "__qualname__": kind})
+        setattr(module, kind, kinds[kind])
+    monkeypatch.setitem(sys.modules, "torch", module)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+    stream = io.BytesIO()
+    Saver(stream, protocol=2).dump(made(_rebuild_tensor_v2, kinds))
+    monkeypatch.undo()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("dump/data.pkl", stream.getvalue())
+        for key, values in storages.items():
+            archive.writestr(f"dump/data/{key}", values.tobytes())
+
+
+def test_pt_files_without_torch(tmp_path, monkeypatch):
+    file = tmp_path / "dump.pt"
+    numbers = np.arange(30)
+
+    def content(rebuild, kinds):
+        # (2, 3, 4) from the fifth number on, and a transposed half-precision one that comes second
+        long, half = Storage(kinds["LongStorage"], "0", 30), Storage(kinds["HalfStorage"], "1", 24)
+        own = Tensor(rebuild, long, 5, (2, 3, 4), (12, 4, 1), False, OrderedDict())
+        return {
+            "rank": 0,
+            "logical_count": own,
+            "other": Tensor(rebuild, half, 0, (4, 6), (1, 4), False, OrderedDict()),
+        }
+
+    torch_file(file, monkeypatch, content, {"0": numbers, "1": np.arange(24).astype("<f2")})
+    np.testing.assert_array_equal(dumps.read_dump(str(file)).loads, numbers[5:29].reshape(2, 3, 4))
+
+    def turned(rebuild, kinds):
+        return Tensor(rebuild, Storage(kinds["HalfStorage"], "1", 24), 0, (4, 6), (1, 4), False, OrderedDict())
+
+    torch_file(file, monkeypatch, turned, {"1": np.arange(24).astype("<f2")})
+    np.testing.assert_array_equal(dumps.read_dump(str(file)).loads[0], np.arange(24).reshape(6, 4).T)
+
+    def beyond(rebuild, kinds):
+        return Tensor(rebuild, Storage(kinds["LongStorage"], "0", 30), 20, (4, 6), (6, 1), False, OrderedDict())
+
+    torch_file(file, monkeypatch, beyond, {"0": numbers})
+    with pytest.raises(InputError, match="longer than what is stored"):
+        dumps.read_dump(str(file))
+
+    def odd(rebuild, kinds):
+        return Tensor(rebuild, Storage(kinds["ComplexFloatStorage"], "0", 30), 0, (4, 6), (6, 1), False, OrderedDict())
+
+    torch_file(file, monkeypatch, odd, {"0": numbers})
+    with pytest.raises(InputError, match=r"torch\.ComplexFloatStorage, which is no plain tensor"):
+        dumps.read_dump(str(file))
+
+
+class Runs:
+    def __reduce__(self):
+        return (print, ("this ran",))
+
+
+def test_what_would_run_is_refused(tmp_path, capsys):
+    file = tmp_path / "dump.pt"
+    for content in (pickle.dumps(Runs()), pickle.dumps(eval), b"junk"):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("dump/data.pkl", content)
+        with pytest.raises(InputError, match=r"dump\.pt: not taken"):
+            dumps.read_dump(str(file))
+    file.write_bytes(pickle.dumps(Runs()))
+    with pytest.raises(InputError, match="not taken"):
+        dumps.read_dump(str(file))
+    np.save(tmp_path / "objects.npy", np.array([Runs()]), allow_pickle=True)
+    with pytest.raises(InputError, match="no plain NumPy array"):
+        dumps.read_dump(str(tmp_path / "objects.npy"))
+    assert "this ran" not in capsys.readouterr().out
+
+
+REFUSED = {
+    "a.csv": ("window,layer,expert\n0,0,0\n", "no column 'count'.*a row for each token with seq, e1"),
+    "b.csv": ("window,layer,expert,count\n", "no rows below its head"),
+    "c.csv": (
+        "window,layer,expert,count,rank\n0,0,0,1,0\n0,0,0,1,0\n",
+        "rank 0: window 0, layer 0, expert 0 stands twice",
+    ),
+    "d.json": ("{", "no JSON"),
+    "e.json": ('{"counts": [[1]]}', "none of logical_count, .* in it; it has counts"),
+    "f.json": ('{"logical_count": [["a"]]}', "is no list of counts"),
+    "g.json": ('{"logical_count": [[1, -1]]}', "a count of -1"),
+    "h.json": ('{"logical_count": [1, 2]}', r"shape \(2,\); it takes \(layer, expert\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(tmp_path, name):
+    content, said = REFUSED[name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=said):
+        dumps.read_dump(str(tmp_path / name))
+
+
+def replayed(path, **over):
+    cluster = {"devices": 2, "slots_per_device": 2, **over.pop("cluster", {})}
+    return moesim.simulate(world={"policy": "trace", "path": str(path)}, cluster=cluster, **over)
+
+
+def test_windows_by_hand(tmp_path):
+    # Layer 0: (5, 3), then (1, 7). EPLB's four slots after (5, 3): two copies of each, which
+    # splits (1, 7) evenly. Layer 1: three experts, (1, 2, 3), then idle.
+    file = saved(tmp_path, "csv")
+    data = replayed(file, placement="eplb")
+    np.testing.assert_allclose(data.layer_max_over_mean.values[0, 1], [1.0, 1.0])
+    assert np.isfinite(data.to_array().values).all()
+    static = replayed(file, placement="static")
+    # 0 1 | - - of layer 0: in order, one on each device; 5 against 3, then 7 against 1; layer 1: 0 1 | 2: 3 and 3
+    np.testing.assert_allclose(static.layer_max_over_mean.values[0], [[5 / 4, 1.0], [7 / 4, 1.0]])
+    # barriers: (5 + 3) / (4 + 3) of shares 5/8 and 3/6: (.625 + .5) / (.5 + .5)
+    np.testing.assert_allclose(static.max_over_mean.values[0], [1.125, 1.75])
+    assert (static.max_over_mean >= static.max_over_mean_bound).all()
+
+
+def test_scheduling_sees_its_own_window(tmp_path):
+    # one layer, slots 0 1 | 2 0 after a first window that makes expert 0 hot; then expert 1 is, and then expert 0 again
+    file = tmp_path / "loads.csv"
+    counts = [(6, 2, 1), (3, 4, 2), (8, 1, 1)]
+    file.write_text(
+        lines(
+            ["window", "layer", "expert", "count"],
+            [(w, 0, e, n) for w, row in enumerate(counts) for e, n in enumerate(row)],
+        )
+    )
+    worth = {}
+    for name in ("eplb", "scheduled", "lagged"):
+        data = replayed(file, placement={"policy": name, "every": 10**9})
+        worth[name] = data.max_over_mean.values[0]
+        assert (data.moved_copies == 0).all()
+    # planned once, on even loads: expert 0 on both devices, 1 and 2 on one each
+    np.testing.assert_allclose(worth["eplb"], [5 / 4.5, 5.5 / 4.5, 1.0])
+    np.testing.assert_allclose(worth["scheduled"], [1.0, 1.0, 1.0])
+    np.testing.assert_allclose(worth["lagged"], worth["eplb"])
+
+
+def test_a_migration_is_paid_once_and_windows_have_a_length(tmp_path):
+    file = saved(tmp_path, "csv")
+    made = {}
+    for length in (1, 10):
+        world = {"policy": "trace", "path": str(file), "steps_per_window": length}
+        placing = {"policy": "eplb", "every": 1, "plan_seconds": 3.0}
+        made[length] = moesim.simulate(world=world, placement=placing, cluster={"devices": 2, "slots_per_device": 2})
+    once, ten = (data.time_migration.values[0] for data in made.values())
+    assert once[0] == 0.0
+    np.testing.assert_allclose(ten, once / 10)
+    assert once[1] > 3.0
+    # ten steps cost nine times the rest more
+    rest = made[1].step_time.values[0] - once
+    np.testing.assert_allclose(np.diff(made[10].wall_clock.values[0]), 10 * rest[1] + once[1])
+
+
+def test_active_experts_count(tmp_path):
+    file = saved(tmp_path, "csv")
+    one, two = (replayed(file, active_experts=k) for k in (1, 2))
+    np.testing.assert_allclose(two.loads, 2 * one.loads)
+    assert (two.time_compute > 1.5 * one.time_compute).all()
+    with pytest.raises(InputError, match="active_experts=3 is more than the 2 experts"):
+        replayed(file, active_experts=3)
+    tokens = tmp_path / "tokens.csv"
+    tokens.write_text(lines(["seq", "e1", "e2"], [(w, e, (e + 1) % 4) for w in range(3) for e in range(4)]))
+    assert replayed(tokens).loads.sum("expert").values == pytest.approx(2 * 2**22)
+    with pytest.raises(InputError, match="active_experts=3, but a traced token has 2"):
+        replayed(tokens, active_experts=3)
+
+
+def test_a_threshold_spares_moves(tmp_path):
+    file = saved(tmp_path, "csv")
+    kept = replayed(file, placement={"policy": "eplb", "threshold": 5.0})
+    assert kept.moved_copies.sum() == 0
+    assert replayed(file, placement="eplb").moved_copies.sum() > 0
+
+
+def test_replica_pairs_are_reported_and_can_be_forbidden(tmp_path):
+    file = tmp_path / "loads.csv"
+    counts = [1, 51, 55, 39, 46, 37]
+    rows = [(w, 0, e, n) for w in range(2) for e, n in enumerate(counts)]
+    file.write_text(lines(["window", "layer", "expert", "count"], rows))
+    cluster = {"devices": 3, "slots_per_device": 3}
+    for distinct, ratio, pairs in ((False, 1.1201, 1), (True, 1.0087, 0)):
+        data = replayed(file, placement={"policy": "eplb", "distinct": distinct}, cluster=cluster)
+        assert data.max_over_mean.values[0, 1] == pytest.approx(ratio, abs=1e-4)
+        assert data.shared_devices.values[0, 1] == pairs
+
+
+def test_the_command_line_takes_a_trace(tmp_path):
+    from moesim.balance.run import run
+
+    made = config(world="trace", placement="scheduled")
+    made["world"]["path"] = str(saved(tmp_path, "csv"))
+    made["cluster"].update(devices=2, slots_per_device=2)
+    result = run(made)
+    assert "max_over_mean_bound" in result.table
+    assert trace.is_trace(made)
+
+
+# Eight experts on four ranks, two of them hot at 3 x the mean: (8 - 6) / 6 for the others.
+KINDS = {
+    "balanced": np.ones((4, 8)),
+    "hot_rank": np.tile([3.0, 3.0, *[1 / 3] * 6], (4, 1)),
+    "spread": np.tile([3.0, *[1 / 3] * 3, 3.0, *[1 / 3] * 3], (4, 1)),
+    "ragged_source": np.ones((4, 8)),
+    "idle_rank": np.tile([0.0, 0.0, *[8 / 6] * 6], (4, 1)),
+    "burst": np.stack([[3.0, 3.0, *[1 / 3] * 6] if w % 2 else [1.0] * 8 for w in range(4)]),
+}
+
+
+@pytest.mark.parametrize("kind", workloads.KINDS)
+def test_workloads(kind):
+    loads, source = workloads.workload(kind, 4, 8, 4, 3.0, 2, 0.3, 0)
+    np.testing.assert_allclose(loads.mean(axis=1), 1.0)
+    np.testing.assert_allclose(source, 3.0 if kind == "ragged_source" else 1.0)
+    if kind in KINDS:
+        np.testing.assert_allclose(loads, KINDS[kind])
+    if kind in ("hot_experts", "rotating"):
+        np.testing.assert_array_equal(np.sort(loads, axis=1)[:, -2:], 3.0)
+        moved = (np.diff(loads, axis=0) != 0).any(axis=1)
+        np.testing.assert_array_equal(moved, [False, kind == "rotating", False])
+    if kind == "drift":
+        steps = np.diff(np.log(workloads.workload(kind, 4000, 8, 4, 3.0, 2, 0.3, 0)[0]), axis=0)
+        assert (steps - steps.mean(axis=1, keepdims=True)).std() == pytest.approx(0.3 * np.sqrt(7 / 8), rel=0.03)
+
+
+def test_bad_workloads():
+    for options, said in (
+        ({"kind": "w9"}, "kind='w9'; it takes balanced, burst"),
+        ({"experts": 9}, "experts=9 do not divide among ranks=8"),
+        ({"heat": 9.0}, "heat=9; it takes 0 to 8"),
+        ({"period": 0}, "period=0"),
+    ):
+        with pytest.raises(InputError, match=said):
+            moesim.simulate(world={"policy": "workload", **options}, cluster={"slots_per_device": 9})
+
+
+def test_which_placement_wins_depends_on_the_workload():
+    # Eight devices, one spare slot each. On average over the windows that a plan had a past to go by:
+    def ratio(kind, policy):
+        world = {"policy": "workload", "kind": kind, "period": 1 if kind == "rotating" else 4}
+        data = moesim.simulate(world=world, placement=policy, cluster={"slots_per_device": 9})
+        return float(data.max_over_mean.isel(step=slice(1, None)).mean())
+
+    # a steady hot rank is levelled by the past; where hot experts change at every window a plan is always late, and
+    # copies of every device's experts on a fixed neighbour serve better than copies of what was hot
+    assert ratio("hot_rank", "eplb") < 1.1 < 2.9 < ratio("hot_rank", "static")
+    assert ratio("rotating", "lplb") < ratio("rotating", "eplb") - 0.05
+    assert ratio("rotating", "eplb") > 1.3
+    # loads that walk: the present is seen by the scheduler alone
+    assert ratio("drift", "lplb") < ratio("drift", "scheduled") < ratio("drift", "eplb") < ratio("drift", "static")
+    assert ratio("drift", "lagged") > ratio("drift", "scheduled")
+    # one hot rank on all devices, while weights cost less than tokens
+    assert ratio("hot_rank", "shadow") < ratio("hot_rank", "static")
+    # nothing to win on even loads, whose source alone is ragged: that costs time
+    assert ratio("balanced", "static") == ratio("ragged_source", "static") == 1.0
+    even, ragged = (
+        moesim.simulate(world={"policy": "workload", "kind": kind}, cluster={"slots_per_device": 9}).time_all_to_all
+        for kind in ("balanced", "ragged_source")
+    )
+    np.testing.assert_allclose(ragged, 3.0 * even)
