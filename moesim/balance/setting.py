@@ -42,7 +42,7 @@ class Run:
     (None: as many as the cluster has slots). `twins`: so many neighbouring experts share score and noise of the router
     at the start. `shared_experts`: more of the same size, for every token; `shared_factor`: the part of each expert's
     weights that all have in common. `capacity`: parameters of one expert over all layers, or give expert.d_expert.
-    `focus`: how an expert's parameters for a domain grow as it serves fewer (1: in proportion, 0: not). `inertia`: tokens
+    `focus`: how an expert's parameters for a domain grow as it serves fewer (1: in proportion). `inertia`: tokens
     per active parameter over which an expert's capacity follows a change of its data (unmeasured: sweep). `forgetting`:
     share of a domain forgotten per token of another. `selective`: no weight updates for experts whose expected gain is
     below this part of the mean gain (0: off), where gradients of `gradient_noise` tokens are half noise. `precision`:
