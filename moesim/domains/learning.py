@@ -7,8 +7,8 @@ Each domain k follows the law L(N, D) of a dense model. Expert e of C parameters
 p: natural frequencies. Z: similarities, 1 on the diagonal, `part_similarity` between parts of a domain, rho x
 decay^levels between domains. h_e: shares of what the expert was trained on, over its last `inertia` x (active
 parameters) tokens. A token with the K experts S has N = sum_S c and D^8 = sum_S c v^8 / sum_S c, near what the one
-knows that knows most; given that e is in S, the others come as they would without it. The loss of a domain is the mean of L
-over its tokens, L_k = sum_e P(e|k) L_ek / K, and never above ln(vocabulary), an untrained model's.
+knows that knows most; given that e is in S, the others come as they would without it. The loss of a domain is the mean
+of L over its tokens, L_k = sum_e P(e|k) L_ek / K, and never above ln(vocabulary), an untrained model's.
 
 Z h is ordinariness, as in the similarity-sensitive diversity of Leinster and Cobbold (2012), and m the effective number
 of domains: of order 1 - beta where the data term is D^-beta, (sum_k p_k (Z p)_k^-beta)^(1/beta); in general, and while
