@@ -356,6 +356,34 @@ def test_global_violation_is_of_the_last_hundred_steps():
         np.testing.assert_allclose(parted["max_vio_global"][row, 51], load.max() / load.mean() - 1.0)
 
 
+def test_a_structure_that_never_acts_is_said():
+    over = {
+        "policies": {"grows": {"structure": "grow"}, "splits": {"structure": "split"}, "stays": {}},
+        "figures": False,
+    }
+    over["structure"] = {"every": 50}
+    made = config(over)
+    made["policies"]["grows"] = {"structure": {"policy": "grow", "every": 250}}
+    made["policies"]["splits"] = {"structure": {"policy": "split", "every": 20}}
+    result = drive(made)
+    told = [line for line in result.table.splitlines() if "changed nothing" in line]
+    assert told == ["grows: its structure changed nothing in 60 steps; no expert met its terms when asked"]
+    assert result.dataset.edits.isel(step=-1).values[:, 0].tolist() == [0, 2, -1]
+
+
+def test_bands_stay_where_the_quantity_can_be():
+    from moesim.balance.figures import band
+
+    two = np.array([[1.1, 1.9], [1.3, 1.1]])  # means 1.2, 1.5; half widths 12.7 x .1, .4
+    for name, low, high in (("max_over_mean", 1.0, None), ("utilisation", 0.0, 1.0), ("max_vio", 0.0, None)):
+        mean, below, above = band(two, name)
+        np.testing.assert_allclose(mean, [1.2, 1.5])
+        np.testing.assert_allclose(below, low)
+        assert high is None or (above == high).all()
+    near = np.array([[5.0], [5.001]])
+    np.testing.assert_allclose(band(near)[1:], [[5.0005 - 0.00635], [5.0005 + 0.00635]], atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", ["merge", "prune"])
 def test_no_token_is_lost_in_the_step_of_an_edit(shape):
     over = {"steps": 40, "record_every": 1, "structure": {"every": 10, "below": 0.9}}
@@ -692,6 +720,12 @@ def test_what_the_first_step_would_not_see_is_refused_before_it():
         ({"world": {"atom": 1e-12}}, {}, "1e\\+12 domains"),
         ({"schedule": {"optimizer": "adamm"}}, {}, "no 'adamm'"),
         ({"structure": {"at_most": 1.5}}, {"structure": "split"}, "at_most=1.5"),
+        ({"routing": {"control": {"policy": "auxiliary", "scope": "local"}}}, {}, "scope='local'"),
+        ({"sampling": {"exponent": -1.0}}, {"sampling": "temperature"}, "exponent=-1"),
+        ({"placement": {"topology": "star"}}, {"placement": "scheduled"}, "topology='star'"),
+        ({"placement": {"threshold": 0.9}}, {"placement": "eplb"}, "threshold=0.9"),
+        ({"cluster": {"stages": 0}}, {}, "stages=0"),
+        ({"schedule": {"microbatches": 0.1}}, {}, "microbatches=0.1"),
     ):
         with pytest.raises(InputError, match=message):
             drive(config({**over, "figures": False}, **choices))

@@ -284,9 +284,10 @@ def step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
 
 
 def rehearse(given: Setting) -> None:
-    """Ask the structure policy once, with everyone hot, and forget the answer: what it refuses, it refuses now."""
+    """Ask each policy once, the structure with everyone hot, and forget it: what is refused is refused now."""
+    state = sample_step(given, start(given))
+    given.routing.control(state.scores, state.bias, state.probability, state.load, state.drawn, state.alive)
     if given.structure.grows:
-        state = start(given)
         demand = structure.natural_demand(state, given.world.natural)
         given.structure.policy(structure.View(state, given, 0, np.flatnonzero(state.alive[0]), demand))
 
