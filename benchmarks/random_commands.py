@@ -33,6 +33,7 @@ QUICK = {
     "fit": ["figures=false", "fit.draws=0", "fit.starts=2", "fit.profiles=false", "runs=good.csv"],
     "balance": ["figures=false", "steps=3", "seeds=1", "experts=4", "cluster.devices=2"],
     "flops": ["figures=false", "batch=[1,4]", "optimizer=sgd"],
+    "plan": ["figures=false", "cluster.devices=8", "space.unique_tokens=1e10", "laws=[]"],
 }
 VALUES = [
     "1",

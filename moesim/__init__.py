@@ -41,6 +41,7 @@ _PUBLIC = {
     "rolling": "moesim.fitting.repeated",
     "versus": "moesim.fitting.versus",
     "flops": "moesim.counting.run",
+    "plan": "moesim.planning.plan",
     "step_time": "moesim.hardware.timed",
     "gemm_tflops": "moesim.hardware.gemm",
     "all_to_all_bandwidth": "moesim.hardware.exchange",

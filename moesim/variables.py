@@ -87,6 +87,20 @@ VARIABLES = {
     "expert_backward": Variable("1", "FLOPs of an expert's backward pass and update / of its forward pass", ""),
     "expert_update": Variable("FLOP/parameter", "FLOPs of an expert's update per weight", "u", NON_NEGATIVE),
     "sequence": Variable("token", "tokens per sequence", "T", NON_NEGATIVE),
+    "layers": Variable("1", "layers", "L"),
+    "d_model": Variable("1", "width", "d"),
+    "batch_tokens": Variable("token", "tokens per optimiser step", "B"),
+    "step_seconds": Variable("s", "time of an optimiser step", "t", NON_NEGATIVE),
+    "mfu": Variable("1", "model FLOPs utilisation", "MFU", NON_NEGATIVE),
+    "hours": Variable("h", "wall-clock of the run, failures included", "", NON_NEGATIVE),
+    "device_hours": Variable("h", "device-hours of the run", "", NON_NEGATIVE),
+    "cost": Variable("$", "cost of the run", "", NON_NEGATIVE),
+    "energy": Variable("kWh", "energy of the run", "", NON_NEGATIVE),
+    "chosen_sparsity": Variable("1", "sparsity of a choice", "S", SHARE),
+    "equal_flop_sparsity": Variable("1", "best sparsity at the FLOPs of the best run", "S", SHARE),
+    "goodput": Variable("1", "share of the time that is useful", "", FRACTION),
+    "gain": Variable("nat/token", "lower loss with a quarter more of a resource", "", NON_NEGATIVE),
+    "odds": Variable("1", "share of laws, readings, draws that find it better", "", NON_NEGATIVE),
     "leverage": Variable("1", "efficiency leverage: dense FLOPs / MoE FLOPs at equal loss", "EL"),
     "draw": Variable("1", "draw of the uncertain coefficients", "", NON_NEGATIVE),
     "loads": Variable("token", "token assignments per step", "", NON_NEGATIVE),
@@ -166,6 +180,7 @@ VARIABLES |= {
 SIZES = ("total_params", "active_params", "nonembedding_params", "active_nonembedding_params")
 
 _PREFIXES = {"optimal_": "compute-optimal ", "best_": "at the best sparsity: ", "gap_": "split_feed minus policy: "}
+_PREFIXES |= {"scan_": "best run of each sparsity: "}
 _SUFFIXES = {"_at_equal_tokens": " at equal tokens", "_at_equal_time": " at equal wall-clock"}
 
 

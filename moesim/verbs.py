@@ -14,6 +14,7 @@ VERBS = {
     "sweep": ("moesim.planning.run", "isoFLOP curves, compute-optimal runs and the best sparsity under finite data"),
     "fit": ("moesim.fitting.run", "a law fitted to training runs, with intervals and what the runs cannot tell"),
     "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
+    "plan": ("moesim.planning.planned", "the best run that a machine can make in a given time, and what it costs"),
     "flops": ("moesim.counting.run", "what a network or a model holds and costs, per layer, forward and backward"),
     "lab": (
         "moesim.lab.driver",

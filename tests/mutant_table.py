@@ -187,6 +187,29 @@ PLANNING = {
     ("planning/sweep.py", PLAN): [
         ("np.nanmin(optima) / _MARGIN", "np.nanmin(optima) * _MARGIN"),
     ],
+    ("planning/settling.py", "test_evidence.py -k 'hand or world or 98 or nearest'"): [
+        ("outcome.append(sparse - dense)", "outcome.append(dense - sparse)"),
+        ("4.0 * SEED**2 +", "SEED**2 +"),
+        ("ndtr((line - found) / noise)", "ndtr((found - line) / noise)"),
+        ("right.max(axis=0) / 2.0", "right.max(axis=0)"),
+        (".min(axis=(0, 1))", ".max(axis=(0, 1))"),
+        ("best[:, 0] < best[:, 1]", "best[:, 0] > best[:, 1]"),
+        ('cell["taught_params"] * anchor', 'cell["taught_params"]'),
+    ],
+    ("fitting/evidence.py", "test_evidence.py -k 'how_many or share or li or characters or order'"): [
+        ("v * bits for", "v for"),
+        ("compute / (6.0 * shares * total)", "compute / (6.0 * total)"),
+        ("- seen.min())", "- seen.max())"),
+        ("seen[2] - seen[:2].max()", "seen[2] - seen[:2].min()"),
+        ("rows.epochs < 1.05", "rows.epochs < 9.05"),
+        ('known=cell.get("taught_params")', "known=None"),
+        ('"unique_tokens": cell["tokens"]}', '"unique_tokens": 2.0 * cell["tokens"]}'),
+    ],
+    ("planning/tables.py", "test_evidence.py -k 'spread or parabola or marks or fit_into'"): [
+        ("np.ptp(row.optimal_loss.values)", "row.optimal_loss.values.max()"),
+        ("show(*values) + _OUTSIDE * (out == 1)", "show(*values)"),
+        ("unsaid += names", "unsaid += ()"),
+    ],
     ("planning/space.py", f"test_space.py {PLAN}"): [
         ('1.0 - active / context.pop("experts")', 'active / context.pop("experts")'),
         ("own == n and d not in without", "own == n"),

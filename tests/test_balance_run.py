@@ -20,7 +20,7 @@ from moesim.errors import InputError
 from moesim.hardware import step as clock
 from moesim.hardware.placed import Placement
 
-TRACES = ("trace", "deepseek_r1")
+TRACES = ("trace", "deepseek_r1", "workload")
 APART = (("cluster", "deepseek_v3"), ("chip", "custom"))  # more devices than the small runs here; no numbers
 
 

@@ -1,5 +1,6 @@
 """Readings of repetition against what is published about it, the band of what is unknown, and what would settle it."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +17,7 @@ from moesim.fitting.runs import load_runs
 from moesim.laws import load_repetition
 from moesim.planning import settling
 from moesim.planning.model import Model
+from moesim.planning.optimum import optimum
 from moesim.planning.readings import band
 
 INF = float("inf")
@@ -83,6 +85,15 @@ def test_one_reading_passes_all_that_tells_what_is_counted(found):
     }
     assert laws == {"abnar2025", "ludziejewski2025", "wu2026", "tian2025", "frantar2023_t5"}
     assert "passed by: lovelace2026, total counted: abnar2025, ludziejewski2025, wu2026" in of.table(found)
+
+
+@pytest.mark.parametrize(("law", "turn"), [("abnar2025", 61), ("ludziejewski2025", 33), ("wu2026", 16)])
+def test_the_rising_form_has_the_order_of_ni_not_the_size(law, turn):
+    """A dense 1e9 on 1e9 unique tokens turns up after 4 or 5 epochs in their figures, much later by this form."""
+    epochs = np.geomspace(1, 96, 600)
+    model = reading(law, "lovelace2026")
+    cell = {"sparsity": 0.0 * epochs, "unique_tokens": np.full(600, 1e9), "tokens": epochs * 1e9}
+    assert epochs[model.loss(np.log(1e9), cell).argmin()] == pytest.approx(turn, rel=0.02)
 
 
 # ---------------------------------------------------------------- Li et al.
@@ -233,6 +244,15 @@ def test_outcomes_by_hand():
     assert none[:3] == pytest.approx(0.0, abs=1e-12)  # abnar2025: sparsity and repetition in different terms
 
 
+def test_an_anchor_by_hand_moves_what_the_data_teach():
+    """0.051 parameters for each unique token, threefold, are 0.153."""
+    one = {"active_params": 1e8, "sparsity": 0.9375, "unique_tokens": 2.5e8, "tokens": 4e9}
+    runs = {name: np.array([value]) for name, value in one.items()}
+    moved, given = (reading("abnar2025", "muennighoff2023", excess="total", taught=n) for n in (0.051, 0.153))
+    assert settling._penalty(moved, runs, 3.0) == pytest.approx(settling._penalty(given, runs, 1.0), rel=1e-9)
+    assert settling._penalty(moved, runs, 1.0) > 1.1 * settling._penalty(given, runs, 1.0)
+
+
 def test_odds_by_hand():
     """Outcomes 0 and 0.1 with a noise of 0.05: the line is 0.05, one deviation from both: Phi(1) = 0.8413."""
     worlds = [(np.array([[value]]), np.array([[0.05]])) for value in (0.0, 0.1)]
@@ -247,6 +267,21 @@ def test_the_nearest_two_readings_of_different_kind_count():
     """Active 0 and 0.02, total 0.5 and 0.1, each with a noise of 0.01: 0.08 apart."""
     worlds = [(np.array([[value]]), np.array([[0.01]])) for value in (0.0, 0.02, 0.5, 0.1)]
     assert settling._in_noise(worlds)[0] == pytest.approx(0.08 / (0.01 * np.sqrt(2)))
+
+
+def test_whether_90_is_better_than_98_by_what_is_counted(settled):
+    """Threefold moves of everything unmeasured, four laws; the rising form by `optimum`, which searches otherwise."""
+    wins = settled.denser_wins
+    assert (wins.isel(reading=slice(0, 3)) == 0).all()
+    assert (wins.sel(reading=["total, 0.051", "total, dense"], question=[0, 1]) > 0.98).all()
+    rising = load_repetition("lovelace2026")
+    by_search = np.zeros(3)
+    for law, factor in itertools.product(FOUR, (1 / 3, 1, 3)):
+        model = Model(law, rising.with_coefficients(P=rising.coefficients["P"] * factor))
+        for i, (compute, unique) in enumerate(settling.QUESTIONS):
+            found = optimum(model, compute=compute, unique_tokens=unique, sparsity=[0.9, 0.98], best=False)
+            by_search[i] += float(found.optimal_loss[0] < found.optimal_loss[1]) / 12
+    assert wins.sel(reading="total, rising").values == pytest.approx(by_search)
 
 
 def test_the_table_says_what_to_run(settled):

@@ -13,7 +13,7 @@ import pytest
 from test_balance_run import config
 
 import moesim
-from moesim.balance import dumps, trace
+from moesim.balance import dumps, trace, workloads
 from moesim.errors import InputError
 
 # Two windows of two layers: the second has three experts, the first two; layer 1 is idle in window 1.
@@ -338,3 +338,67 @@ def test_the_command_line_takes_a_trace(tmp_path):
     result = run(made)
     assert "max_over_mean_bound" in result.table
     assert trace.is_trace(made)
+
+
+# Eight experts on four ranks, two of them hot at 3 x the mean: (8 - 6) / 6 for the others.
+KINDS = {
+    "balanced": np.ones((4, 8)),
+    "hot_rank": np.tile([3.0, 3.0, *[1 / 3] * 6], (4, 1)),
+    "spread": np.tile([3.0, *[1 / 3] * 3, 3.0, *[1 / 3] * 3], (4, 1)),
+    "ragged_source": np.ones((4, 8)),
+    "idle_rank": np.tile([0.0, 0.0, *[8 / 6] * 6], (4, 1)),
+    "burst": np.stack([[3.0, 3.0, *[1 / 3] * 6] if w % 2 else [1.0] * 8 for w in range(4)]),
+}
+
+
+@pytest.mark.parametrize("kind", workloads.KINDS)
+def test_workloads(kind):
+    loads, source = workloads.workload(kind, 4, 8, 4, 3.0, 2, 0.3, 0)
+    np.testing.assert_allclose(loads.mean(axis=1), 1.0)
+    np.testing.assert_allclose(source, 3.0 if kind == "ragged_source" else 1.0)
+    if kind in KINDS:
+        np.testing.assert_allclose(loads, KINDS[kind])
+    if kind in ("hot_experts", "rotating"):
+        np.testing.assert_array_equal(np.sort(loads, axis=1)[:, -2:], 3.0)
+        moved = (np.diff(loads, axis=0) != 0).any(axis=1)
+        np.testing.assert_array_equal(moved, [False, kind == "rotating", False])
+    if kind == "drift":
+        steps = np.diff(np.log(workloads.workload(kind, 4000, 8, 4, 3.0, 2, 0.3, 0)[0]), axis=0)
+        assert (steps - steps.mean(axis=1, keepdims=True)).std() == pytest.approx(0.3 * np.sqrt(7 / 8), rel=0.03)
+
+
+def test_bad_workloads():
+    for options, said in (
+        ({"kind": "w9"}, "kind='w9'; it takes balanced, burst"),
+        ({"experts": 9}, "experts=9 do not divide among ranks=8"),
+        ({"heat": 9.0}, "heat=9; it takes 0 to 8"),
+        ({"period": 0}, "period=0"),
+    ):
+        with pytest.raises(InputError, match=said):
+            moesim.simulate(world={"policy": "workload", **options}, cluster={"slots_per_device": 9})
+
+
+def test_which_placement_wins_depends_on_the_workload():
+    # Eight devices, one spare slot each. On average over the windows that a plan had a past to go by:
+    def ratio(kind, policy):
+        world = {"policy": "workload", "kind": kind, "period": 1 if kind == "rotating" else 4}
+        data = moesim.simulate(world=world, placement=policy, cluster={"slots_per_device": 9})
+        return float(data.max_over_mean.isel(step=slice(1, None)).mean())
+
+    # a steady hot rank is levelled by the past; where hot experts change at every window a plan is always late, and
+    # copies of every device's experts on a fixed neighbour serve better than copies of what was hot
+    assert ratio("hot_rank", "eplb") < 1.1 < 2.9 < ratio("hot_rank", "static")
+    assert ratio("rotating", "lplb") < ratio("rotating", "eplb") - 0.05
+    assert ratio("rotating", "eplb") > 1.3
+    # loads that walk: the present is seen by the scheduler alone
+    assert ratio("drift", "lplb") < ratio("drift", "scheduled") < ratio("drift", "eplb") < ratio("drift", "static")
+    assert ratio("drift", "lagged") > ratio("drift", "scheduled")
+    # one hot rank on all devices, while weights cost less than tokens
+    assert ratio("hot_rank", "shadow") < ratio("hot_rank", "static")
+    # nothing to win on even loads, whose source alone is ragged: that costs time
+    assert ratio("balanced", "static") == ratio("ragged_source", "static") == 1.0
+    even, ragged = (
+        moesim.simulate(world={"policy": "workload", "kind": kind}, cluster={"slots_per_device": 9}).time_all_to_all
+        for kind in ("balanced", "ragged_source")
+    )
+    np.testing.assert_allclose(ragged, 3.0 * even)

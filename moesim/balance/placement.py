@@ -298,7 +298,8 @@ def shadow(problem: Problem) -> Placement:
     """Experts stay at home; the hottest are copied to all devices while a model of the cost says it pays (FasterMoE).
 
     Cost of i shadows: the matrix products of the busiest device, and its exchange, or the weights sent out and the
-    gradients gathered of every shadow (thu-pacman/FasterMoE, commit de4d5ac). Each takes a free slot of every device.
+    gradients gathered of every shadow (thu-pacman/FasterMoE, commit de4d5ac; it leaves out what the others exchange).
+    Each takes a free slot of every device.
     """
     base = static(replace(problem, previous=None, changed=np.ones(len(problem.loads), dtype=bool)))
     slots = base.slots.reshape(len(base.slots), problem.devices, -1).copy()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.balance import metrics, placement
+from moesim.balance import metrics, placement, workloads
 from moesim.balance.dumps import Dump, counted, read_dump
 from moesim.balance.placement import Problem
 from moesim.domains.world import shipped
@@ -116,6 +116,30 @@ def lognormal_trace(
     )
 
 
+@traces
+def workload(
+    *,
+    kind: str = "rotating",
+    windows: int = 16,
+    experts: int = 64,
+    ranks: int = 8,
+    heat: float = 3.0,
+    period: int = 4,
+    drift: float = 0.3,
+    active: int = 8,
+    seed: int = 0,
+) -> Trace:
+    """Loads that move, or are uneven in one way (see `workloads`): balanced, hot_rank, rotating, burst, drift, ..."""
+    given = {"windows": windows, "experts": experts, "ranks": ranks, "period": period, "active": active}
+    for name, value in given.items():
+        check("world workload", name, value, AT_LEAST_ONE)
+    for name, value in {"heat": heat, "drift": drift}.items():
+        check("world workload", name, value, NON_NEGATIVE)
+    loads, source = workloads.workload(kind, windows, experts, ranks, heat, period, drift, seed)
+    names, there = tuple(map(str, range(windows))), np.ones((1, experts), dtype=bool)
+    return Trace(loads[:, None], names, ("0",), there, active, source)
+
+
 def is_trace(config: Mapping[str, Any]) -> bool:
     """Whether a config's world is a trace."""
     return config.get("world", {}).get("policy") in traces
@@ -135,17 +159,15 @@ def replay(config: Mapping[str, Any]) -> xr.Dataset:
     tokens = float(check("balance", "tokens_per_step", config.get("tokens_per_step", 2.0**22), POSITIVE))
     active = _active(config, recorded)
     total = recorded.loads.sum(axis=-1, keepdims=True)
-    share = recorded.loads / np.where(total > 0, total, 1.0)
-    even = recorded.there / recorded.there.sum(axis=1, keepdims=True)
+    loads = recorded.loads / np.where(total > 0, total, 1.0) * (tokens * active)
+    even = recorded.there / recorded.there.sum(axis=1, keepdims=True) * (tokens * active)
     records, previous = [], None
-    for window, own in enumerate(share):
-        past = share[window - 1] if window else even
+    for window, own in enumerate(loads):
+        past = loads[window - 1] if window else even
         planned, moved, cost = _planned(placing, previous, past, recorded, machine, window * length, length)
         served = placement.serve(placing, planned, own, machine.cluster.speed)
         met = {"arrivals": moved / length, "planned": cost / length, "behind": placing.overlap}
-        made = _judged(
-            served, own * tokens * active, machine, recorded.there, tokens, active, recorded.source[window], met
-        )
+        made = _judged(served, own, machine, recorded.there, tokens, active, recorded.source[window], met)
         records.append({**made, "moved_copies": moved.sum()})
         previous = planned
     return _dataset(records, recorded, machine, length)

@@ -91,9 +91,11 @@ def flipped(task: Task, x: np.ndarray, error: np.ndarray, size: np.ndarray, rng:
 
 def _wild(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Rows:
     """Each draw with a scatter of its own, as far as few runs leave it open: Student's t instead of the normal."""
+    from scipy.special import chdtri  # of one random number for each draw, so that all draws move smoothly with freedom
+
     error = left_out(task, x)
     freedom = np.median(freedom_of(task, x, error)) if len(x) else 1.0
-    return flipped(task, x, error, np.sqrt(freedom / rng.chisquare(freedom, (draws, 1))), rng)
+    return flipped(task, x, error, np.sqrt(freedom / chdtri(freedom, rng.random((draws, 1)))), rng)
 
 
 def freedom_of(task: Task, x: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -184,6 +186,7 @@ def _linear_steps(
 
 def refit_of(task: Task, x: np.ndarray, rows: Rows, count: int, rng: np.random.Generator) -> Draws:
     """The optimum of each resample, from a guess beside x."""
+    rng = rng.spawn(1)[0]  # how many fail must not move the random numbers of later draws
     found = solve(task.problem, _guess(task, x, rows, count), rows, tolerance=_DRAW_TOLERANCE, damping=_GUESSED[-1])
     out = Draws(found.x.copy(), found.objective.copy(), found.status.copy())
     for _ in range(3):

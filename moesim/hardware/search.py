@@ -27,21 +27,29 @@ _TOLD = ("tensor", "pipeline", "expert", "micro_batch", "recompute", "interleave
 _MOST_TIMES = 1024  # as many devices as are tried when a model does not fit
 
 
+class NoFit(InputError):
+    """A model fits on no layout; `bytes`: what the smallest needs on the fullest device."""
+
+    def __init__(self, said: str, needed: float):
+        super().__init__(said)
+        self.bytes = needed
+
+
 def searched(setup: Setup, batch: int) -> Step:
-    """The Step of the fastest layout that fits; InputError with what would help if none does."""
+    """The Step of the fastest layout that fits; NoFit with what would help if none does."""
     grid = every(setup.work, setup.devices, batch)
-    seconds, memory = _evaluated(setup, grid)
+    parts, memory = _evaluated(setup, grid)
+    seconds = np.asarray(sum(parts.values()))
     fits = ~(memory > setup.chip.memory)
     if not fits.any():
-        raise InputError(_too_large(setup, grid, memory, batch))
+        raise NoFit(_too_large(setup, grid, memory, batch), float(memory.min()))
     best = int(np.lexsort((memory, grid.used, np.where(fits, seconds, np.inf)))[0])
-    return step_of(setup, grid, batch, why_not(setup, grid, seconds, memory, best), best)
+    return step_of(setup, grid, batch, why_not(setup, grid, parts, memory, best), best)
 
 
-def _evaluated(setup: Setup, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds and bytes (layout,)."""
-    seconds = np.asarray(sum(step_parts(setup, grid).values()))
-    return seconds, np.asarray(sum(memory_parts(setup.work, grid, setup.size).values()))
+def _evaluated(setup: Setup, grid: Grid) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Seconds by part and bytes (layout,)."""
+    return step_parts(setup, grid), np.asarray(sum(memory_parts(setup.work, grid, setup.size).values()))
 
 
 def every(work: Work, devices: int, batch: int) -> Grid:
@@ -77,16 +85,16 @@ def _data(one: Layout, devices: int, batch: int) -> set[int]:
     return {n for n in (-(-needed // step) * step, two, 8 // group // step * step) if 0 < n <= most}
 
 
-def why_not(setup: Setup, grid: Grid, seconds: np.ndarray, memory: np.ndarray, best: int) -> Sequence[str]:
+def why_not(setup: Setup, grid: Grid, parts: dict[str, np.ndarray], memory: np.ndarray, best: int) -> Sequence[str]:
     """One line for each choice of the best layout: what the best with another value costs more, and in which part."""
-    fits, parts = ~(memory > setup.chip.memory), step_parts(setup, grid)
+    over = memory - setup.chip.memory
     lines = []
     for name in _TOLD:
         values = np.array([getattr(one, name) for one in grid.layouts])
         for value in _beside(values, values[best]):
             mask = values == value
-            lines.append(_loses(name, value, mask, fits, seconds, memory, parts, best, setup.chip.memory))
-    return [line for line in lines if line]
+            lines.append(f"{name}={value}: {_loses(mask, over, parts, best)}")
+    return lines
 
 
 def _beside(values: np.ndarray, chosen: object) -> list[object]:
@@ -96,14 +104,15 @@ def _beside(values: np.ndarray, chosen: object) -> list[object]:
     return [known[i] for i in (place - 1, place + 1) if 0 <= i < len(known)]
 
 
-def _loses(name, value, mask, fits, seconds, memory, parts, best, room) -> str:
-    if not (mask & fits).any():
-        over = float(memory[mask].min() - room)
-        return f"{name}={value}: fits nowhere, {count(over)} bytes too many"
-    at = int(np.where(mask & fits, seconds, np.inf).argmin())
+def _loses(mask: np.ndarray, over: np.ndarray, parts: dict[str, np.ndarray], best: int) -> str:
+    """What the best of the layouts in `mask` costs more than the best of all; `over`: bytes above the chip's memory."""
+    seconds, open_ = np.asarray(sum(parts.values())), mask & ~(over > 0)
+    if not open_.any():
+        return f"fits nowhere, {count(float(over[mask].min()))} bytes too many"
+    at = int(np.where(open_, seconds, np.inf).argmin())
     grown = {part: float(values[at] - values[best]) for part, values in parts.items()}
     worst = max(grown, key=lambda part: grown[part])
-    return f"{name}={value}: {seconds[at] / seconds[best] - 1:+.1%}, most of it {worst} ({grown[worst]:+.3g} s)"
+    return f"{seconds[at] / seconds[best] - 1:+.1%}, most of it {worst} ({grown[worst]:+.3g} s)"
 
 
 def _too_large(setup: Setup, grid: Grid, memory: np.ndarray, batch: int) -> str:

@@ -81,24 +81,12 @@ class Work:
 def work_of(model: Transformer, sequence: int) -> Work:
     """The Work of a transformer with its prediction modules, causal, exact (`Transformer.training_flops`)."""
     network = model.network(sequence, mtp=bool(model.mtp_layers))
-    products = [(entry, layer, op) for entry, layer, op in _products(network.rows().values()) if op.weights]
-    columns = [(op.rows, op.inner, op.columns, entry.copies * op.repeats) for entry, _, op in products]
-    rows, inner, outer, copies = np.array(columns, dtype=float).T
-    head = np.array([op.kind == "head" for _, _, op in products])
-    passes, params = network.total(1), params_by_kind(network.entries)
+    passes = network.total(1)
     moe_layers = model.moe_layers + model.mtp_layers * bool(model.moe_layers)
+    placed = list(_products(network.rows().values()))
     return Work(
-        rows=rows,
-        inner=inner,
-        columns=outer,
-        copies=copies,
-        grouped=np.array([isinstance(layer, Experts) for _, layer, _ in products]),
-        head=head,
-        narrow=~head & np.array([not isinstance(layer, Router) for _, layer, _ in products]),
-        reads=np.array(_first_readers(products)),
-        cheap_inputs=np.array([not op.reads_input and isinstance(layer, MLP | Experts) for _, layer, op in products]),
-        cheap_outputs=np.array([_up(layer, op) for _, layer, op in products]),
-        core=float(sum(2 * e.copies * op.macs for e, _, op in _products(network.rows().values()) if not op.weights)),
+        **_arrays([one for one in placed if one[2].weights]),
+        core=float(sum(2 * entry.copies * op.macs for entry, _, op in placed if not op.weights)),
         flops=float(passes.total - passes.update),
         layers=model.layers + model.mtp_layers,
         moe_layers=moe_layers,
@@ -110,8 +98,22 @@ def work_of(model: Transformer, sequence: int) -> Work:
         vocabulary=model.vocabulary,
         sequence=sequence,
         kv_width=kv_width(model),
-        **params,
+        **params_by_kind(network.entries),
     )
+
+
+def _arrays(products: list[tuple[Entry, Layer, Product]]) -> dict[str, Any]:
+    """The arrays of a Work; equal products of different layers are one, with the copies of all."""
+    copies: dict[tuple[Any, ...], float] = {}
+    for (entry, layer, op), reads in zip(products, _first_readers(products), strict=True):
+        head, routed = op.kind == "head", isinstance(layer, Experts)
+        inside = not op.reads_input and isinstance(layer, MLP | Experts)
+        flags = (routed, head, not head and not isinstance(layer, Router), reads, inside, _up(layer, op))
+        key = (op.rows, op.inner, op.columns, *flags)
+        copies[key] = copies.get(key, 0.0) + entry.copies * op.repeats
+    names = ("rows", "inner", "columns", "grouped", "head", "narrow", "reads", "cheap_inputs", "cheap_outputs")
+    columns = dict(zip(names, map(np.array, zip(*copies, strict=True)), strict=True))
+    return {**columns, "copies": np.array(list(copies.values()))}
 
 
 def kv_width(model: Transformer) -> float:
@@ -142,7 +144,7 @@ def _first_readers(products: list[tuple[Entry, Layer, Product]]) -> list[float]:
     return out
 
 
-def params_by_kind(entries: tuple[Entry, ...]) -> dict[str, float]:
+def params_by_kind(entries: tuple[Entry, ...]) -> dict[str, Any]:
     """Parameters of routed experts, of the tables at the ends, and of the rest (body)."""
     parts = [(part, entry.copies * part.weights) for entry in entries for part in entry.layer.parts.values()]
     kinds = {"expert_params": Experts, "embedding_params": Embedding, "head_params": Unembedding}

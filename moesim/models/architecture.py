@@ -7,7 +7,7 @@ total parameters back to size is solved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -172,6 +172,15 @@ _FLOPS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
+_RATIOS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "activation_ratio": lambda at: (
+        (at["active_experts"] + at["shared_experts"]) / (at["experts"] + at["shared_experts"])
+    ),
+    "shared_ratio": lambda at: at["shared_experts"] / (at["active_experts"] + at["shared_experts"]),
+    "density": lambda at: at["active_params"] / at["total_params"],
+}
+
+
 @shown
 @dataclass(frozen=True)
 class Architecture:
@@ -210,18 +219,16 @@ class Architecture:
         """The same architecture with some fields replaced."""
         return replace(self, fields={**self.fields, **values})
 
-    def describe(self, log_size: Any, sparsity: Any, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Every quantity of the architecture at a size and sparsity (arrays broadcast; see the counting rule)."""
+    def describe(
+        self, log_size: Any, sparsity: Any, fields: Mapping[str, Any] | None = None, wanted: Container[str] = _RATIOS
+    ) -> dict[str, Any]:
+        """Every quantity of the architecture at a size and sparsity (arrays broadcast; see the counting rule).
+
+        Of the ratios only those `wanted`.
+        """
         at = self.form.function(np.exp(log_size), sparsity, **(fields or self.fields))
-        active, shared = at["active_experts"], at["shared_experts"]
-        return {
-            **at,
-            "sparsity": sparsity,
-            "flops_per_token": _FLOPS[self.flops](at),
-            "activation_ratio": (active + shared) / (at["experts"] + shared),
-            "shared_ratio": shared / (active + shared),
-            "density": at["active_params"] / at["total_params"],
-        }
+        ratios = {name: ratio(at) for name, ratio in _RATIOS.items() if name in wanted}
+        return {**at, "sparsity": sparsity, "flops_per_token": _FLOPS[self.flops](at), **ratios}
 
     def size_of(self, name: str, context: Mapping[str, Any], fields: Callable[[Mapping[str, Any]], Any]) -> np.ndarray:
         """Log size at which quantity `name` (say total_params) has the value that the context gives it.

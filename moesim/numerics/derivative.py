@@ -66,6 +66,8 @@ def _positive(x: Any) -> Any:
 def _power_slope(out: Any, x: Any, y: Any) -> Any:
     """y x^(y-1); 0 where x = 0 and the slope is infinite, so that a constant 0^y has derivative 0, not inf x 0."""
     zero = value_of(x) == 0
+    if not np.any(zero):
+        return out * y / x
     return np.where(zero, 1.0 * (value_of(y) == 1), out * y / np.where(zero, 1.0, x))
 
 

@@ -116,18 +116,17 @@ def dips(f: Callable[..., Any], context: Context, grid: np.ndarray, near: float)
 
 
 def _lowest(values: np.ndarray, near: float) -> np.ndarray:
-    best, last = values.argmin(axis=-1), values.shape[-1] - 1
+    best = values.argmin(axis=-1)
     three = _three(values, best)
-    if (tied := np.ptp(three, axis=-1) <= _TIE * np.abs(three[..., 1])).any():
+    beside = np.maximum(np.abs(three[..., 0] - three[..., 1]), np.abs(three[..., 2] - three[..., 1]))
+    if (tied := beside <= _TIE * np.abs(three[..., 1])).any():
         most = three[..., 1][tied] + _TIE * np.abs(three[..., 1][tied])
         best[tied] = (values[tied] <= most[:, None]).argmax(axis=-1)
         three = _three(values, best)
-    falls = values[..., 1:] < values[..., :-1]
-    inner = falls[..., :-1] > falls[..., 1:]
-    own = (best > 0) & (best < last)
     rivals = np.full((*best.shape, _RIVALS), -1.0)
-    if (several := np.count_nonzero(inner, axis=-1) > own).any():
-        rivals[several] = _rivals(values[several], inner[several], best[several], near)
+    falls = values[..., 1:] < values[..., :-1]
+    if (several := (falls[..., 1:] > falls[..., :-1]).any(axis=-1)).any():  # it falls after it did not
+        rivals[several] = _rivals(values[several], falls[several], best[several], near)
     return np.concatenate([best[..., None], three, rivals], axis=-1)
 
 
@@ -136,7 +135,8 @@ def _three(values: np.ndarray, best: np.ndarray) -> np.ndarray:
     return np.take_along_axis(values, beside, axis=-1)
 
 
-def _rivals(values: np.ndarray, inner: np.ndarray, best: np.ndarray, near: float) -> np.ndarray:
+def _rivals(values: np.ndarray, falls: np.ndarray, best: np.ndarray, near: float) -> np.ndarray:
+    inner = falls[:, :-1] > falls[:, 1:]
     beside = np.maximum(values[:, :-2], values[:, 2:])
     reach = np.full(values.shape, np.inf)  # what a convex dip cannot fall below
     reach[:, 1:-1] = np.where(inner, 2 * values[:, 1:-1] - beside, np.inf)

@@ -13,6 +13,7 @@ from moesim.planning.size import Found
 
 Cell = Mapping[str, Any]
 _TRIAL = 0.5  # in log size: a first step away from the optimum
+_OUTWARD = np.r_[0.05 * 1.3 ** np.arange(24), np.inf]  # in log size: further and further away, and to the end
 _POINTS = 9  # on which a parabola is fitted: about as many sizes as published isoFLOP curves have
 
 
@@ -34,7 +35,7 @@ def _edge(model: Model, cell: Cell, found: Found, tolerance: float, side: float)
     context = {**cell, "best": found.loss}
     steps = 1.0 + rise(found.log_size + side * _TRIAL, context)
     width = _TRIAL / np.clip(steps, 0.05, 20.0)
-    x, done = secant(away, context, found.log_size + side * width, 1.0 / width, steps=6, within=1e-4)
+    x, done = secant(away, context, found.log_size + side * width, 1.0 / width, steps=12, within=1e-4)
     grid = model.architecture.log_size
     ok = done & (side * (x - found.log_size) > 0) & (x >= grid[0]) & (x <= grid[-1])
     if (lost := ~ok & np.isfinite(found.loss)).any():
@@ -43,16 +44,18 @@ def _edge(model: Model, cell: Cell, found: Found, tolerance: float, side: float)
 
 
 def _by_bracket(model: Model, cell: Cell, best: np.ndarray, side: float, tolerance: float) -> np.ndarray:
-    """The first crossing outward along the grid, then by root; the end of the grid if there is none."""
-    grid = model.architecture.log_size[:: int(side)]
+    """The first crossing outward at ever longer steps, then by root; the end of the grid if there is none."""
+    end = model.architecture.log_size[-1 if side > 0 else 0]
+    x = best[:, None] + np.minimum(side * (end - best)[:, None], _OUTWARD) * side
     wide = {name: value[:, None] if np.ndim(value) else value for name, value in cell.items()}
-    above = model.loss(grid, wide) - wide["best"] > tolerance
-    above &= side * (grid - best[:, None]) > 0
-    first, rows = above.argmax(axis=1), above.any(axis=1)
-    inner = np.maximum(side * grid[np.maximum(first - 1, 0)], side * best) * side
-    ends = np.where(rows, inner, best), np.where(rows, grid[first], best + side)
-    x, ok = root(lambda x, c: model.loss(x, c) - c["best"] - tolerance, cell, *(ends if side > 0 else ends[::-1]))
-    return np.where(rows, np.where(ok, x, grid[first]), grid[-1])
+    above = model.loss(x, wide) - wide["best"] > tolerance
+    first, crosses, rows = above.argmax(axis=1), above.any(axis=1), np.arange(len(x))
+    inner, outer = np.where(first > 0, x[rows, np.maximum(first - 1, 0)], best), x[rows, first]
+    out = np.full(len(x), end)
+    if crosses.any():
+        ends = np.stack([inner, outer][:: int(side)])[:, crosses]
+        out[crosses], _ = root(lambda x, c: model.loss(x, c) - c["best"] - tolerance, select(cell, crosses), *ends)
+    return out
 
 
 def parabola(model: Model, cell: Cell, found: Found, window: float) -> np.ndarray:

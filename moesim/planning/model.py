@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,9 +97,9 @@ class Model:
         """The coefficients and fields that are arrays, by the name that cells give them."""
         return {f"{part}.{name}": value for part, name, value in self._named() if np.ndim(value)}
 
-    def at(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+    def at(self, log_size: Any, cell: Mapping[str, Any], **wanted: Any) -> dict[str, Any]:
         """Every quantity of the run: parameters, experts, FLOPs per token, tokens and what the cell gives."""
-        at = self.described(log_size, cell)
+        at = self.described(log_size, cell, **wanted)
         if "compute" in cell:
             tokens, compute = cell["compute"] / at["flops_per_token"], cell["compute"]
         else:
@@ -108,15 +108,23 @@ class Model:
         return {**at, "compute": compute, "unique_tokens": unique, "tokens": tokens}
 
     @property
+    def thinned(self) -> Model:
+        """The model with every other size of the grid that searches scan, for a first look."""
+        form = self.architecture.form
+        thin = replace(form, log_size=form.log_size[::2])
+        return Model(self.law, self.repetition, replace(self.architecture, form=thin))
+
+    @property
     def wrapped(self) -> Wrapped:
         """The law inside the repetition."""
         return Wrapped(self.law.form, self.repetition)
 
     def loss(self, log_size: Any, cell: Mapping[str, Any]) -> Any:
         """Loss in nat/token; with a repetition that measures excess, the cell must come from `with_taught_params`."""
-        at = self.at(log_size, cell)
+        asked = self._asked()
+        at = self.at(log_size, cell, wanted=asked)
         return self.wrapped.loss(
-            {name: at[name] for name in self._asked()},
+            {name: at[name] for name in asked},
             cell.get("taught_params", np.inf),
             self.law_coefficients(cell),
             self._values("repetition", cell),
@@ -176,9 +184,9 @@ class Model:
         ends, values = self.repetition.form.ends, self._values("repetition", cell)
         return [values[name] for name in ends[:1]], [values[name] for name in ends[1:]]
 
-    def described(self, log_size: Any, cell: Mapping[str, Any]) -> dict[str, Any]:
+    def described(self, log_size: Any, cell: Mapping[str, Any], **wanted: Any) -> dict[str, Any]:
         """Every quantity of the architecture at a size, in the cell."""
-        return self.architecture.describe(log_size, cell["sparsity"], self.fields(cell))
+        return self.architecture.describe(log_size, cell["sparsity"], self.fields(cell), **wanted)
 
     def law_coefficients(self, cell: Mapping[str, Any]) -> dict[str, Any]:
         """The law's coefficients in the cell."""
@@ -191,7 +199,8 @@ class Model:
     def _asked(self) -> set[str]:
         """What law and repetition need of a run (every further one costs time)."""
         counted = {"active": {"active_params", "active_nonembedding_params"}, "total": {"total_params"}, "none": set()}
-        return {*self.law.inputs, "tokens", "unique_tokens", "density", *counted[self.repetition.excess]}
+        density = {"density"} & {*self.repetition.form.inputs}
+        return {*self.law.inputs, "tokens", "unique_tokens", *density, *counted[self.repetition.excess]}
 
     def _values(self, part: str, cell: Mapping[str, Any]) -> dict[str, Any]:
         return {name: cell.get(f"{part}.{name}", value) for name, value in self._mapping(part).items()}

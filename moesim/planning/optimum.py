@@ -32,9 +32,9 @@ SPARSITY_BOUNDS = (0.0, 0.99)
 TOLERANCE = 0.01  # nat/token
 _NAMED = ("parabola_active_params", "parabola_epochs")  # without the prefix
 _WINDOW = Domain("a number above 1", 1.0)
-# Cells solved at once: half a MiB an array, in cache; half as many where each also keeps its grid of sparsities.
+# Cells solved at once: half a MiB an array, in cache; fewer where each also keeps its grid of sparsities.
 _CELLS_AT_ONCE = 2**16
-_CELLS_AT_ONCE_BEST = 2**15
+_CELLS_AT_ONCE_BEST = 2**13
 
 Cell = Mapping[str, Any]
 Search = Callable[[Model, Cell], dict[str, Any]]

@@ -53,7 +53,7 @@ def run(config: Mapping[str, Any]) -> Result:
     if config["compare"]:
         dataset = shown = _compared(config, axes, given)
     else:
-        model = _model(config, {})
+        model = model_of(config, {})
         axes = with_size(model, _dense(model, config, axes))
         large = _cells(model, axes) * 8 > config["memory"]
         dataset = shown = sweep(model, loss=not large, **given, **axes)
@@ -121,7 +121,7 @@ def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
     return tables.table(dataset), {} if "best_loss" not in dataset else figures.draw(dataset)
 
 
-def _model(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
+def model_of(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
     """The config's model, with the compared choices put in by name (an excess also into the config's repetition)."""
     chosen = dict(chosen) | READINGS[chosen["reading"]] if "reading" in chosen else chosen
     names, how = config["choices"], {name: chosen[name] for name in ("excess", "taught") if name in chosen}
@@ -169,7 +169,7 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], given: dict[str, 
     if unknown := [name for name in compare if name not in _COMPARED]:
         raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
     found: list[xr.Dataset] = [
-        optimum(_model(config, chosen), **given, **axes).expand_dims({n: [v] for n, v in chosen.items()})
+        optimum(model_of(config, chosen), **given, **axes).expand_dims({n: [v] for n, v in chosen.items()})
         for chosen in _combinations(compare)
     ]
     combined: Any = xr.combine_by_coords(

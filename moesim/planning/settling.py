@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.laws import Repetition, load_repetition
-from moesim.output.text import aligned, count
+from moesim.laws import load_repetition
+from moesim.output.text import aligned, count, plain
 from moesim.planning.model import Model
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ _UNIQUE = np.array([1e8, 2.5e8, 5e8, 1e9, 2e9, 5e9, 1e10])
 _EPOCHS = np.array([16.0, 32.0, 64.0])  # fewer might not see what sets in later: the question is about 13 to 24
 _LARGEST = 8.7e9  # total parameters, as in the runs of Muennighoff et al. 2023
 _TOKENS = 20.0, 1000.0  # for each active parameter: neither under- nor overtrained beyond use
+# (FLOP, unique tokens) at which 90 % sparsity meets 98 %: the question; at four times the size; with ten times the data
+QUESTIONS = ((1e20, 2e9), (1.6e21, 8e9), (1e20, 2e10))
 _LINES = np.concatenate([np.linspace(0.0, 0.2, 41), np.linspace(0.22, 1.0, 14)])
 
 
@@ -50,7 +52,8 @@ def settling() -> xr.Dataset:
 
     `odds`: the share of worlds (law, and every unmeasured coefficient and the anchor threefold either way, seeds) in
     which the outcome falls on the right side of the best `line`. `in_noise`: the median outcomes of both kinds apart,
-    in standard deviations of one outcome.
+    in standard deviations of one outcome. `denser_wins`: the share of worlds in which 90 % sparsity is better than 98 %
+    in each of the `QUESTIONS`, each at its best size.
     """
     import xarray as xr
 
@@ -66,7 +69,10 @@ def settling() -> xr.Dataset:
     }
     flat = {**design, "compute": cost, "odds": odds, "line": line, "in_noise": _in_noise(list(worlds.values()))}
     data |= {name: ("budget", values[chosen]) for name, values in flat.items()}
-    return xr.Dataset(data, {"reading": list(COUNTED), "budget": list(BUDGETS)})
+    data["denser_wins"] = (("reading", "question"), [_denser_wins(name) for name in COUNTED])
+    asked = {"question_compute": [c for c, _ in QUESTIONS], "question_unique_tokens": [u for _, u in QUESTIONS]}
+    coords = {"reading": list(COUNTED), "budget": list(BUDGETS)}
+    return xr.Dataset(data, {**coords, **{name: ("question", values) for name, values in asked.items()}})
 
 
 def _designs() -> dict[str, np.ndarray]:
@@ -81,35 +87,46 @@ def _designs() -> dict[str, np.ndarray]:
 def _outcomes(reading: str, design: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The outcome in every world (worlds, designs), and its standard deviation between seeds."""
     outcome, spread = [], []
-    for law, (repetition, anchor) in product(LAWS, _worlds(reading)):
-        model = Model(law, repetition)
+    for model, anchor in _worlds(reading):
         sparse, dense = (_penalty(model, {**design, "sparsity": s * design["sparsity"]}, anchor) for s in (1.0, 0.0))
         outcome.append(sparse - dense)
         spread.append(np.sqrt(4.0 * SEED**2 + LUCK**2 * (sparse**2 + dense**2)))
     return np.array(outcome), np.array(spread)
 
 
-def _worlds(reading: str) -> Iterator[tuple[Repetition, float]]:
-    """The reading with every unmeasured coefficient, and what the data teach, moved threefold either way."""
+def _worlds(reading: str) -> Iterator[tuple[Model, float]]:
+    """Every law with the reading, each unmeasured coefficient, and what the data teach, moved threefold either way."""
     name, unmeasured, choices = COUNTED[reading]
     base = load_repetition(name, **choices)
     anchors = THREEFOLD if base.needs_taught_params else (1.0,)
-    for factors in product(THREEFOLD, repeat=len(unmeasured)):
+    for law, *factors in product(LAWS, *[THREEFOLD] * len(unmeasured)):
         moved = {n: base.coefficients[n] * factor for n, factor in zip(unmeasured, factors, strict=True)}
-        yield from ((base.with_coefficients(**moved), anchor) for anchor in anchors)
+        model = Model(law, base.with_coefficients(**moved))
+        yield from ((model, anchor) for anchor in anchors)
 
 
 def _penalty(model: Model, runs: dict[str, np.ndarray], anchor: float) -> np.ndarray:
     """What repetition costs each run: its loss less that on as many tokens seen once."""
-    log_size = model.architecture.size_of("active_params", runs, model.fields)
-    losses = []
-    for unique in (runs["unique_tokens"], runs["tokens"]):
-        given = {"sparsity": runs["sparsity"], "tokens": runs["tokens"], "unique_tokens": unique}
-        with np.errstate(all="ignore"):
-            cell = model.with_taught_params(given)
-            cell |= {"taught_params": cell["taught_params"] * anchor} if "taught_params" in cell else {}
-            losses.append(model.loss(log_size, cell))
-    return losses[0] - losses[1]
+    return _loss(model, runs, anchor) - _loss(model, {**runs, "unique_tokens": runs["tokens"]}, anchor)
+
+
+def _loss(model: Model, runs: dict[str, np.ndarray], anchor: float) -> np.ndarray:
+    log_size = np.log(runs["active_params"])  # the size of the proportional architecture
+    with np.errstate(all="ignore"):
+        cell = model.with_taught_params({name: runs[name] for name in ("sparsity", "tokens", "unique_tokens")})
+        cell |= {"taught_params": cell["taught_params"] * anchor} if "taught_params" in cell else {}
+        return model.loss(log_size, cell)
+
+
+def _denser_wins(reading: str) -> np.ndarray:
+    """The share of worlds in which the best run at sparsity 0.9 is better than that at 0.98, for each question."""
+    compute, unique = np.array(QUESTIONS).T[..., None]
+    once = compute / (6.0 * unique) * (1.0 - 1e-13)  # a kink: a hair more than all unique tokens, each once
+    sizes = np.concatenate([np.tile(np.geomspace(2e6, 5e10, 200), (len(QUESTIONS), 1)), once], axis=1)
+    runs = {"active_params": sizes, "tokens": compute / (6.0 * sizes), "unique_tokens": unique}
+    runs["sparsity"] = np.array([0.9, 0.98])[:, None, None]
+    best = np.array([np.min(_loss(model, runs, anchor), axis=-1) for model, anchor in _worlds(reading)])
+    return np.mean(best[:, 0] < best[:, 1], axis=0)
 
 
 def _odds(worlds: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +167,9 @@ in nat/token by reading, median over {", ".join(LAWS)} and threefold
 moves of R_D, R_N, P and the anchor; noise of a run {SEED:g} nat and {LUCK:.0%} of its penalty
 {aligned(rows, 0)}
 above the line total parameters count, below it they do not; odds: share of all these worlds told right; tune weight
-decay for each arm, it may be the hidden variable"""
+decay for each arm, it may be the hidden variable
+share of these worlds in which 90 % sparsity is better than 98 %, each at its best size
+{aligned(_wins(found), 1)}"""
 
 
 def _row(at: xr.Dataset) -> list[str]:
@@ -159,3 +178,11 @@ def _row(at: xr.Dataset) -> list[str]:
     tail = [f"{float(at.line):.3f}", f"{float(at.in_noise):.1f}", f"{float(at.odds):.1%}"]
     design = [f"{float(at['compute']):.1e}", sizes[0], f"{float(at.sparsity):.3g}", *sizes[1:], f"{float(at.epochs):g}"]
     return [*design, *outcomes, *tail]
+
+
+def _wins(found: xr.Dataset) -> list[list[str]]:
+    rows = [["FLOP", "unique tokens", *COUNTED]]
+    for i, (compute, unique) in enumerate(QUESTIONS):
+        shares = [f"{share:.0%}" for share in found.denser_wins.isel(question=i).values]
+        rows.append([plain(compute), count(unique), *shares])
+    return rows

@@ -47,19 +47,25 @@ def fixed(cell: Cell) -> str | None:
 
 def best_size(model: Model, cell: Cell) -> Found:
     """The best size of every cell, which must hold its taught parameters; or the size that the cell gives."""
+    found = lowest(model, cell)
+    if not fixed(cell) and "compute" in cell:
+        found.status[_flat(model, cell, found)] = FLAT
+    return found
+
+
+def lowest(model: Model, cell: Cell, within: float = 1e-10) -> Found:
+    """`best_size`, without saying where it is flat; the log size to about `within`."""
     if given := fixed(cell):
         return _given_size(model, cell, given)
     if "compute" not in cell:
         return _of_tokens(model, cell)
-    grid = model.architecture.log_size
-    scan = dips(model.loss, cell, grid, NEAR)
-    found = _dip(model, cell, scan.best, scan.low, scan.middle, scan.high)
+    scan = dips(model.loss, cell, model.architecture.log_size, NEAR)
+    found = _dip(model, cell, scan.best, scan.low, scan.middle, scan.high, within)
     for rival in np.moveaxis(scan.rivals, -1, 0):
         if (there := rival >= 0).any():
-            _settle(model, found, there, _rival(model, select(cell, there), rival[there]))
+            _settle(model, found, there, _rival(model, select(cell, there), rival[there], within))
     for kink in model.kinks(cell):
         _add_kink(model, cell, found, np.broadcast_to(kink, found.loss.shape))
-    found.status[_flat(model, cell, found)] = FLAT
     return found
 
 
@@ -102,7 +108,7 @@ def _of_tokens(model: Model, cell: Cell) -> Found:
     return found
 
 
-def _dip(model: Model, cell: Cell, index: np.ndarray, below: Any, here: Any, above: Any) -> Found:
+def _dip(model: Model, cell: Cell, index: np.ndarray, below: Any, here: Any, above: Any, within: float) -> Found:
     """The minimum next to a point of the grid whose loss is `here`, between neighbours with the losses beside it."""
     grid, last = model.architecture.log_size, len(model.architecture.log_size) - 1
     step, middle = grid[1] - grid[0], grid[index]
@@ -110,7 +116,7 @@ def _dip(model: Model, cell: Cell, index: np.ndarray, below: Any, here: Any, abo
     bend = (below + above - 2.0 * here) / step**2
     bend = np.where(np.abs(bend) < _PLATEAU, 0.0, bend)
     vertex = np.where(inner & (bend > 0), (below - above) / (2.0 * step * bend), 0.0)
-    log_size, done = secant(model.slope, cell, middle + vertex, np.where(bend > 0, bend, 1.0), steps=8)
+    log_size, done = secant(model.slope, cell, middle + vertex, np.where(bend > 0, bend, 1.0), 8, within)
     loss = model.loss(log_size, cell)
     good = done & inner & (np.abs(log_size - middle) <= step) & (loss <= here * (1 + _EQUAL))
     status = np.select([index == 0, index == last], [LOWER, UPPER], INSIDE)
@@ -123,9 +129,9 @@ def _dip(model: Model, cell: Cell, index: np.ndarray, below: Any, here: Any, abo
     return found
 
 
-def _rival(model: Model, cell: Cell, index: np.ndarray) -> Found:
+def _rival(model: Model, cell: Cell, index: np.ndarray, within: float) -> Found:
     beside = (model.loss(model.architecture.log_size[index + by], cell) for by in (-1, 0, 1))
-    return _dip(model, cell, index, *beside)
+    return _dip(model, cell, index, *beside, within)
 
 
 def _settle(model: Model, found: Found, there: np.ndarray, other: Found) -> None:

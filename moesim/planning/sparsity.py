@@ -15,10 +15,10 @@ import numpy as np
 from moesim.numerics.derivative import Jet, slope_of
 from moesim.numerics.elementwise import minimum, secant, select, shape_of
 from moesim.planning.model import Model
-from moesim.planning.size import FAILED, INFEASIBLE, INSIDE, LOWER, NEAR, UPPER, Found, best_size, fixed
+from moesim.planning.size import FAILED, INFEASIBLE, INSIDE, LOWER, NEAR, UPPER, Found, best_size, fixed, lowest
 
 Cell = Mapping[str, Any]
-_SPARSITIES = 33
+_SPARSITIES = 17
 _EQUAL = 1e-13  # relative: losses that differ by less are equal
 _BESIDE = 1e-3  # in t: how far beside a solution the loss must not be lower
 _APART = 0.25  # in log size: two sizes this far apart are in two dips
@@ -54,7 +54,7 @@ def _ladder(model: Model, cell: Cell, grid: np.ndarray) -> dict[str, np.ndarray]
     """Loss, best log size, dL/dt and log size of the taught at every point of the grid in t: (cell, grid)."""
     t = grid.reshape(-1, *[1] * len(shape_of(cell)))  # as the first axis: see `blocks`
     full = model.with_taught_params({**cell, "sparsity": -np.expm1(-t)})
-    found = best_size(model, full)
+    found = lowest(model.thinned, full, within=1e-6)
     out = {"loss": found.loss, "size": found.log_size, "taught": full.get("taught_log_size", np.nan)}
     if not fixed(cell):
         out["slope"] = _fall(model, t, full, found.log_size)
