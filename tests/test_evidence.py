@@ -115,7 +115,7 @@ def test_characters_to_a_token_change_nothing(characters, excess):
         reading("abnar2025", "lovelace2026", excess=excess),
     )
     error = {
-        bits: np.sqrt(np.mean((of._predicted(model, runs, bits) - again.loss.values) ** 2))
+        bits: np.sqrt(np.mean((of._predicted(model, runs, bits) - runs["loss"]) ** 2))
         for bits in (1 / np.log(2) / characters, 1.0)
     }
     assert error.pop(1 / np.log(2) / characters) < 0.0025
