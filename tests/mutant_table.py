@@ -199,7 +199,7 @@ PLANNING = {
     ("fitting/evidence.py", "test_evidence.py -k 'how_many or share or li or characters or order'"): [
         ("v * bits for", "v for"),
         ("compute / (6.0 * shares * total)", "compute / (6.0 * total)"),
-        ("- seen.min())", "- seen.max())"),
+        ("curve[1].min()", "curve[1].max()"),
         ("seen[2] - seen[:2].max()", "seen[2] - seen[:2].min()"),
         ("rows.epochs < 1.05", "rows.epochs < 9.05"),
         ('known=cell.get("taught_params")', "known=None"),

@@ -55,6 +55,8 @@ SAMPLING = {
     ),
     # seen + 5 = (40, 20), inverse 1 : 2; .8 (.8, .2) + .2 (1/3, 2/3)
     "replay": ({}, (0.8, 0.2), {"seen": row(35.0, 15.0)}, (0.64 + 0.2 / 3, 0.16 + 0.4 / 3)),
+    # the same weights, the second part generated
+    "rehearsal": ({}, (0.8, 0.2), {"seen": row(35.0, 15.0)}, (0.64 + 0.2 / 3, 0.16 + 0.4 / 3)),
     # gains 1/tokens^2: 1e-18 of the largest is solved
     "skip_solved": ({}, (0.8, 0.2), {"learned": np.array([[[1e9, 0.0], [0.0, 1.0]]])}, (0.0, 1.0)),
     # and 1e-2 of it is not
