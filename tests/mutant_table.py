@@ -466,7 +466,6 @@ BALANCING = {
         ("order = np.argsort(-weights, axis=-1", "order = np.argsort(weights, axis=-1"),
         ("weights[rows, hottest] / counts[rows, hottest]", "weights[rows, hottest]"),
         ("(key if speed is None else", "(-key if speed is None else"),
-        ("(key + sorted_weights[:, i, None]) / speed", "(key + sorted_weights[:, i, None]) * speed"),
         ("(burden[high] - shift) / speed[high]", "(burden[high] - shift)"),
     ],
     ("balance/bounds.py", BALANCE): [
