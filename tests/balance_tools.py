@@ -6,6 +6,7 @@ import numpy as np
 
 from moesim.balance.state import State, Streams
 from moesim.domains.curves import curve_of
+from moesim.domains.learning import Capacity
 from moesim.domains.world import World
 from moesim.hardware.placed import Placement
 
@@ -20,7 +21,7 @@ def world(natural, unique=None, target=None, rho=0.0, decay=0.5, curve=None):
     natural = row(*natural)
     n = natural.shape[1]
     made = curve_of(
-        {"coefficients": {"E": 1.0, "A": 1e-300, "B": 1.0, "beta": 1.0}, "first_tokens": 1e-9}
+        {"coefficients": {"E": 1.0, "A": 1e-300, "B": 1.0, "beta": 1.0}, "first_tokens": 1e-9, "pooled": False}
         if curve is None
         else curve
     )
@@ -32,8 +33,10 @@ def world(natural, unique=None, target=None, rho=0.0, decay=0.5, curve=None):
         even,
         natural if target is None else row(*target),
         np.arange(n)[None],
+        np.arange(n)[None],
         rho,
         decay,
+        1.0,
         made,
         lambda tokens, unique: tokens,
     )
@@ -48,14 +51,20 @@ def state(probability, alive=None, **over):
     fields = {
         "step": 10,
         "scores": np.log(np.maximum(P, 1e-300)),
+        "rest": np.zeros(shape),
         "bias": zeros,
         "learned": np.zeros(shape),
+        "trained": np.zeros(shape),
+        "common_learned": np.zeros(shape[:2]),
+        "common_trained": np.zeros(shape[:2]),
         "pending": np.zeros(shape[:2]),
+        "waiting": np.zeros(shape[:2]),
         "assigned": P,
         "probability": P,
         "loss": np.zeros(shape[:2]),
         "expert_loss": np.zeros(shape),
         "seen": np.zeros(shape[:2]),
+        "made": np.zeros(shape[:2]),
         "drawn": np.zeros(shape[:2]),
         "dropped": np.zeros(1),
         "load": zeros,
@@ -65,6 +74,7 @@ def state(probability, alive=None, **over):
         "frozen": np.zeros(pair, dtype=bool),
         "parent": np.full(pair, -1),
         "born": np.zeros(pair, dtype=int),
+        "bond": np.arange(shape[2])[None],
         "copies": there.astype(int),
         "mixture": mixture,
         "placement": Placement(np.zeros((1, 0), dtype=int), np.zeros((1, 0))),
@@ -90,5 +100,7 @@ def setting(world, tokens=10.0, steps=100, slots=8, active=1, temperature=1.0, e
         routing=SimpleNamespace(temperature=temperature),
         sampling=SimpleNamespace(every=every),
         streams=Streams.of((0,)),
-        params=lambda state: np.full(state.bias.shape, params),
+        capacity=Capacity(params, active),
+        effective=lambda state: np.ones((1, 1)),
+        abilities=lambda state: (np.full(state.learned.shape, params), world.mix(state.learned)),
     )

@@ -14,7 +14,6 @@ from moesim.balance.intervals import verdicts
 from moesim.balance.routing import inclusion
 from moesim.balance.run import run as drive
 from moesim.balance.setting import GROUPS, setting
-from moesim.domains import learning
 from moesim.domains.tree import best_cut, mix, similarity
 from moesim.errors import InputError
 from moesim.hardware import step as clock
@@ -104,21 +103,24 @@ def test_every_copy_of_every_expert_has_a_slot(structure):
     assert (last.copies[~last.alive] == 0).all()
 
 
-def test_one_expert_with_natural_sampling_is_the_plain_law():
+OWN_TOKENS = {"coefficients": {"A": 1e-300}, "pooled": False}
+
+
+def test_one_expert_with_natural_sampling_follows_the_law_of_each_domain():
     over = {
         "experts": 1,
-        "world": {"domains": 8, "rho": 0.0, "unique_tokens": np.inf, "curve": {"coefficients": {"A": 1e-300}}},
+        "world": {"domains": 8, "rho": 0.0, "unique_tokens": np.inf, "curve": OWN_TOKENS},
         "cluster": {"devices": 1},
     }
     outcome = run(over)
     given, loss = outcome.setting, outcome.records["domain_loss"]
     seen = outcome.records["tokens"][:, :, None] * given.world.in_order(given.world.natural)[:, None]
-    np.testing.assert_allclose(loss, 1.69 + 410.7 * seen**-0.28, rtol=1e-12)
+    np.testing.assert_allclose(loss, np.minimum(1.69 + 410.7 * seen**-0.28, np.log(5e4)), rtol=1e-12)
 
 
 def test_one_expert_pays_the_repetition_law():
     over = {"experts": 1, "world": {"domains": 4, "rho": 0.0, "unique_tokens": 1e7}, "cluster": {"devices": 1}}
-    over["world"]["curve"] = {"coefficients": {"A": 1e-300}}
+    over["world"]["curve"] = OWN_TOKENS
     outcome = run(over)
     world = outcome.setting.world
     drawn = outcome.setting.tokens * 60 * world.natural
@@ -132,7 +134,9 @@ def test_a_law_of_the_package_as_curve_is_the_law():
 
     over = {"experts": 1, "world": {"domains": 1, "unique_tokens": np.inf}, "cluster": {"devices": 1}}
     outcome = run(over, world="law")
-    expected = load_law("besiroglu2024")(total_params=outcome.setting.capacity, tokens=outcome.setting.tokens * 60)
+    expected = load_law("besiroglu2024")(
+        total_params=outcome.setting.capacity.expert, tokens=outcome.setting.tokens * 60
+    )
     np.testing.assert_allclose(outcome.final.loss, expected, rtol=1e-12)
 
 
@@ -194,7 +198,18 @@ def test_batch_imbalance_of_even_routing_is_the_sampling_floor():
 def moved_labels(outcome, order):
     """One more step of a run whose experts carry other labels."""
     given, state = outcome.setting, outcome.final
-    names = ("scores", "learned", "assigned", "probability", "expert_loss", "bias", "load", "mean_load", "hot")
+    names = (
+        "scores",
+        "learned",
+        "trained",
+        "assigned",
+        "probability",
+        "expert_loss",
+        "bias",
+        "load",
+        "mean_load",
+        "hot",
+    )
     names += ("alive", "frozen", "parent", "born", "copies")
     changed = {name: np.take(getattr(state, name), order, axis=-1) for name in names}
     where = np.argsort(order)
@@ -243,7 +258,7 @@ def test_a_split_keeps_load_and_experience():
     outcome = run({"steps": 30, "structure": {"every": 1000}}, structure="split")
     given, state = outcome.setting, outcome.final
     share = np.random.default_rng(0).uniform(0.01, 0.99, given.world.domains)
-    after = structures.split_edit(0, 3, 8, share, given.routing.temperature, 1)(state)
+    after = structures.split_edit(0, 3, 8, share, given.routing.temperature)(state)
 
     def routed(s):
         return inclusion(s.scores + s.bias[:, None], 1) * state.drawn[:, :, None]
@@ -252,13 +267,8 @@ def test_a_split_keeps_load_and_experience():
     np.testing.assert_allclose(behind[0, :, [3, 8]].sum(0), before[0, :, 3], rtol=1e-10)
     np.testing.assert_allclose(np.delete(behind, [3, 8], axis=2), np.delete(before, [3, 8], axis=2), rtol=1e-10)
     np.testing.assert_array_equal(after.learned[0, :, 8], state.learned[0, :, 3])
+    np.testing.assert_array_equal(after.trained[0, :, 8], state.trained[0, :, 3])
     np.testing.assert_allclose(after.mean_load.sum(1), state.mean_load.sum(1), rtol=1e-12)
-    losses = []
-    for s in (state, after):
-        probability = inclusion(s.scores + s.bias[:, None], 1)
-        v = learning.expert_losses(given.world, s.learned, np.full(s.bias.shape, 1e8))
-        losses.append(learning.domain_losses(probability, v))
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-10)
     assert (state.alive.sum(), after.alive.sum()) == (16, 17)
 
 
@@ -292,7 +302,7 @@ def test_feeding_keeps_experts_within_the_bound_and_replicated_ones_within_their
 def test_more_experts_starve_at_few_tokens_and_pay_at_many():
     # The sign of moe-lab (1e9 tokens in all: worse with more experts) and of the Joint MoE law (better above).
     def loss(experts, tokens):
-        return run({"experts": experts, "tokens_per_step": tokens, "steps": 40}).records["micro_loss"][:, -1].mean()
+        return run({"experts": experts, "tokens_per_step": tokens, "steps": 150}).records["micro_loss"][:, -1].mean()
 
     assert loss(8, 1e5) > loss(2, 1e5) > loss(1, 1e5)
     assert loss(8, 1e10) < loss(2, 1e10) < loss(1, 1e10)
@@ -344,6 +354,34 @@ def test_global_violation_is_of_the_last_hundred_steps():
     for row in np.flatnonzero(there.sum(1) > 8):
         load = parted["loads"][row, 51][there[row]]
         np.testing.assert_allclose(parted["max_vio_global"][row, 51], load.max() / load.mean() - 1.0)
+
+
+def test_a_structure_that_never_acts_is_said():
+    over = {
+        "policies": {"grows": {"structure": "grow"}, "splits": {"structure": "split"}, "stays": {}},
+        "figures": False,
+    }
+    over["structure"] = {"every": 50}
+    made = config(over)
+    made["policies"]["grows"] = {"structure": {"policy": "grow", "every": 250}}
+    made["policies"]["splits"] = {"structure": {"policy": "split", "every": 20}}
+    result = drive(made)
+    told = [line for line in result.table.splitlines() if "changed nothing" in line]
+    assert told == ["grows: its structure changed nothing in 60 steps; no expert met its terms when asked"]
+    assert result.dataset.edits.isel(step=-1).values[:, 0].tolist() == [0, 2, -1]
+
+
+def test_bands_stay_where_the_quantity_can_be():
+    from moesim.balance.figures import band
+
+    two = np.array([[1.1, 1.9], [1.3, 1.1]])  # means 1.2, 1.5; half widths 12.7 x .1, .4
+    for name, low, high in (("max_over_mean", 1.0, None), ("utilisation", 0.0, 1.0), ("max_vio", 0.0, None)):
+        mean, below, above = band(two, name)
+        np.testing.assert_allclose(mean, [1.2, 1.5])
+        np.testing.assert_allclose(below, low)
+        assert high is None or (above == high).all()
+    near = np.array([[5.0], [5.001]])
+    np.testing.assert_allclose(band(near)[1:], [[5.0005 - 0.00635], [5.0005 + 0.00635]], atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", ["merge", "prune"])
@@ -454,14 +492,16 @@ def test_proportional_counts_use_every_slot():
     assert (counts >= 1).all()
 
 
+@pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("a", [0.1, 0.28, 0.5])
-def test_optimal_sampling_has_no_regret_without_interference(a):
-    curve = {"coefficients": {"E": 1e-300, "A": 1e-300, "beta": a}}
+def test_optimal_sampling_has_no_regret_without_interference(a, pooled):
+    """For a law of each domain's own tokens, and for one of the corpus, which holds for natural sampling."""
+    curve = {"coefficients": {"E": 1e-300, "A": 1e-300, "B": 1.0, "beta": a}, "pooled": pooled}
     world = {"domains": 32, "rho": 0.0, "unique_tokens": np.inf, "curve": curve}
     over = {"experts": 1, "world": world, "cluster": {"devices": 1}, "seeds": 1}
     best, natural, flat = (run(over, sampling=name) for name in ("optimal", "natural", "unimax"))
     p, tokens = best.setting.world.natural, best.setting.tokens * 60
-    closed = 410.7 * tokens**-a * (p ** (1 / (1 + a))).sum() ** (1 + a)
+    closed = tokens**-a * (p ** (1 / (1 + a))).sum() ** (1 + a) / ((p ** (1 - a)).sum() if pooled else 1.0)
     assert best.records["micro_loss"][0, -1] == pytest.approx(closed, rel=1e-9)
     assert best.records["regret_loss"][0, -1] == pytest.approx(0.0, abs=1e-6 * closed)
     assert natural.records["regret_loss"][0, -1] > 1e-4 * closed
@@ -593,7 +633,8 @@ def test_tokens_between_updates_are_learned_in_full():
         fine, coarse = run(over, **choices), run({**over, "learn_every": 4}, **choices)
         np.testing.assert_allclose(coarse.final.learned, fine.final.learned, rtol=1e-10)
         np.testing.assert_allclose(coarse.records["loads"], fine.records["loads"], rtol=1e-10)
-        np.testing.assert_allclose(coarse.final.loss, fine.final.loss, rtol=1e-10)
+        # what an expert was last trained on is followed to the second order of a stride over its inertia
+        np.testing.assert_allclose(coarse.final.loss, fine.final.loss, rtol=1e-6)
 
 
 def test_the_primary_config_says_what_the_code_does():
@@ -679,6 +720,12 @@ def test_what_the_first_step_would_not_see_is_refused_before_it():
         ({"world": {"atom": 1e-12}}, {}, "1e\\+12 domains"),
         ({"schedule": {"optimizer": "adamm"}}, {}, "no 'adamm'"),
         ({"structure": {"at_most": 1.5}}, {"structure": "split"}, "at_most=1.5"),
+        ({"routing": {"control": {"policy": "auxiliary", "scope": "local"}}}, {}, "scope='local'"),
+        ({"sampling": {"exponent": -1.0}}, {"sampling": "temperature"}, "exponent=-1"),
+        ({"placement": {"topology": "star"}}, {"placement": "scheduled"}, "topology='star'"),
+        ({"placement": {"threshold": 0.9}}, {"placement": "eplb"}, "threshold=0.9"),
+        ({"cluster": {"stages": 0}}, {}, "stages=0"),
+        ({"schedule": {"microbatches": 0.1}}, {}, "microbatches=0.1"),
     ):
         with pytest.raises(InputError, match=message):
             drive(config({**over, "figures": False}, **choices))

@@ -23,7 +23,7 @@ def test_two_active_experts_are_shares_too():
 def test_splits_and_merges_in_units_of_the_temperature():
     # at temperature 2 weights are exp(score / 2): .25 and .75 of the parent's 1, and back
     at = state([[1.0, 0.0, 0.0]], scores=np.array([[[0.0, -np.inf, -np.inf]]]))
-    after = structure.split_edit(0, 0, 1, np.array([0.25]), 2.0, 1)(at)
+    after = structure.split_edit(0, 0, 1, np.array([0.25]), 2.0)(at)
     np.testing.assert_allclose(np.exp(after.scores[0, 0, :2] / 2.0), [0.75, 0.25])
     merged = structure.merge_edit(0, 0, 1, 2.0)(after)
     np.testing.assert_allclose(merged.scores[0, 0], [0.0, -np.inf, -np.inf], atol=1e-12)
@@ -35,7 +35,7 @@ def small_run(**over):
 
     from moesim.balance.setting import setting as of
 
-    curve = {"coefficients": {"E": 1.0, "A": 1e-300, "B": 1.0, "beta": 1.0}, "first_tokens": 1e-9}
+    curve = {"coefficients": {"E": 1.0, "A": 1e-300, "B": 1.0, "beta": 1.0}, "first_tokens": 1e-9, "pooled": False}
     domains = {"frequency": [0.8, 0.2], "unique_tokens": np.inf, "rho": 0.0, "shuffle": False, "curve": curve}
     router = {"reinforcement": 2.0, "decay": 0.1, "control": {"policy": "sign", "step": 0.1, "worth": 1.0}}
     sizes = {"tokens_per_step": 100.0, "experts": 2, "steps": 100, "seeds": 1, "cluster": {"devices": 2}}
@@ -90,18 +90,24 @@ def test_between_updates_tokens_wait_and_are_credited_by_their_routing():
 def test_the_finished_are_frozen_at_a_window():
     # a token of its mixture gains the first (60/3600 + 10/100)/70 = .001667, the second (20/400 + 10/100)/30 = .005;
     # half the mean
-    given = small_run(selective=0.6, structure={"every": 10})
-    at = simulate.route_step(given, state(ROUTED, step=20, drawn=row(80.0, 20.0)))
+    window = {"structure": {"every": 10}}
+    given, lower = (small_run(selective=part, gradient_noise=0.0, **window) for part in (0.6, 0.4))
+    little = np.full((1, 2, 2), 1e-9)
+    at = simulate.route_step(given, state(ROUTED, step=20, drawn=row(80.0, 20.0), learned=little))
     assert simulate.learn_step(given, at).frozen.tolist() == [[True, False]]
-    assert simulate.learn_step(small_run(selective=0.4, structure={"every": 10}), at).frozen.tolist() == [
-        [False, False]
-    ]
+    assert simulate.learn_step(lower, at).frozen.tolist() == [[False, False]]
     assert simulate.learn_step(given, replace(at, step=21)).frozen.tolist() == [[False, False]]
+    # who has learned nothing before is not skipped
+    assert simulate.learn_step(given, replace(at, learned=0.0 * little)).frozen.tolist() == [[False, False]]
+    # where gradients of 70 tokens are half noise: .001667 x .5 and .005 x .3; of 10 tokens .005 x .125
+    noisy = small_run(selective=0.9, gradient_noise=70.0, **window)
+    assert simulate.learn_step(noisy, at).frozen.tolist() == [[True, False]]
+    assert simulate.learn_step(noisy, replace(at, load=row(70.0, 10.0))).frozen.tolist() == [[False, True]]
 
 
 def test_the_first_scores_lean_to_the_own_part_of_the_tree():
-    # four domains, homes at leaves 1 and 3: siblings 1, cousins 1/2, times the affinity
-    given = small_run(world={"frequency": [0.25] * 4}, routing={"affinity": 4.0, "noise": 0.0})
+    # four domains, homes at leaves 1 and 3: siblings 1, cousins 1/2, times the affinity x ln 2 / ln 16
+    given = small_run(world={"frequency": [0.25] * 4}, routing={"affinity": 16.0, "noise": 0.0})
     at = simulate.start(given)
     np.testing.assert_allclose(at.scores, [[[4.0, 2.0], [4.0, 2.0], [2.0, 4.0], [2.0, 4.0]]])
     np.testing.assert_allclose(at.mean_load, [[50.0, 50.0]])

@@ -11,7 +11,7 @@ import xarray as xr
 from fitting_tools import fit
 from result_tools import multirun
 
-from moesim import config, open_result
+from moesim import config, open_result, plot
 from moesim.fitting import evidence as of
 from moesim.fitting.runs import load_runs
 from moesim.laws import load_repetition
@@ -115,7 +115,7 @@ def test_characters_to_a_token_change_nothing(characters, excess):
         reading("abnar2025", "lovelace2026", excess=excess),
     )
     error = {
-        bits: np.sqrt(np.mean((of._predicted(model, runs, bits) - again.loss.values) ** 2))
+        bits: np.sqrt(np.mean((of._predicted(model, runs, bits) - runs["loss"]) ** 2))
         for bits in (1 / np.log(2) / characters, 1.0)
     }
     assert error.pop(1 / np.log(2) / characters) < 0.0025
@@ -244,6 +244,15 @@ def test_outcomes_by_hand():
     assert none[:3] == pytest.approx(0.0, abs=1e-12)  # abnar2025: sparsity and repetition in different terms
 
 
+def test_an_anchor_by_hand_moves_what_the_data_teach():
+    """0.051 parameters for each unique token, threefold, are 0.153."""
+    one = {"active_params": 1e8, "sparsity": 0.9375, "unique_tokens": 2.5e8, "tokens": 4e9}
+    runs = {name: np.array([value]) for name, value in one.items()}
+    moved, given = (reading("abnar2025", "muennighoff2023", excess="total", taught=n) for n in (0.051, 0.153))
+    assert settling._penalty(moved, runs, 3.0) == pytest.approx(settling._penalty(given, runs, 1.0), rel=1e-9)
+    assert settling._penalty(moved, runs, 1.0) > 1.1 * settling._penalty(given, runs, 1.0)
+
+
 def test_odds_by_hand():
     """Outcomes 0 and 0.1 with a noise of 0.05: the line is 0.05, one deviation from both: Phi(1) = 0.8413."""
     worlds = [(np.array([[value]]), np.array([[0.05]])) for value in (0.0, 0.1)]
@@ -329,6 +338,17 @@ def test_the_spread_of_perplexity_at_fixed_data(command):
     rows = [line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in SPREADS]
     found = {law: tuple(float(row[-1]) for row in rows if row[0] == law) for law in SPREADS}
     assert found == {law: pytest.approx(spread, abs=5e-3) for law, spread in SPREADS.items()}
+
+
+def test_the_figure_of_perplexity_at_fixed_data(command):
+    command("sweep", "experiment=fixed_data_perplexity", "space.sparsity=[0,0.98]")
+    (path,) = Path("outputs").rglob("result.nc")
+    assert path.with_name("perplexity.png").exists()
+    figure = plot.draw(open_result(path))["perplexity"]
+    ends = np.array([line.get_ydata()[-1] for line in figure.axes[0].lines], float)
+    assert np.nanmax(ends) == pytest.approx(0.128, abs=1e-3)  # ludziejewski2025
+    assert np.nanmin(ends) == pytest.approx(-0.326, abs=1e-3)  # zhao2025
+    assert np.sum(np.abs(ends) < 1e-9) == 3  # where the theorem is exact
 
 
 def test_what_a_parabola_reads_stands_in_the_table(command):

@@ -1,6 +1,7 @@
 """What people fit for: allocations with intervals, the next run, minima at fixed compute, a report."""
 
 import inspect
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import moesim
 from moesim.config import conf_dir
 from moesim.errors import InputError
 from moesim.fitting.judge import compute_of
-from moesim.fitting.runs import load_runs
+from moesim.fitting.runs import RunsWarning, load_runs
 
 
 @pytest.fixture(scope="module")
@@ -315,3 +316,43 @@ def test_accuracy_from_size_and_data(chinchilla):
     for law, gives in (("bhagia2024_hellaswag", "accuracy from loss"), ("marin2026", "loss from compute")):
         with pytest.raises(InputError, match=f"{gives}; plans take"):
             moesim.optimum(law, compute=1e20)
+
+
+def test_the_posterior_agrees_with_the_bootstrap_where_runs_are_many():
+    """300 runs: the same 90 % intervals within a sixth of their width; so for a plan made with either."""
+    pytest.importorskip("emcee")
+    found = fit("hoffmann2022", synthetic("besiroglu2024", 300, noise=0.01), objective="squared_log", draws=1000)
+    drawn = found.posterior()
+    for name, (low, high) in found.interval(0.9).items():
+        assert drawn.interval(0.9)[name] == pytest.approx((low, high), abs=(high - low) / 6)
+    ends = [one.allocation(compute=[1e22], level=0.9).exponent_params.values for one in (found, drawn)]
+    assert ends[1] == pytest.approx(ends[0], abs=np.ptp(ends[0]) / 6)
+    assert drawn.estimate == found.estimate
+    assert (drawn.settings["resample"], drawn.draws_law.coefficients["B"].sizes["draw"]) == ("posterior", 1000)
+
+
+def test_what_runs_do_not_determine_follows_its_prior():
+    """One token count: beta is as its typical range (central 68 %: 0.2 to 0.6), or as the prior that was given."""
+    pytest.importorskip("emcee")
+    law, sizes = moesim.load_law("besiroglu2024"), np.geomspace(1e8, 1e10, 30)
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(30))
+    runs = {"total_params": sizes, "tokens": 0 * sizes + 2e10}
+    runs["loss"] = law(total_params=sizes, tokens=runs["tokens"]) * noise
+    kept = {"E": 1.8172, "A": 482.01, "alpha": 0.3478}
+    for prior, middle, half in (({}, 0.4, 0.2), ({"beta": {"mean": 0.3, "sd": 0.01}}, 0.3, 0.01)):
+        drawn = fit("hoffmann2022", runs, fixed=kept, prior=prior).posterior(draws=2000)
+        beta = drawn.draws_law.coefficients["beta"].values
+        assert np.median(beta) == pytest.approx(middle, abs=0.35 * half)
+        assert np.diff(np.quantile(beta, [0.16, 0.84])) == pytest.approx(2 * half, rel=0.35)
+
+
+def test_a_posterior_needs_emcee(chinchilla, monkeypatch):
+    monkeypatch.setitem(sys.modules, "emcee", None)
+    with pytest.raises(InputError, match=r"pip install 'moesim\[posterior\]'"):
+        chinchilla.posterior()
+
+
+def test_a_short_chain_says_so(chinchilla):
+    pytest.importorskip("emcee")
+    with pytest.warns(RunsWarning, match="500 steps are .* autocorrelation times, not 50"):
+        chinchilla.posterior(steps=500)

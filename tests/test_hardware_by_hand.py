@@ -114,6 +114,11 @@ PARTS = {
         {"schedule": {"dense_flops_per_token": 5.0, "dense_share": 0.5}, "cluster": {"speeds": [0.25, 1.0]}},
         8.0,
     ),
+    "dense, counted, stages": (
+        lambda m: step.dense_seconds(m, 40.0, 1),
+        {"schedule": {"dense_flops_per_token": 5.0, "dense_share": 0.5}, "cluster": {"stages": 2}},
+        1.0,
+    ),
     # two stages: half of the layers each
     "balanced, stages": (lambda m: step.balanced_seconds(m, 40.0, 1), {"cluster": {"stages": 2}}, 12.0),
     # 5 FLOP x 40 tokens on two chips at half their peak

@@ -208,12 +208,13 @@ def test_the_verb_writes_what_python_gives(tmp_path, capsys, small):
 
 def test_the_primary_config_says_what_the_code_does():
     from moesim.config import shipped
-    from moesim.planning.budget import KINDS, Serving
+    from moesim.planning.budget import KINDS, Gating, Serving
     from moesim.planning.plan import LAWS
     from moesim.settings import defaults
 
     config = shipped("plan")
-    assert (config["cluster"], config["serving"]) == (defaults(Cluster), defaults(Serving))
+    for group, cls in {"cluster": Cluster, "serving": Serving, "gating": Gating}.items():
+        assert config[group] == defaults(cls)
     assert set(config["budget"]) == {*KINDS, "start"}
     assert tuple(config["laws"]) == LAWS
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from moesim.domains.curves import Curve
+from moesim.domains.learning import effective_number
 from moesim.errors import InputError
 from moesim.variables import NON_NEGATIVE, POSITIVE, check
 
@@ -96,24 +99,47 @@ def zmax(n: int) -> float:
 def least_loss(setting: Any, tokens: np.ndarray, steps: int = 30) -> np.ndarray:
     """No run of these many tokens has a lower target loss: (seed,) for tokens (seed,).
 
-    One expert with all its capacity for every domain, every assignment of a domain in one place, repeats free, and the
-    best fixed mixture: a convex problem, solved by scaling weights with their marginal gains; the duality gap left is
-    subtracted, so it is a bound however well it was solved.
+    All active capacity for every domain, every assignment of a domain in one place, repeats free, and the best fixed
+    mixture: a convex problem, solved by scaling weights with their marginal gains; the duality gap left is subtracted,
+    so it is a bound however well it was solved.
     """
     world = setting.world
     natural, weight = world.natural, world.target
     q, best = natural.copy(), np.full(len(natural), -np.inf)
-    params = np.full((1, 1, 1), setting.capacity)
-    total = tokens[:, None]
+    params = setting.capacity.total * (1.0 / np.maximum(world.ordinary, 1e-300))[:, :, None] ** setting.capacity.focus
+    total = tokens[:, None] * effective_number(world, setting.capacity.total, tokens)
+    hull = _hull(world.curve, params)
     a = world.curve.exponent()
     a = np.where(a > 0, a, 0.4)  # only how far a step of the search goes
     power = 1.0 / (1.0 + (a[..., 0] if np.ndim(a) == 3 else a))
     for _ in range(steps):
         v = world.mix(total * q)[:, :, None]
-        gain = weight * (world.curve.gain(params, v) * np.ones(v.shape))[..., 0]
-        slope = world.mix(gain) * total
-        loss = (weight * (world.curve.loss(params, v) * np.ones(v.shape))[..., 0]).sum(axis=1)
+        loss, gain = (weight * (value * np.ones(v.shape))[..., 0] for value in hull(v))
+        slope, loss = world.mix(gain) * total, loss.sum(axis=1)
         best = np.maximum(best, loss - (slope.max(axis=1) - (slope * q).sum(axis=1)))
         q = q * np.maximum(slope / slope.max(axis=1, keepdims=True), 1e-9) ** power
         q /= q.sum(axis=1, keepdims=True)
     return best
+
+
+def _hull(curve: Curve, params: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """The largest convex function of the tokens below a curve: a line from its bound to where it touches.
+
+    Returns a function of tokens: loss, and loss removed per token.
+    """
+    if not np.isfinite(curve.bound):
+        return lambda tokens: (curve.unbounded(params, tokens), curve.gain(params, tokens))
+    low, high = np.full(params.shape, np.log(curve.first_tokens)), np.full(params.shape, 300.0)
+    for _ in range(60):
+        touch = np.exp(0.5 * (low + high))
+        above = curve.unbounded(params, touch) + curve.gain(params, touch) * touch > curve.bound
+        low, high = np.where(above, np.log(touch), low), np.where(above, high, np.log(touch))
+    touch = np.exp(high)
+    steep = np.maximum(curve.bound - curve.unbounded(params, touch), 0.0) / touch
+
+    def of(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        line = tokens < touch
+        loss = np.where(line, curve.bound - steep * tokens, curve.unbounded(params, tokens))
+        return loss, np.where(line, steep, curve.gain(params, tokens))
+
+    return of

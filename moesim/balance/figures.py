@@ -64,11 +64,22 @@ def _bands(data: xr.Dataset) -> str:
     return f"bands: 95 % t interval over {data.sizes['seed']} seeds" if data.sizes["seed"] > 1 else "one seed"
 
 
-def _band(axes: Axes, x: np.ndarray, values: np.ndarray, style: dict[str, Any]) -> None:
-    """Mean over seeds (first axis) with its 95 % interval."""
+# What a quantity can be; 0 and more unless said.
+_POSSIBLE = {"max_over_mean": (1.0, np.inf), "utilisation": (0.0, 1.0)}
+
+
+def band(values: np.ndarray, name: str = "") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over seeds (first axis), and the ends of its 95 % interval within what the quantity can be."""
     stats = np.array([interval(column) for column in values.T])
-    axes.plot(x, stats[:, 0], **style)
-    axes.fill_between(x, stats[:, 0] - stats[:, 1], stats[:, 0] + stats[:, 1], color=style["color"], alpha=0.2, lw=0)
+    low, high = _POSSIBLE.get(name, (0.0, np.inf))
+    mean, half = stats.T
+    return mean, np.clip(mean - half, low, high), np.clip(mean + half, low, high)
+
+
+def _band(axes: Axes, x: np.ndarray, values: np.ndarray, style: dict[str, Any], name: str = "") -> None:
+    mean, low, high = band(values, name)
+    axes.plot(x, mean, **style)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, lw=0)
 
 
 def loss(data: xr.Dataset) -> Figure:
@@ -113,7 +124,7 @@ def balance(data: xr.Dataset) -> Figure:
     flat = [axes for row in panels for axes in row]
     for axes, (name, text) in zip(flat, _BALANCE.items(), strict=True):
         for (_, own), style in zip(_policies(data), _styles(data).values(), strict=True):
-            _band(axes, own.step.values, own[name].values.astype(float), style)
+            _band(axes, own.step.values, own[name].values.astype(float), style, name)
         axes.set(ylabel=text, xlabel="step", xscale="log")  # most happens early
     flat[0].axhline(1.0, color="0.5", lw=0.8, ls=":")
     flat[1].set_ylim(0, 1)

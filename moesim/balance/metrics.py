@@ -33,10 +33,11 @@ def gini(loads: Any) -> np.ndarray:
 
 
 def tail_loss(loss: np.ndarray, natural: np.ndarray, share: float = 0.1) -> np.ndarray:
-    """Mean loss (seed,) of the rarest tenth of the domains, at least one; arguments (seed, domain)."""
-    count = max(round(share * loss.shape[1]), 1)
-    rare = np.argsort(natural, axis=1, kind="stable")[:, :count]
-    return np.take_along_axis(loss, rare, axis=1).mean(axis=1)
+    """Mean loss (seed,) of the rarest tenth of the domains that occur, at least one; arguments (seed, domain)."""
+    count = np.maximum(np.round(share * (natural > 0).sum(axis=1)), 1)
+    order = np.argsort(np.where(natural > 0, natural, np.inf), axis=1, kind="stable")
+    rare = np.arange(loss.shape[1]) < count[:, None]
+    return (np.take_along_axis(loss, order, axis=1) * rare).sum(axis=1) / count
 
 
 def over_there(values: np.ndarray, there: np.ndarray, measure: Any) -> np.ndarray:

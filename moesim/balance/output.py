@@ -33,7 +33,7 @@ _LAST: Mapping[str, tuple[tuple[str, ...], _Value]] = {
     "separation_steps": (("expert",), lambda run: run.separation),
     "natural_weight": (("domain",), lambda run: run.setting.world.in_order(run.setting.world.natural)),
     "domain_tokens": (("domain",), lambda run: run.setting.world.in_order(run.final.seen)),
-    "domain_epochs": (("domain",), lambda run: run.setting.world.in_order(run.final.seen / run.setting.world.unique)),
+    "domain_epochs": (("domain",), lambda run: _epochs(run)),
     "expert_tokens": (("domain", "expert"), lambda run: run.setting.world.in_order(run.final.assigned)),
     "regret_schedule": ((), lambda run: run.regrets["regret_schedule"]),
     "regret_lpt": ((), lambda run: run.regrets["regret_lpt"]),
@@ -41,6 +41,13 @@ _LAST: Mapping[str, tuple[tuple[str, ...], _Value]] = {
     "tokens_to_target": ((), lambda run: _first(run, "tokens")),
     "time_to_target": ((), lambda run: _first(run, "wall_clock")),
 }
+
+
+def _epochs(run: Outcome) -> np.ndarray:
+    """Passes over the unique tokens of each domain; 0 for a domain that has none."""
+    world = run.setting.world
+    unique = world.in_order(np.where(world.unique > 0, world.unique, 0.0))
+    return world.in_order(run.final.seen) / np.where(unique > 0, unique, np.inf)
 
 
 def dataset(runs: Sequence[Outcome]) -> xr.Dataset:

@@ -75,8 +75,8 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "micro_loss": micro,
         "macro_loss": (world.macro * state.loss).sum(axis=1),
         "target_loss": (world.target * state.loss).sum(axis=1),
-        "tail_loss": metrics.tail_loss(state.loss, natural),
-        "domain_loss": world.in_order(state.loss),
+        "tail_loss": metrics.tail_loss(world.means(state.loss), world.in_order(natural)),
+        "domain_loss": world.means(state.loss),
         "sampling_weight": world.in_order(state.mixture),
         "experts_alive": there.sum(axis=1),
         "splits": state.splits,
@@ -116,12 +116,14 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], advance: Advanc
     rows, steps, recent, parts, state = [], [], Recent(), {}, start(given)
     apart = np.full((len(seeds), given.most_experts), np.nan)
     timed, window, count = ("step_time", *clock.PARTS), {}, 0
+    edits, before = np.full(len(seeds), 0 if given.structure.grows else -1), state
     for state, parts in trajectory(given):
+        edits, before = edits + (state.copies != before.copies).any(axis=1), state
         recent.add(state.load, Placement(parts["slots"], parts["slots"]).copies(given.most_experts) > 0)
         window, count = {name: window.get(name, 0.0) + parts[name] for name in timed}, count + 1
         if state.step % given.run.record_every == 0 or state.step in (1, given.steps):
             means = {name: time / count for name, time in window.items()}  # so that rare costs count
-            rows.append(record(given, state, {**parts, **means}, recent.total()))
+            rows.append({**record(given, state, {**parts, **means}, recent.total()), "edits": edits})
             steps.append(state.step)
             window, count = {}, 0
             if given.structure.grows:

@@ -32,7 +32,7 @@ CHOICES = {
     "schedule": "bf16",
 }
 # Mappings whose keys are the user's own.
-OPEN = ("policies", "sweep", "world.curve", "world.repetition", "routing.control", "structure.way")
+OPEN = ("policies", "sweep", "world.curve", "world.repetition", "world.overfit", "routing.control", "structure.way")
 # Keys that take an axis: a list or a range.
 AXES: tuple[str, ...] = ()
 _LEARNING = (

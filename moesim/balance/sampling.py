@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.balance.state import State
-from moesim.domains.learning import domain_gains
+from moesim.domains.learning import domain_gains, fresh_worth, penalty_slope
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
 from moesim.settings import defaults, number, read, setting, whole
@@ -101,21 +101,22 @@ def natural(state: State, setting: Setting) -> tuple[np.ndarray, dict[str, Any]]
 def temperature(state: State, setting: Setting, *, exponent: float = 0.3) -> tuple[np.ndarray, dict[str, Any]]:
     """Proportional to frequency^exponent (mT5 and XLM-R use 0.3)."""
     check("sampling temperature", "exponent", exponent, NON_NEGATIVE)
-    return normalised(setting.world.natural**exponent), state.memory
+    world = setting.world
+    return world.shared_out(normalised(world.whole(world.natural) ** exponent)), state.memory
 
 
 @sampling
 def unimax(state: State, setting: Setting, *, epochs: float = 4.0) -> tuple[np.ndarray, dict[str, Any]]:
     """As even as possible, no domain passed more than `epochs` times in the run (Chung et al. 2023, 2304.09151)."""
     check("sampling unimax", "epochs", epochs, POSITIVE)
-    caps = epochs * setting.world.unique / (setting.tokens * setting.steps)
+    caps = epochs * setting.world.whole(setting.world.unique) / (setting.tokens * setting.steps)
     if (caps.sum(axis=-1) < 1.0 - 1e-9).any():
         most = float(caps.sum(axis=-1).min())
         raise InputError(
             f"sampling unimax: {epochs:g} epochs hold {most:.3g} of the tokens; "
             f"give epochs of {epochs / most:.3g} or more"
         )
-    return capped(np.full(caps.shape, 1.0 / caps.shape[-1]), caps), state.memory
+    return setting.world.shared_out(capped(np.full(caps.shape, 1.0 / caps.shape[-1]), caps)), state.memory
 
 
 @sampling
@@ -127,8 +128,9 @@ def optimal(state: State, setting: Setting, *, exponent: float | None = None) ->
     a = np.asarray(setting.world.curve.exponent() if exponent is None else exponent, dtype=float)
     if not (a > 0).all():
         raise InputError("sampling optimal: the curve is no power of tokens; give sampling.exponent=NUMBER above 0")
-    a = a[..., 0] if a.ndim == 3 else a
-    return normalised(setting.world.target ** (1.0 / (1.0 + a))), state.memory
+    world = setting.world
+    a = world.whole(a[..., 0] * world.natural) / world.whole(world.natural) if a.ndim == 3 else a
+    return world.shared_out(normalised(world.whole(world.target) ** (1.0 / (1.0 + a)))), state.memory
 
 
 def served(state: State) -> np.ndarray:
@@ -169,7 +171,7 @@ def _check_reach(world, limit: np.ndarray, least: float) -> None:
     alone = least * world.natural - limit.max(axis=1, keepdims=True)
     if (alone > 0).any():
         seed, leaf = np.unravel_index(int(np.argmax(alone)), alone.shape)
-        name = world.names[int(np.argmax(world.position[seed] == leaf))]
+        name = world.names[int(np.argmax(world.position[seed] == world.group[seed, leaf]))]
         raise InputError(
             f"sampling feed_idle: domain {name!r} alone keeps {least * world.natural[seed, leaf]:.3g} of the "
             f"tokens, above the expert-load bound {limit[seed].max():.3g}; lower least, raise bound, or let the domain "
@@ -193,6 +195,14 @@ def feed_idle_power(state: State, setting: Setting, *, strength: float = 1.0) ->
     return normalised(natural * around**-strength), state.memory
 
 
+def gains(state: State, setting: Setting) -> np.ndarray:
+    """Loss of each domain removed by one more token of it (seed, domain), less what its repeat costs."""
+    world = setting.world
+    worth = setting.effective(state) * fresh_worth(world, state.seen - state.made, np.ones(state.seen.shape))
+    gain = domain_gains(world, *setting.abilities(state), state.probability) * worth
+    return gain - penalty_slope(world, setting.capacity, state, state.probability)
+
+
 @sampling
 def marginal_gain(
     state: State, setting: Setting, *, credit: float = 0.5, smoothing: float = 0.1, least: float = 0.01
@@ -205,8 +215,9 @@ def marginal_gain(
     if state.step == 0:
         return world.natural, state.memory
     experience = np.einsum("ske,ske->sk", served(state), world.mix(state.learned))
-    speed = domain_gains(world, state.learned, setting.params(state), state.probability) * experience
-    wanted = normalised(world.natural * np.maximum(speed, 1e-300) * state.mixture**credit)
+    speed = np.maximum(gains(state, setting) * experience, 1e-300)
+    recent = world.each(world.whole(state.mixture)) ** credit
+    wanted = normalised(world.natural * speed * recent)
     mixture = (1.0 - smoothing) * state.mixture + smoothing * wanted
     return (1.0 - least) * normalised(mixture) + least * world.natural, state.memory
 
@@ -217,27 +228,63 @@ def bandit(state: State, setting: Setting, *, memory: float = 0.9) -> tuple[np.n
 
     The reward is the loss itself divided by how often a domain is drawn: it cannot tell noise from rare value.
     """
-    domains, turn = setting.world.domains, max(state.step // setting.sampling.every, 1)
+    world = setting.world
+    domains, turn = len(world.names), max(state.step // setting.sampling.every, 1)
     explore = min(1.0 / domains, np.sqrt(np.log(domains) / (domains * turn))) if domains > 1 else 0.0
-    reward = state.memory.get("reward", np.zeros(state.mixture.shape))
-    reward = memory * reward + (1.0 - memory) * state.loss / np.maximum(state.mixture, 1e-12)
+    loss = world.whole(state.loss * world.natural) / np.maximum(world.whole(world.natural), 1e-300)
+    reward = state.memory.get("reward", np.zeros(loss.shape))
+    reward = memory * reward + (1.0 - memory) * loss / np.maximum(world.whole(state.mixture), 1e-12)
     exponent = explore * reward
     chosen = normalised(np.exp(exponent - exponent.max(axis=-1, keepdims=True)))
-    return (1.0 - domains * explore) * chosen + explore, {**state.memory, "reward": reward}
+    mixture = world.shared_out((1.0 - domains * explore) * chosen + explore)
+    return mixture, {**state.memory, "reward": reward}
+
+
+def _rare(state: State, setting: Setting) -> np.ndarray:
+    """Domains in inverse proportion to what was seen of them, parts by frequency."""
+    world = setting.world
+    return world.shared_out(normalised(1.0 / (world.whole(state.seen) + setting.tokens / len(world.names))))
 
 
 @sampling
 def replay(state: State, setting: Setting, *, share: float = 0.2) -> tuple[np.ndarray, dict[str, Any]]:
     """Natural, except that a `share` of the tokens replays domains in inverse proportion to what was seen of them."""
     check("sampling replay", "share", share, SHARE)
-    rare = normalised(1.0 / (state.seen + setting.tokens / setting.world.domains))
-    return (1.0 - share) * setting.world.natural + share * rare, state.memory
+    return (1.0 - share) * setting.world.natural + share * _rare(state, setting), state.memory
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Generated tokens: share of each domain (seed, domain), the worth of one, their time over that of the step."""
+
+    share: np.ndarray
+    quality: float
+    cost: float
+
+
+@sampling
+def rehearsal(
+    state: State, setting: Setting, *, share: float = 0.2, quality: float = 0.5, price: float = 1 / 3
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Pseudo-experience (Robins 1995): as `replay`, but the model generates the `share` itself, of what it saw least.
+
+    A generated token is worth `quality` of a new one and uses up no unique tokens; to make it costs `price` x the time
+    of training on one (1/3: a forward pass). None are made before something is learned.
+    """
+    for name, value in {"share": share, "quality": quality}.items():
+        check("sampling rehearsal", name, value, SHARE)
+    check("sampling rehearsal", "price", price, NON_NEGATIVE)
+    if state.step == 0:
+        return setting.world.natural, state.memory
+    made = share * _rare(state, setting)
+    mixture = (1.0 - share) * setting.world.natural + made
+    return mixture, {**state.memory, "generated": Generated(made / mixture, quality, price * share)}
 
 
 @sampling
 def skip_solved(state: State, setting: Setting, *, solved: float = 1e-12) -> tuple[np.ndarray, dict[str, Any]]:
     """Natural over the domains that still gain: those whose gain per token is above `solved` x the largest."""
-    gain = domain_gains(setting.world, state.learned, setting.params(state), state.probability)
+    gain = gains(state, setting)
     open_ = gain > solved * gain.max(axis=-1, keepdims=True)
     open_ |= ~open_.any(axis=-1, keepdims=True)
     return normalised(setting.world.natural * open_), state.memory

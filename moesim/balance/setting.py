@@ -17,13 +17,16 @@ from moesim.balance.state import State, Streams
 from moesim.balance.structure import Structure
 from moesim.domains import learning
 from moesim.domains import world as worlds
+from moesim.domains.learning import Capacity
 from moesim.domains.world import World
 from moesim.errors import InputError
 from moesim.hardware import step as clock
 from moesim.hardware.step import Cluster, Machine
-from moesim.settings import known, number, read, whole
+from moesim.settings import known, number, one_of, read, whole
 from moesim.settings import setting as key
-from moesim.variables import NON_NEGATIVE, POSITIVE, SHARE
+from moesim.variables import NON_NEGATIVE, POSITIVE, SHARE, Domain
+
+_UP_TO_ONE = Domain("0 to 1", 0, 1, lower_open=False, upper_open=False)
 
 POLICIES = ("world", "routing", "structure", "sampling", "placement")
 GROUPS = (*POLICIES, *clock.GROUPS)
@@ -36,9 +39,15 @@ class Run:
 
     `seeds` run side by side on common random numbers, the first is `seed`. `tokens_per_step` (token). `experts` routed
     experts per layer at the start, `active_experts` of them for each token, `max_experts` the most that splits may make
-    (None: as many as the cluster has slots). `forgetting`: share of a domain forgotten per token of another.
-    `selective`: no weight updates for experts whose gain is below this part of the mean gain (0: off). `load_memory`:
-    moving average of loads that placement sees. `learn_every`: steps between updates of router and losses; experience
+    (None: as many as the cluster has slots). `twins`: so many neighbouring experts share score and noise of the router
+    at the start. `shared_experts`: more of the same size, for every token; `shared_factor`: the part of each expert's
+    weights that all have in common. `capacity`: parameters of one expert over all layers, or give expert.d_expert.
+    `focus`: how an expert's parameters for a domain grow as it serves fewer (1: in proportion). `inertia`: tokens
+    per active parameter over which an expert's capacity follows a change of its data (unmeasured: sweep). `forgetting`:
+    share of a domain forgotten per token of another. `selective`: no weight updates for experts whose expected gain is
+    below this part of the mean gain (0: off), where gradients of `gradient_noise` tokens are half noise. `precision`:
+    double, or single for arrays by expert and domain (sums stay double). `load_memory`: moving average of loads that
+    placement sees. `learn_every`: steps between updates of router and losses; experience
     grows every step. `target_loss` (nat/token): reports tokens and time until it is reached. `policies`, `sweep`: side
     by side, and over worlds.
     """
@@ -50,8 +59,16 @@ class Run:
     experts: int = key(16, whole())
     active_experts: int = key(1, whole())
     max_experts: int | None = key(None, whole())
+    twins: int = key(1, whole())
+    shared_experts: int = key(0, whole(0))
+    shared_factor: float = key(0.0, number(SHARE))
+    capacity: float | None = key(None, number(POSITIVE))
+    focus: float = key(0.5, number(_UP_TO_ONE))
+    inertia: float = key(0.25, number(POSITIVE))
     forgetting: float = key(0.0, number(SHARE))
     selective: float = key(0.0, number(NON_NEGATIVE))
+    gradient_noise: float = key(1e5, number(NON_NEGATIVE))
+    precision: str = key("double", one_of("double", "single"))
     load_memory: float = key(0.9, number(SHARE))
     learn_every: int = key(1, whole())
     record_every: int = key(10, whole())
@@ -64,6 +81,8 @@ class Run:
             raise InputError(
                 f"balance: active_experts={self.active_experts} is more than experts={self.experts}; give fewer"
             )
+        if self.experts % self.twins:
+            raise InputError(f"balance: twins={self.twins} do not divide experts={self.experts}; give a divisor")
 
 
 @dataclass(frozen=True)
@@ -116,14 +135,27 @@ class Setting:
         return self.machine.cluster.nodes
 
     @property
-    def capacity(self) -> float:
-        """Parameters of one expert over all layers."""
-        return self.machine.expert.params
+    def capacity(self) -> Capacity:
+        """Parameters that act on a token."""
+        run = self.run
+        size, active, shared = self.machine.expert.params, run.active_experts, run.shared_experts
+        return Capacity(size, active, shared, run.shared_factor, run.focus, run.inertia, run.twins)
 
-    def params(self, state: State) -> np.ndarray:
-        """Capacity per domain served (seed, expert)."""
-        served = learning.domains_served(self.world, state.assigned, state.assigned.sum(axis=1))
-        return self.capacity / np.maximum(served, 1.0)
+    @property
+    def dtype(self) -> type:
+        """Of arrays by domain and expert."""
+        return np.float32 if self.run.precision == "single" else np.float64
+
+    def effective(self, state: State) -> np.ndarray:
+        """The effective number of domains (seed, 1), where the tokens so far were natural ones."""
+        return learning.effective_number(self.world, self.capacity.total, state.common_learned.sum(axis=1))
+
+    def abilities(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters and effective tokens of every expert for every domain (seed, domain, expert)."""
+        family = state.bond if (state.bond != np.arange(state.bond.shape[1])).any() else None
+        return learning.abilities(
+            self.world, self.capacity, state.known, self.effective(state), state.probability, family
+        )
 
 
 def run_of(config: Mapping[str, Any]) -> Run:
@@ -140,7 +172,9 @@ def run_of(config: Mapping[str, Any]) -> Run:
 
 def setting(config: Mapping[str, Any], seeds: tuple[int, ...] | None = None) -> Setting:
     """The Setting of a config for a block of seeds (the first alone unless given); InputError for every bad value."""
-    run, machine, shape = run_of(config), clock.build(config), structure.build(config["structure"])
+    run, shape = run_of(config), structure.build(config["structure"])
+    size = {} if run.capacity is None else {"expert": {**(config.get("expert") or {}), "capacity": run.capacity}}
+    machine = clock.build({**config, **size})
     seeds = (run.seed,) if seeds is None else seeds
     most = _most_experts(run, machine.cluster, shape.grows)
     sampler, router = sampling.build(config["sampling"]), routing.build(config["routing"])

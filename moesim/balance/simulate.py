@@ -29,14 +29,20 @@ def start(given: Setting) -> State:
     state = State(
         step=0,
         scores=_first_scores(given, shape),
+        rest=np.zeros(shape if given.structure.grows else (1, 1, 1), given.dtype),
         bias=zeros,
-        learned=np.zeros(shape),
+        learned=np.zeros(shape, given.dtype),
+        trained=np.zeros(shape, given.dtype),
+        common_learned=np.zeros(shape[:2]),
+        common_trained=np.zeros(shape[:2]),
         pending=np.zeros(shape[:2]),
-        assigned=np.zeros(shape),
-        probability=np.zeros(shape),
+        waiting=np.zeros(shape[:2]),
+        assigned=np.zeros(shape, given.dtype),
+        probability=np.zeros(shape, given.dtype),
         loss=np.zeros(shape[:2]),
-        expert_loss=np.zeros(shape),
+        expert_loss=np.zeros(shape, given.dtype),
         seen=np.zeros(shape[:2]),
+        made=np.zeros(shape[:2]),
         drawn=np.zeros(shape[:2]),
         dropped=blank,
         load=zeros,
@@ -46,6 +52,7 @@ def start(given: Setting) -> State:
         frozen=np.zeros(pair, dtype=bool),
         parent=np.full(pair, -1),
         born=np.zeros(pair, dtype=int),
+        bond=np.broadcast_to(np.arange(pair[1]), pair),
         copies=alive.astype(int),
         mixture=world.natural,
         placement=Placement(np.zeros((seeds, 0), dtype=int), np.zeros((seeds, 0))),
@@ -54,24 +61,45 @@ def start(given: Setting) -> State:
         planned=blank,
         wall_clock=blank,
     )
-    expected = given.tokens * world.natural
-    probability = given.routing.assign(_logits(given, state), expected, alive, given.active)
-    state = replace(state, probability=probability)
+    state = replace(state, probability=_chances(given, state, given.tokens * world.natural))
     return placement.place(given.placing, state, given, np.ones(seeds, dtype=bool), start=True)
 
 
 def _first_scores(given: Setting, shape: tuple[int, ...]) -> np.ndarray:
-    scores = np.full(shape, -np.inf)
-    home = np.minimum((np.arange(given.run.experts) + 0.5) * shape[1] / given.run.experts, shape[1] - 1).astype(int)
-    lean = similarity(shape[1], 1.0, 0.5, home)
-    for row, rng in enumerate(given.streams["router"]):
-        noise = given.routing.noise * rng.standard_normal(lean.shape)
-        scores[row, :, : given.run.experts] = given.routing.affinity * lean + noise
+    """Every expert leans to its own part of the tree, by affinity x ln(experts per active one) / ln 16.
+
+    So scaled, the share that a domain's favourite gets does not depend on how many experts there are (0.50 to 0.54 from
+    16 to 256 experts with 4 domains each). Parts of a domain share its score and noise, twins each other's.
+    """
+    run, rule, world = given.run, given.routing, given.world
+    many, domains = run.experts // run.twins, len(world.names)
+    home = np.minimum((np.arange(many) + 0.5) * domains / many, domains - 1).astype(int)
+    lean = rule.affinity * np.log(run.experts / run.active_experts) / np.log(16.0) * similarity(domains, 1.0, 0.5, home)
+    first = np.stack([lean + rule.noise * rng.standard_normal(lean.shape) for rng in given.streams["router"]])
+    scores = np.full(shape, -np.inf, given.dtype)
+    scores[:, :, : run.experts] = world.each(np.repeat(first, run.twins, axis=2))
     return scores
 
 
 def _logits(given: Setting, state: State) -> np.ndarray:
     return routing.logits(state.scores, state.bias, given.routing.temperature)
+
+
+def _chances(given: Setting, state: State, tokens: np.ndarray) -> np.ndarray:
+    """Probability of being chosen (seed, domain, expert); a bonded pair takes one expert's place, shared by weight."""
+    z, own = _logits(given, state), np.arange(state.bond.shape[1])
+    bonded = (state.bond != own) & state.alive
+    alone = given.active == 1 and not given.routing.assign.traits["sees_tokens"]  # there, weights add up by themselves
+    if alone or not bonded.any() or (state.alive.sum(axis=1) - bonded.sum(axis=1) < given.active).any():
+        return given.routing.assign(z, tokens, state.alive, given.active)
+    joint, part = z.copy(), np.ones(z.shape, z.dtype)
+    for row, first in {(int(row), int(state.bond[row, child])) for row, child in zip(*np.nonzero(bonded), strict=True)}:
+        family = np.flatnonzero((state.bond[row] == first) & state.alive[row])
+        joint[row, :, first] = np.logaddexp.reduce(z[row][:, family], axis=1)
+        part[row, :, family] = np.exp(z[row][:, family] - joint[row, :, first, None]).T
+    joint = np.where(bonded[:, None, :], -np.inf, joint)
+    chosen = given.routing.assign(joint, tokens, state.alive & ~bonded, given.active)
+    return np.take_along_axis(chosen, np.broadcast_to(state.bond[:, None, :], z.shape), axis=2) * part
 
 
 def sample_step(given: Setting, state: State) -> State:
@@ -101,28 +129,38 @@ def route_step(given: Setting, state: State) -> State:
     """Assign tokens to experts and drop what exceeds capacity; between updates only the loads are needed."""
     if not due(given, state):
         return _loaded(given, state, (state.drawn[:, None, :] @ state.probability)[:, 0])
-    probability = given.routing.assign(_logits(given, state), state.drawn, state.alive, given.active)
-    state = _credited(state)
+    probability = _chances(given, state, state.drawn)
+    state = _credited(given, state)
     assigned, load = _assigned(given, state, probability)
     return _loaded(given, replace(state, assigned=assigned, probability=probability), load)
 
 
-def _credited(state: State) -> State:
+def _credited(given: Setting, state: State) -> State:
     """The state with pending tokens learned, by the routing under which they came."""
-    if not state.pending.any():
+    if not state.waiting.any():
         return state
-    learned = state.learned + state.probability * (state.pending[:, :, None] * ~state.frozen[:, None, :])
-    return replace(state, learned=learned, pending=np.zeros(state.pending.shape))
+    routed = learning.trained_on(state.probability, state.frozen)
+    waited, horizon = routed * state.waiting[:, :, None].astype(given.dtype), given.capacity.horizon
+    blank = np.zeros(state.pending.shape)
+    return replace(
+        state,
+        learned=state.learned + routed * state.pending[:, :, None].astype(given.dtype),
+        trained=learning.trained_after(state.trained, waited, horizon),
+        common_learned=state.common_learned + state.pending,
+        common_trained=learning.trained_after(state.common_trained, state.waiting, horizon),
+        pending=blank,
+        waiting=blank,
+    )
 
 
 def _assigned(given: Setting, state: State, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Token assignments kept (seed, domain, expert) and loads (seed, expert): expected, or drawn token by token."""
-    assigned = probability * state.drawn[:, :, None]
+    assigned = probability * state.drawn[:, :, None].astype(given.dtype)
     if given.routing.tokens:
         scale = given.tokens / given.batch
         pairs = zip(probability, np.round(state.drawn / scale), given.streams.seeds, strict=True)
         assigned = np.stack([routing.draw_experts(p, n, seed, state.step) for p, n, seed in pairs]) * scale
-    load = assigned.sum(axis=1)
+    load = assigned.sum(axis=1, dtype=np.float64)
     if np.isfinite(given.routing.capacity_factor):
         room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)
         kept = np.minimum(1.0, room / np.maximum(load, 1e-300))
@@ -144,33 +182,70 @@ def _loaded(given: Setting, state: State, load: np.ndarray) -> State:
 
 def learn_step(given: Setting, state: State) -> State:
     """Experts learn what they were assigned; losses follow; the router is reinforced and balanced."""
-    world = given.world
-    worth = learning.fresh_worth(world, state.seen, state.drawn)
-    seen = state.seen + state.drawn
+    state, worth = _received(given, state)
     if not due(given, state):
-        return replace(state, pending=state.pending + state.drawn * worth, seen=seen)
-    learned = learning.learn(state.learned, state.assigned, worth, state.frozen, given.run.forgetting)
-    params = given.params(state)
-    expert_loss = learning.expert_losses(world, learned, params)
-    probability = _meant(state)
-    loss = learning.domain_losses(probability, expert_loss)
-    rule = given.routing
-    scores, bias = state.scores, state.bias
+        return replace(state, pending=state.pending + state.drawn * worth, waiting=state.waiting + state.drawn)
+    before = state.learned.any(axis=1)
+    state = _taught(given, state, worth)
+    params, tokens = given.abilities(state)
+    state = _judged(given, state, params, tokens)
     if state.step % given.run.learn_every:
-        return replace(state, learned=learned, loss=loss, expert_loss=expert_loss, seen=seen)
-    if rule.reinforcement or rule.decay:
-        stride = given.run.learn_every
-        reward = rule.reward(probability, expert_loss, loss)
-        share = probability if given.active == 1 else probability / given.active
-        scores = routing.reinforce(scores, share, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach)
-    scores, bias = rule.control(scores, bias, probability, state.load, state.drawn, state.alive)
-    frozen = state.frozen
+        return state
+    state = _steered(given, state)
     if given.run.selective > 0 and state.step % given.structure.every == 0:
-        gains = learning.expert_gains(world, learned, params, state.assigned, state.load)
-        frozen = learning.nothing_left(gains, state.alive, given.run.selective)
+        gains = learning.expert_gains(given.world, params, tokens, state.assigned)
+        heard = learning.heard(gains, state.load, given.run.gradient_noise)
+        state = replace(state, frozen=before & learning.nothing_left(heard, state.alive, given.run.selective))
+    return state
+
+
+def _received(given: Setting, state: State) -> tuple[State, np.ndarray]:
+    """The state that has seen the step's tokens, and what one of each domain is worth (seed, domain)."""
+    generated = state.memory.get("generated")
+    made = np.zeros(state.drawn.shape) if generated is None else generated.share * state.drawn
+    real = state.drawn - made
+    worth = learning.fresh_worth(given.world, state.seen - state.made, real)
+    if generated is not None:
+        worth = (real * worth + made * generated.quality) / np.where(state.drawn > 0, state.drawn, 1.0)
+    return replace(state, seen=state.seen + state.drawn, made=state.made + made), worth
+
+
+def _taught(given: Setting, state: State, worth: np.ndarray) -> State:
+    world, horizon, forgetting = given.world, given.capacity.horizon, given.run.forgetting
+    none = np.zeros((state.seeds, 1), dtype=bool)
+    common = learning.learn(world, state.common_learned[:, :, None], state.drawn[:, :, None], worth, none, forgetting)
+    taken = learning.trained_on(state.assigned, state.frozen)
     return replace(
-        state, learned=learned, loss=loss, expert_loss=expert_loss, scores=scores, bias=bias, seen=seen, frozen=frozen
+        state,
+        learned=learning.learn(world, state.learned, state.assigned, worth, state.frozen, forgetting),
+        trained=learning.trained_after(state.trained, taken, horizon),
+        common_learned=common[:, :, 0],
+        common_trained=learning.trained_after(state.common_trained, state.drawn, horizon),
     )
+
+
+def _judged(given: Setting, state: State, params: np.ndarray, tokens: np.ndarray) -> State:
+    """Losses of every expert on every domain, and of each domain, with what its repeats cost."""
+    world = given.world
+    expert_loss = learning.expert_losses(world, params, tokens)
+    loss = learning.domain_losses(_meant(state), expert_loss)
+    if world.overfit.strength > 0:
+        loss = np.minimum(loss + learning.penalty(world, given.capacity, state, _meant(state)), world.curve.bound)
+    return replace(state, loss=loss, expert_loss=expert_loss)
+
+
+def _steered(given: Setting, state: State) -> State:
+    """Router scores and biases after reinforcement and control."""
+    rule, stride, scores = given.routing, given.run.learn_every, state.scores
+    probability = _meant(state)
+    if rule.reinforcement or rule.decay:
+        reward = rule.reward(probability, state.expert_loss, state.loss)
+        moved = routing.reinforce(
+            scores, probability, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach
+        )
+        scores = moved + stride * rule.decay * state.rest if given.structure.grows else moved
+    scores, bias = rule.control(scores, state.bias, probability, state.load, state.drawn, state.alive)
+    return replace(state, scores=scores, bias=bias)
 
 
 def _meant(state: State) -> np.ndarray:
@@ -182,12 +257,18 @@ def _meant(state: State) -> np.ndarray:
 
 
 def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
-    """Add the step's time to the clock; the parts go to the record, with the slots that its tokens met."""
+    """Add the step's time to the clock; the parts go to the record, with the slots that its tokens met.
+
+    Shared experts and generated tokens count as dense parts.
+    """
     machine, factor = given.machine, given.routing.capacity_factor
     room = factor * given.tokens * given.active / state.alive.sum(axis=1)
     state = replace(state, placement=placement.serve(given.placing, state.placement, state.load, machine.cluster.speed))
     met = (state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated)
     parts = clock.step_seconds(machine, *met, room=room, planned=state.planned, behind=given.placing.overlap)
+    parts["dense"] = parts["dense"] + given.run.shared_experts * clock.balanced_seconds(machine, given.tokens, 1)
+    if made := state.memory.get("generated"):
+        parts["dense"] = parts["dense"] + made.cost * np.sum([parts[name] for name in clock.PARTS], axis=0)
     total = np.sum([parts[name] for name in clock.PARTS], axis=0)
     parts |= {"step_time": total, "slots": state.placement.slots}
     return replace(state, wall_clock=state.wall_clock + total), parts
@@ -203,9 +284,10 @@ def step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
 
 
 def rehearse(given: Setting) -> None:
-    """Ask the structure policy once, with everyone hot, and forget the answer: what it refuses, it refuses now."""
+    """Ask each policy once, the structure with everyone hot, and forget it: what is refused is refused now."""
+    state = sample_step(given, start(given))
+    given.routing.control(state.scores, state.bias, state.probability, state.load, state.drawn, state.alive)
     if given.structure.grows:
-        state = start(given)
         demand = structure.natural_demand(state, given.world.natural)
         given.structure.policy(structure.View(state, given, 0, np.flatnonzero(state.alive[0]), demand))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from moesim.domains.learning import Knowledge
 from moesim.hardware.placed import Placement
 
 STREAMS = ("router", "tokens", "clones", "bandit", "placement")
@@ -34,7 +35,8 @@ class State:
 
     `step`: steps done. Arrays are (seed, expert) unless said.
 
-    Router: `scores` (seed, domain, expert), logits, -inf for an expert that is not there; `bias` on them; `probability`
+    Router: `scores` (seed, domain, expert), logits, -inf for an expert that is not there; `rest`, what they decay to (0
+    but for experts that were split: the logarithm of their part); `bias` on them; `probability`
     (seed, domain, expert), the share of a domain's assignments that an expert is meant to get, rows sum to the active
     experts.
 
@@ -42,12 +44,14 @@ class State:
     (seed, domain, expert), token assignments that were kept, of the last update; `dropped` (seed,), those that were
     not; `load`, assignments of the step, `mean_load` their moving average. `memory`: what the sampler remembers.
 
-    Learning: `seen` (seed, domain), tokens drawn so far; `learned` (seed, domain, expert), effective tokens, but for
-    the `pending` (seed, domain) tokens that are credited with the next update; `loss` (seed, domain) and `expert_loss`
-    (seed, domain, expert), nat/token, of the last update; `frozen`: experts without weight updates.
+    Learning: `seen` (seed, domain), tokens drawn so far, `made` of them generated; `learned`, `trained`,
+    `common_learned`, `common_trained` as in `learning.Knowledge`, but for the `pending` effective and `waiting` tokens
+    (seed, domain) that are credited with the next update; `loss` (seed, domain) and `expert_loss` (seed, domain,
+    expert), nat/token, of the last update; `frozen`: experts without weight updates.
 
     Experts: `alive`; `copies`, slots that the structure wants; `hot`, windows in a row that one was overloaded;
-    `parent` it was split from (-1: none), `born` in which step; `splits` (seed,), so far.
+    `parent` it was split from (-1: none), `born` in which step; `bond`, the expert whose place among the K chosen it
+    shares until their data part (its own: none); `splits` (seed,), so far.
 
     Machine: `placement`; `migrated` (seed, device), copies to fetch in the next step, `planned` (seed,), s of
     deciding so; `wall_clock` (seed,), s.
@@ -55,6 +59,7 @@ class State:
 
     step: int
     scores: np.ndarray
+    rest: np.ndarray
     bias: np.ndarray
     probability: np.ndarray
     mixture: np.ndarray
@@ -64,8 +69,13 @@ class State:
     load: np.ndarray
     mean_load: np.ndarray
     seen: np.ndarray
+    made: np.ndarray
     learned: np.ndarray
+    trained: np.ndarray
+    common_learned: np.ndarray
+    common_trained: np.ndarray
     pending: np.ndarray
+    waiting: np.ndarray
     loss: np.ndarray
     expert_loss: np.ndarray
     frozen: np.ndarray
@@ -74,12 +84,18 @@ class State:
     hot: np.ndarray
     parent: np.ndarray
     born: np.ndarray
+    bond: np.ndarray
     splits: np.ndarray
     placement: Placement
     migrated: np.ndarray
     planned: np.ndarray
     wall_clock: np.ndarray
     memory: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def known(self) -> Knowledge:
+        """What the experts know."""
+        return Knowledge(self.learned, self.trained, self.common_learned, self.common_trained)
 
     @property
     def seeds(self) -> int:

@@ -106,6 +106,7 @@ def restructure(policy: Structure, state: State, setting: Any) -> State:
         return state
     demand = natural_demand(state, setting.world.natural)
     burden = overload(state, demand)
+    state = parted(state)
     state = replace(state, hot=np.where(burden > policy.threshold, state.hot + 1, 0))
     for row in range(state.seeds):
         hot = np.flatnonzero(state.hot[row] >= policy.patience)
@@ -115,33 +116,42 @@ def restructure(policy: Structure, state: State, setting: Any) -> State:
     return state
 
 
+def parted(state: State) -> State:
+    """The state in which experts whose data have parted from their parent's are chosen on their own."""
+    own = np.broadcast_to(np.arange(state.bond.shape[1]), state.bond.shape)
+    if (state.bond == own).all():
+        return state
+    apart = apartness(state.trained, state.bond) > PARTED
+    return replace(state, bond=np.where(apart | ~state.alive, own, state.bond))
+
+
 def _put(array: np.ndarray, index: Any, value: Any) -> np.ndarray:
     out = array.copy()
     out[index] = value
     return out
 
 
-def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature: float, active: int) -> Edit:
+def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature: float) -> Edit:
     """An edit that copies `parent` into `child`; the child takes `share` (domain,) of the parent's routing weight.
 
-    Router weights of the pair sum to the parent's in every domain, so nobody else's load changes; both start with all
-    that the parent knew.
+    Router weights of the pair sum to the parent's in every domain, and it has the parent's one place among those chosen
+    until its data part, so nobody else's load changes; both start with all that the parent knew and was trained on.
     """
 
     def edit(state: State) -> State:
-        scores = state.scores.copy()
-        scores[row, :, child] = scores[row, :, parent] + temperature * np.log(share)
-        scores[row, :, parent] += temperature * np.log1p(-share)
-        learned = state.learned.copy()
-        learned[row, :, child] = learned[row, :, parent]
+        copied = {name: getattr(state, name).copy() for name in ("scores", "rest", "learned", "trained")}
+        for name, values in copied.items():
+            values[row, :, child] = values[row, :, parent]
+            if name in ("scores", "rest"):
+                values[row, :, child] += temperature * np.log(share)
+                values[row, :, parent] += temperature * np.log1p(-share)
         flow = state.assigned[row, :, parent]
         taken = float((flow * share).sum() / max(flow.sum(), 1e-300))
         load = state.mean_load.copy()
         load[row, [parent, child]] = load[row, parent] * np.array([1.0 - taken, taken])
         return replace(
             state,
-            scores=scores,
-            learned=learned,
+            **copied,
             bias=_put(state.bias, (row, child), state.bias[row, parent]),
             mean_load=load,
             alive=_put(state.alive, (row, child), True),
@@ -149,6 +159,7 @@ def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature
             hot=_put(state.hot, (row, [parent, child]), 0),
             parent=_put(state.parent, (row, child), parent),
             born=_put(state.born, (row, child), state.step),
+            bond=_put(state.bond, (row, child), state.bond[row, parent]),
             splits=_put(state.splits, row, state.splits[row] + 1),
         )
 
@@ -169,10 +180,14 @@ def prune_edit(row: int, expert: int) -> Edit:
     """An edit that removes an expert; its tokens go where the router likes them next."""
 
     def edit(state: State) -> State:
+        bond, own = state.bond[row], np.arange(state.bond.shape[1])
         return replace(
             state,
             scores=_put(state.scores, (row, slice(None), expert), -np.inf),
             learned=_put(state.learned, (row, slice(None), expert), 0.0),
+            trained=_put(state.trained, (row, slice(None), expert), 0.0),
+            rest=_put(state.rest, (row, slice(None), expert), 0.0),
+            bond=_put(state.bond, row, np.where((bond == expert) | (own == expert), own, bond)),
             bias=_put(state.bias, (row, expert), 0.0),
             mean_load=_put(state.mean_load, (row, expert), 0.0),
             alive=_put(state.alive, (row, expert), False),
@@ -187,12 +202,13 @@ def merge_edit(row: int, kept: int, gone: int, temperature: float) -> Edit:
 
     def edit(state: State) -> State:
         weight = state.mean_load[row, [kept, gone]] + 1e-300
-        learned = state.learned.copy()
-        learned[row, :, kept] = learned[row][:, [kept, gone]] @ (weight / weight.sum())
+        both = {name: getattr(state, name).copy() for name in ("learned", "trained")}
+        for values in both.values():
+            values[row, :, kept] = values[row][:, [kept, gone]] @ (weight / weight.sum())
         pair = state.scores[row][:, [kept, gone]] / temperature
         scores = _put(state.scores, (row, slice(None), kept), temperature * np.logaddexp(pair[:, 0], pair[:, 1]))
         load = _put(state.mean_load, (row, kept), weight.sum())
-        return prune_edit(row, gone)(replace(state, learned=learned, scores=scores, mean_load=load))
+        return prune_edit(row, gone)(replace(state, **both, scores=scores, mean_load=load))
 
     return edit
 
@@ -248,7 +264,7 @@ def cut_quality(view: View, expert: int) -> float:
 
 def _split(view: View, expert: int, child: int, way: Callable):
     share = np.clip(way(view, expert), 1e-9, 1.0 - 1e-9)
-    return split_edit(view.row, expert, child, share, view.setting.routing.temperature, view.setting.active)
+    return split_edit(view.row, expert, child, share, view.setting.routing.temperature)
 
 
 @structure(grows=False)
@@ -328,10 +344,17 @@ def grow(view: View, *, factor: float = 2.0, way: Any = "clone") -> list[Edit]:
     return [_split(view, int(e), child, way) for e, child in zip(order[:count], vacant, strict=False)]
 
 
+# A total variation above this means that the data of two experts have parted.
+PARTED = 0.5
+
+
+def apartness(tokens: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Total variation (seed, expert) between an expert's shares of tokens (seed, domain, expert) and another's."""
+    share = tokens / np.maximum(tokens.sum(axis=1), 1e-300)[:, None, :]
+    return 0.5 * np.abs(share - np.take_along_axis(share, other[:, None, :], axis=2)).sum(axis=1)
+
+
 def separation(state: State) -> np.ndarray:
     """How far each expert's domains differ from its parent's (seed, expert): total variation of their token shares."""
-    load = np.maximum(state.assigned.sum(axis=1), 1e-300)
-    share = state.assigned / load[:, None, :]
-    parents = np.take_along_axis(share, np.maximum(state.parent, 0)[:, None, :], axis=2)
-    distance = 0.5 * np.abs(share - parents).sum(axis=1)
+    distance = apartness(state.assigned, np.maximum(state.parent, 0))
     return np.where((state.parent >= 0) & state.alive, distance, np.nan)

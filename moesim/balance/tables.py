@@ -37,7 +37,16 @@ def table(data: xr.Dataset) -> str:
     for name, own in _rows(data):
         last = own.isel(step=-1)
         lines.append([name, *(_cell(last[column].values, form) for column, form in COLUMNS.items())])
-    return "\n".join([heading(data, *ABOUT), aligned(lines), *verdicts_of_memory(data)])
+    return "\n".join([heading(data, *ABOUT), aligned(lines), *without_effect(data), *verdicts_of_memory(data)])
+
+
+def without_effect(data: xr.Dataset) -> list[str]:
+    """A line for each structure that might have changed experts and never did."""
+    idle = [name for name, own in _rows(data) if int(own.edits.max()) == 0]
+    steps = int(data.step.max())
+    return [
+        f"{name}: its structure changed nothing in {steps} steps; no expert met its terms when asked" for name in idle
+    ]
 
 
 def verdicts_of_memory(data: xr.Dataset) -> list[str]:

@@ -53,7 +53,7 @@ def _recorded(owner: str, dump: Dump, windows: Sequence[Any] | None, active: int
     if (empty := loads.sum(axis=(1, 2)) <= 0).any():
         raise InputError(f"{owner}: window {names[int(np.argmax(empty))]} has no tokens; leave that window out")
     source = np.ones(len(chosen)) if dump.source is None else dump.source[chosen]
-    there = np.isfinite(dump.loads).any(axis=0)
+    there = np.asarray(np.isfinite(dump.loads).any(axis=0))
     return Trace(loads, tuple(names), dump.layers, there, dump.active or active, source)
 
 

@@ -1,7 +1,6 @@
 """The loss law that a domain follows inside one expert, and what repeated tokens are worth to it.
 
-Each expert is a dense model: its capacity, shared among the domains it serves, plays the parameters; its effective
-samples of a domain play the tokens.
+Each expert is a dense model: what it has for a domain, `moesim.domains.learning`, plays the parameters and the tokens.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from moesim.errors import InputError
 from moesim.laws.law import Law
 from moesim.numerics.derivative import Jet, slope_of, value_of
 from moesim.registry import Policies
-from moesim.settings import number
+from moesim.settings import number, truth
 from moesim.variables import POSITIVE, VARIABLES, check
 
 # Below `first_tokens` (effective tokens of a domain in an expert) no law holds: the loss stays at its value there.
-curves = Policies("curve", {"first_tokens": 1e4})
+# `pooled` (None: as the curve says): the law is that of a corpus of many domains, not of one domain by itself.
+curves = Policies("curve", {"first_tokens": 1e4, "pooled": None})
 Values = Mapping[str, Any]
 
 # What a single dense expert has for every other variable that a law may ask for.
@@ -42,24 +42,36 @@ _PARAMS = {name for name, row in VARIABLES.items() if row.unit == "parameter"}
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss (nat/token) of an expert with `params` per domain after `tokens` effective tokens of it.
+    """Loss (nat/token) of an expert that has `params` for a domain after `tokens` effective tokens of it.
 
-    `values` holds numbers or arrays (seed, domain, 1). Below `first_tokens` the loss stays at its value there: no law
-    holds at no data.
+    `values` holds numbers or arrays (seed, part, 1). Below `first_tokens` the loss stays at its value there: no law
+    holds at no data. Above `bound`, the loss of an untrained model, it does not go. `pooled`: tokens are those of a
+    corpus of many domains, as laws are fitted, and not a domain's own.
     """
 
     function: Callable[..., Any]
     values: Values
     first_tokens: float = 1e4
+    bound: float = np.inf
+    pooled: bool = True
 
     def loss(self, params: Any, tokens: Any) -> Any:
         """Loss for arrays that broadcast."""
-        return self.function(params, np.maximum(tokens, self.first_tokens), **self.values)
+        return np.minimum(self.unbounded(params, tokens), self.bound)
+
+    def unbounded(self, params: Any, tokens: Any) -> Any:
+        """What the law says, however bad."""
+        return self.function(np.maximum(params, 1.0), np.maximum(tokens, self.first_tokens), **self.values)
 
     def gain(self, params: Any, tokens: Any) -> np.ndarray:
-        """Loss removed by one more effective token: minus the derivative of the law by its tokens."""
+        """Loss removed by one more effective token: minus the derivative of the law by tokens, above the bound too."""
         at = np.maximum(tokens, self.first_tokens)
-        return -slope_of(self.function(params, Jet(at, {"tokens": 1.0}), **self.values), "tokens")
+        return -slope_of(self.function(np.maximum(params, 1.0), Jet(at, {"tokens": 1.0}), **self.values), "tokens")
+
+    def cast(self, dtype: Any) -> Curve:
+        """The curve with its arrays in another precision."""
+        values = {name: value.astype(dtype) if np.ndim(value) else value for name, value in self.values.items()}
+        return replace(self, values=values)
 
     def placed(self, leaf: np.ndarray, group: np.ndarray) -> Curve:
         """The curve with lists (one value per original domain) laid out as (seed, leaf, 1)."""
@@ -76,7 +88,9 @@ class Curve:
         A number or an array (seed, domain, 1). Taken at `first_tokens`, where the data term is largest.
         """
         with np.errstate(divide="ignore", invalid="ignore"):
-            first, later = (self.loss(_LARGE, self.first_tokens * times) - self.lowest(_LARGE) for times in (1.0, 10.0))
+            first, later = (
+                self.unbounded(_LARGE, self.first_tokens * times) - self.lowest(_LARGE) for times in (1.0, 10.0)
+            )
             return -np.log10(later / first)
 
 
@@ -92,7 +106,8 @@ def curve_of(config: Any) -> Curve:
     """The Curve of a config: `policy` (law unless given) with its own keys, and `first_tokens`."""
     policy, shared = curves.build({"policy": "law", **config} if isinstance(config, Mapping) else config)
     first = number(POSITIVE)("curve", "first_tokens", shared["first_tokens"])
-    return replace(policy(), first_tokens=first)
+    made, pooled = policy(), shared["pooled"]
+    return replace(made, first_tokens=first, pooled=made.pooled if pooled is None else truth("curve", "pooled", pooled))
 
 
 @curves
@@ -129,8 +144,8 @@ def _quanta(params, tokens, floor, data_scale, threshold):
 
 @curves
 def quanta(*, floor: Any = 0.0, data_scale: Any = 1.0, threshold: Any = 1e7) -> Curve:
-    """floor + data_scale until a domain has `threshold` tokens, then floor (Michaud et al. 2023, 2303.13506)."""
-    return Curve(_quanta, dict(locals()))
+    """floor + data_scale until a domain has `threshold` tokens of its own, then floor (Michaud et al. 2023)."""
+    return Curve(_quanta, dict(locals()), pooled=False)
 
 
 def worth_of(config: Any) -> Callable[[Any, Any], Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,19 @@ import numpy as np
 from moesim.data import shipped
 from moesim.domains import tree
 from moesim.domains.curves import Curve, curve_of, worth_of
+from moesim.domains.overfit import Overfit
 from moesim.errors import InputError
 from moesim.registry import Policies
-from moesim.settings import defaults, number, read, setting, truth
-from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
+from moesim.settings import defaults, number, read, setting, truth, whole
+from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, Domain, check
+
+_VOCABULARY = Domain("a number above 1", lower=1.0)
+_ALIKE = Domain("0 to 1", 0, 1, lower_open=False, upper_open=False)
 
 
 @dataclass(frozen=True)
 class Domains:
-    """Natural frequency, unique tokens and name of each indivisible domain, and the parent domain it is a part of."""
+    """Natural frequency, unique tokens of each part, and the domain that it is a part of; names of the domains."""
 
     frequency: np.ndarray
     unique: np.ndarray
@@ -32,12 +37,13 @@ class Domains:
 
 @dataclass(frozen=True)
 class World:
-    """The domains as the simulator sees them, in leaf order of the similarity tree.
+    """The domains as the simulator sees them: their parts, in leaf order of the similarity tree.
 
-    `natural`, `unique`, `macro`, `target` (seed, domain): frequency, unique tokens, equal weights of the original
-    domains, and the weights of the loss that samplers aim at. `position` (seed, domain): the leaf of each domain, so
-    that arrays in leaf order can be read in the order of `names`. `similarity` and `decay` shape the tree; `worth`
-    maps (tokens drawn, unique tokens) to effective tokens.
+    `natural`, `unique`, `macro`, `target` (seed, part): frequency, unique tokens, equal weights of the domains, and the
+    weights of the loss that samplers aim at. `group` (seed, part): which domain along the tree a part belongs to;
+    `position` (seed, domain): where along the tree each domain stands, in the order of `names`. `rho` and `decay` say
+    what domains share, `part_similarity` what parts of one domain do. `worth` maps (tokens drawn, unique tokens) to
+    effective tokens, `overfit` what repeats cost.
     """
 
     names: tuple[str, ...]
@@ -45,44 +51,107 @@ class World:
     unique: np.ndarray
     macro: np.ndarray
     target: np.ndarray
+    group: np.ndarray
     position: np.ndarray
     rho: float
     decay: float
+    part_similarity: float
     curve: Curve
     worth: Callable[[Any, Any], Any]
+    overfit: Overfit = Overfit()  # noqa: RUF009
 
     @property
     def domains(self) -> int:
-        """Number of indivisible domains, the leaves of the tree."""
+        """Number of parts of domains: what a router can tell apart."""
         return self.natural.shape[1]
 
+    @property
+    def parted(self) -> bool:
+        """Whether any domain has several parts."""
+        return self.domains > len(self.names)
+
+    @cached_property
+    def ordinary(self) -> np.ndarray:
+        """How ordinary a part is in the natural stream (seed, part): frequencies times similarities."""
+        return self.mix(self.natural)
+
+    @cached_property
+    def effective(self) -> np.ndarray:
+        """The effective number of domains (seed, 1) of order 1 - a, with the curve's data exponent a (0: it has none).
+
+        Similarity-sensitive: (sum_k p_k (Z p)_k^-a)^(1/a); Leinster and Cobbold 2012, eq. 1.
+        """
+        a = np.nan_to_num(np.mean(self.curve.exponent()))
+        log = np.log(np.where(self.natural > 0, self.ordinary, 1.0))
+        if not a > 1e-6:
+            return np.exp(-(self.natural * log).sum(axis=1, keepdims=True))
+        return (self.natural * np.exp(-a * log)).sum(axis=1, keepdims=True) ** (1.0 / a)
+
+    @cached_property
+    def _first(self) -> list[np.ndarray]:
+        return [np.searchsorted(row, np.arange(len(self.names))) for row in self.group]
+
+    def whole(self, values: np.ndarray) -> np.ndarray:
+        """Sums over the parts of each domain: (seed, part, ...) -> (seed, domain along the tree, ...)."""
+        if not self.parted:
+            return values
+        return np.stack([np.add.reduceat(v, first, axis=0) for v, first in zip(values, self._first, strict=True)])
+
+    def each(self, values: np.ndarray) -> np.ndarray:
+        """The value of its domain for each part: (seed, domain along the tree, ...) -> (seed, part, ...)."""
+        if not self.parted:
+            return values
+        return np.take_along_axis(values, self.group.reshape(*self.group.shape, *(1,) * (values.ndim - 2)), axis=1)
+
+    def shared_out(self, weights: np.ndarray) -> np.ndarray:
+        """Weights of domains along the tree, shared among their parts by frequency: (seed, part)."""
+        if not self.parted:
+            return weights
+        return self.each(weights / np.maximum(self.whole(self.natural), 1e-300)) * self.natural
+
     def mix(self, values: np.ndarray) -> np.ndarray:
-        """What each domain has when similar domains lend it their tokens; along axis 1."""
-        return tree.mix(values, self.rho, self.decay)
+        """Similarities times values along axis 1: what each part has when others lend it theirs."""
+        if not self.parted:
+            return tree.mix(values, self.rho, self.decay)
+        whole = self.whole(values)
+        mixed = self.each(tree.mix(whole, self.rho, self.decay))
+        apart = 1.0 - self.part_similarity
+        return mixed if apart == 0.0 else mixed - apart * (self.each(whole) - values)
 
     def in_order(self, values: np.ndarray) -> np.ndarray:
-        """An array (seed, domain, ...) in leaf order, read in the order of `names`."""
+        """Sums over the parts of each domain, (seed, part, ...), in the order of `names`."""
         index = self.position.reshape(*self.position.shape, *(1,) * (values.ndim - 2))
-        return np.take_along_axis(values, index, axis=1)
+        return np.take_along_axis(self.whole(values), index, axis=1)
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Means over the parts of each domain, which are equal, in the order of `names`."""
+        return self.in_order(values) / self.in_order(np.ones(self.natural.shape))
 
 
 @dataclass(frozen=True)
 class Shared:
     """Keys that every world takes.
 
-    `rho`: what a sibling domain's token is worth (unmeasured: sweep 0 to 0.3), times `similarity_decay` per level up
-    the tree. `atom`: largest share of the stream that no split can divide. `shuffle`: each seed places the domains
-    differently in the tree. `target`: the loss that samplers aim at, micro, macro or one weight per domain. `curve`:
-    the loss of one domain inside one expert. `repetition`: what a repeated token is worth.
+    What domains share: `rho`, what a token of a sibling domain is worth (unmeasured: sweep 0 to 0.3), times
+    `similarity_decay` per level up the tree. How finely a router can cut a domain: `parts`, equal parts of each, more
+    where a part would be above the share `atom` of the stream; and `part_similarity`, what those share (1: they are
+    alike, 0: as different as domains that share nothing). `vocabulary`: an untrained model has the loss of a uniform
+    guess among so many tokens, and none has more. `shuffle`: each seed places the domains differently in the tree.
+    `target`: the loss that samplers aim at, micro, macro or one weight per domain. `curve`: the law of the loss.
+    `repetition`: what a repeated token is worth; `overfit`: what it costs, see `moesim.domains.overfit`.
     """
 
     rho: float = setting(0.02, number(SHARE))
     similarity_decay: float = setting(0.5, number(SHARE))
     atom: float = setting(1.0, number(FRACTION))
+    parts: int = setting(1, whole())
+    part_similarity: float = setting(1.0, number(_ALIKE))
+    vocabulary: float = setting(5e4, number(_VOCABULARY))
     shuffle: bool = setting(True, truth)
     target: Any = "micro"
     curve: Any = "law"
     repetition: Any = "muennighoff2023"
+    overfit: Any = None
 
 
 world = Policies("world", defaults(Shared))
@@ -96,58 +165,54 @@ def build(config: Mapping[str, Any], seeds: tuple[int, ...], tokens: float) -> W
     """
     policy, keys = world.build(config)
     shared = read(Shared, "world", keys)
-    domains = divided(policy(tokens), shared.atom)
-    position = np.stack([_places(domains, seed, shared.shuffle) for seed in seeds])
-    leaf = np.argsort(position, axis=1)
+    whole = policy(tokens)
+    domains = divided(whole, shared.atom, shared.parts)
+    position = np.stack([_places(len(whole.names), seed, shared.shuffle) for seed in seeds])
+    leaf = np.stack([np.argsort(row[domains.group], kind="stable") for row in position])
     count = np.bincount(domains.group)[domains.group]
-    macro = 1.0 / (count * (domains.group.max() + 1))
+    there = whole.frequency > 0
+    macro = (there / there.sum())[domains.group] / count
     target = _target(shared.target, domains, macro, count)
+    curve = replace(curve_of(shared.curve), bound=float(np.log(shared.vocabulary)))
     return World(
-        domains.names,
+        whole.names,
         domains.frequency[leaf],
         domains.unique[leaf],
         macro[leaf],
         target[leaf],
+        np.take_along_axis(position, domains.group[leaf], axis=1),
         position,
         shared.rho,
         shared.similarity_decay,
-        curve_of(shared.curve).placed(leaf, domains.group),
+        shared.part_similarity,
+        curve.placed(leaf, domains.group),
         worth_of(shared.repetition),
+        read(Overfit, "world.overfit", shared.overfit or {}),
     )
 
 
-def divided(domains: Domains, atom: float) -> Domains:
-    """Domains cut into equal neighbouring parts, none above the share `atom` of the natural stream.
-
-    `atom` is the largest share of the data that no expert split can divide; 1 leaves every domain whole.
-    """
-    parts = np.maximum(np.ceil(domains.frequency / atom - 1e-9), 1)
+def divided(domains: Domains, atom: float, least: int = 1) -> Domains:
+    """Domains cut into `least` or more equal neighbouring parts, none above the share `atom` of the natural stream."""
+    parts = np.maximum(np.ceil(domains.frequency / atom - 1e-9), least)
     if parts.sum() > MOST_DOMAINS:
-        raise InputError(f"world: atom={atom:g} makes {parts.sum():.3g} domains; at most {MOST_DOMAINS} are simulated")
+        raise InputError(
+            f"world: atom={atom:g} and parts={least} make {parts.sum():.3g} domains; "
+            f"at most {MOST_DOMAINS} are simulated"
+        )
     parts = parts.astype(int)
     group = np.repeat(np.arange(len(parts)), parts)
-    part = np.arange(len(group)) - np.repeat(np.cumsum(parts) - parts, parts)
-    names = tuple(
-        f"{domains.names[g]}.{i}" if parts[g] > 1 else domains.names[g] for g, i in zip(group, part, strict=True)
-    )
     shares = 1.0 / parts[group]
     return replace(
         domains,
         frequency=domains.frequency[group] * shares,
         unique=domains.unique[group] * shares,
-        names=names,
         group=group,
     )
 
 
-def _places(domains: Domains, seed: int, shuffle: bool) -> np.ndarray:
-    """Leaf of each domain; parts of one domain stay neighbours."""
-    groups = int(domains.group.max()) + 1
-    rank = np.random.default_rng([seed, 77]).permutation(groups) if shuffle else np.arange(groups)
-    order = np.argsort(rank[domains.group], kind="stable")
-    position = np.empty_like(order)
-    position[order] = np.arange(len(order))
-    return position
+def _places(count: int, seed: int, shuffle: bool) -> np.ndarray:
+    """Where along the tree each domain stands."""
+    return np.random.default_rng([seed, 77]).permutation(count) if shuffle else np.arange(count)
 
 
 def _target(choice: Any, domains: Domains, macro: np.ndarray, count: np.ndarray) -> np.ndarray:

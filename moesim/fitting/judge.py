@@ -141,20 +141,3 @@ def active_of(runs: Mapping[Any, Any]) -> np.ndarray | None:
         return None
     inactive = np.asarray(runs["sparsity"]) if "sparsity" in runs and not name.startswith("active") else 0.0
     return np.asarray(runs[name]) * (1.0 - inactive)
-
-
-def compare(fits: Mapping[str, Any]) -> xr.Dataset:
-    """Several fits of the same runs side by side, along the dim `fit`: estimates, objective, scores, AIC, BIC.
-
-    `fits` maps names to Fits or to the Datasets they wrote. Objectives compare between fits of one objective only.
-    """
-    import xarray as xr
-
-    tables = {name: fit if isinstance(fit, xr.Dataset) else fit.to_dataset() for name, fit in fits.items()}
-    picked = {}
-    for name, table in tables.items():
-        keep = [v for v in table.data_vars if not table[v].dims or table[v].dims == ("part",)]
-        picked[name] = table[[*keep, "estimate", "interval"]].reset_coords(drop=True)
-    return xr.concat(  # type: ignore[return-value]
-        list(picked.values()), xr.Variable("fit", list(picked)), combine_attrs="drop", join="outer", data_vars="all"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -102,11 +102,16 @@ def smoothed_curvature(objective: Objective, residual: np.ndarray) -> np.ndarray
     """
     spread = np.minimum(np.std(residual, axis=-1), _iqr(residual) / 1.349)[..., None]
     width = np.maximum(0.9 * spread * residual.shape[-1] ** -0.2, 1e-12)
+    nodes, shares = _normal_nodes()
+    psi = objective.rho(residual[..., None] + width[..., None] * nodes)[1]
+    return psi @ (shares * nodes) / width
+
+
+@lru_cache(maxsize=1)
+def _normal_nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of the normal distribution and the share of each."""
     nodes, shares = np.polynomial.hermite_e.hermegauss(64)
-    total = np.zeros_like(residual)
-    for node, share in zip(nodes, shares / shares.sum(), strict=True):
-        total += share * node * objective.rho(residual + width * node)[1]
-    return total / width
+    return nodes, shares / shares.sum()
 
 
 def _iqr(values: np.ndarray) -> np.ndarray:

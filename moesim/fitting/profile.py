@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.fitting.bootstrap import BLOCK, Draws, flipped, freedom_of, left_out, refit_of, resampled
-from moesim.fitting.solve import AT_BOUND, CONVERGED, STALLED, Rows, solve
+from moesim.fitting.solve import AT_BOUND, CONVERGED, STALLED, Rows, Solution, solve
 from moesim.fitting.task import Task
 from moesim.fitting.uncertainty import Spread
 
@@ -28,13 +28,15 @@ _ROUNDS = 12  # of restarts from neighbours
 _FALL = 1e-6  # of the rise that ends the interval: a fall that counts, and a bump that does not
 _EXACT = 5e-4  # of an interval: how well its ends are found
 _REFINEMENTS = 14
+_TIE = 1e-3  # of the objective: minima that differ by less are as good
+_STEPS, _MORE_STEPS = 60, 400  # of the solver, for most points and for those that decide where an interval ends
 UNIMODAL, BUMPY, INCOMPLETE, SKIPPED = "unimodal", "not unimodal", "incomplete", "skipped"
 
 
 @dataclass(frozen=True)
 class Profile:
     """For each entry of x: points (p, m), the objective minimised over the others there and its status (p, m), the
-    scale of the rise (p,) (see `scales`) and its degrees of freedom (p,), and the ends (p, 2) in x of the interval, inf
+    scale of the rise (p,) and its degrees of freedom (see `scales`), and the ends (p, 2) in x of the interval, inf
     where the objective never rises enough inside the box. `shape` (p,) says in words whether the profile is unimodal;
     `full` (p, m, p) is all of x at the points, None in a fit read from a file. Rows of entries that were not asked for
     are NaN."""
@@ -45,7 +47,7 @@ class Profile:
     interval: np.ndarray
     lowest: float
     scale: np.ndarray
-    freedom: np.ndarray
+    freedom: float
     shape: tuple[str, ...]
     full: np.ndarray | None = None
 
@@ -60,7 +62,7 @@ class Profile:
         return np.array([shape != SKIPPED for shape in self.shape], bool)
 
 
-def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray, freedom: float) -> np.ndarray:
     """How far the objective rises to the ends of an interval of that level: (p,).
 
     At the edge of the box a quarter of the usual error is left: an estimate that stands there has been pushed there,
@@ -79,7 +81,7 @@ def profile(
     local: Spread,
     level: float,
     *,
-    scale: tuple[np.ndarray, np.ndarray] | None = None,
+    scale: tuple[np.ndarray, float] | None = None,
     which: np.ndarray | None = None,
     starts: np.ndarray | None = None,
     seed: int = 0,
@@ -107,9 +109,9 @@ def profile(
     return search.result(*scale)
 
 
-def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """By how much the rise along each entry must be divided to act like minus the log of a likelihood, and how many
-    degrees of freedom it then has: (p,) each.
+def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """(by how much the rise along each entry must be divided to act like minus the log of a likelihood, (p,); how many
+    degrees of freedom it then has).
 
     Entries at the edge of the box, or that the runs do not determine, have the scale of the others in the middle.
     """
@@ -128,7 +130,7 @@ def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -
         start[k, :, j] = x[j]
     several = rows.of(np.tile(good, len(known)))
     several = Rows(several.observed, several.weight, held.reshape(-1, p))
-    found = solve(task.problem, start.reshape(-1, p), several, tolerance=1e-10, max_steps=60)
+    found = solve(task.problem, start.reshape(-1, p), several, tolerance=1e-7, max_steps=60)
     rise = np.maximum(found.objective.reshape(len(known), -1) - free.objective[good], 0.0)
     out = np.full(p, np.nan)
     out[known] = 2.0 * rise.mean(axis=1)
@@ -166,7 +168,7 @@ class _Search:
         """Where entry j is held, ascending."""
         return self.full[j][:, j]
 
-    def add(self, offsets: np.ndarray | list) -> None:
+    def add(self, offsets: np.ndarray | list, steps: int = _STEPS) -> None:
         """Points with entry j held at x_j + offsets[j], each solved from the nearest solved so far."""
         box, tries = self.task.parameters, []
         for j in self.which:
@@ -175,7 +177,7 @@ class _Search:
                 if not np.any(np.isclose(self.at(j), at, rtol=0, atol=1e-10)):
                     tries.append((j, self._insert(j, at)))
         tries = [(j, int(np.flatnonzero(self.at(j) == at)[0])) for j, at in tries]
-        self._try([(j, i, self.full[j][i]) for j, i in tries])
+        self._try([(j, i, self.full[j][i]) for j, i in tries], steps)
 
     def _insert(self, j: int, at: float) -> float:
         old = np.flatnonzero(np.isfinite(self.value[j]))
@@ -193,14 +195,14 @@ class _Search:
         start[j] = at
         return start
 
-    def _try(self, tries: list[tuple[int, int, np.ndarray]]) -> set[tuple[int, int]]:
+    def _try(self, tries: list[tuple[int, int, np.ndarray]], steps: int = _STEPS) -> set[tuple[int, int]]:
         """Solve points (entry, index) from starts; keep what is lower. Returns the points that fell."""
         if not tries:
             return set()
         start, held = np.stack([start for _, _, start in tries]), np.zeros((len(tries), len(self.x)), bool)
         held[range(len(tries)), [j for j, _, _ in tries]] = True
         rows = Rows(self.task.rows.observed, self.task.rows.weight, held)
-        found = solve(self.task.problem, start, rows, tolerance=1e-12, max_steps=60)
+        found = solve(self.task.problem, start, rows, tolerance=1e-12, max_steps=steps)
         fell = set()
         for r, (j, i, _) in enumerate(tries):
             now, new = self.value[j][i], found.objective[r]
@@ -269,15 +271,23 @@ class _Search:
             size = brackets[1].end - brackets[0].end
             for one in brackets:
                 if one.unsettled(size if np.isfinite(size) else 1.0):
-                    offsets[j].append((one.middle if halve else one.end) - self.x[j])
+                    offsets[j].append(self._next(j, one, halve) - self.x[j])
         if not any(offsets):
             return False
         before = [set(self.at(j)) for j in range(len(self.x))]
-        self.add(offsets)
+        self.add(offsets, _MORE_STEPS)
         fresh = {(j, i) for j in self.which for i, at in enumerate(self.at(j)) if at not in before[j]}
         around = {(j, k) for j, i in fresh for k in (i - 1, i, i + 1) if 0 <= k < len(self.value[j])}
         self.settle(around)
         return True
+
+    def _next(self, j: int, one: _Bracket, halve: bool) -> float:
+        """Where to look for an end; if points before the outer one are no minima, half way to the nearest of them."""
+        low, high = sorted((one.inner, one.outer))
+        stalled = self.at(j)[~self._usable(j) & (self.at(j) > low) & (self.at(j) < high)]
+        if len(stalled):
+            return (one.inner + stalled[np.argmin(np.abs(stalled - one.inner))]) / 2.0
+        return one.middle if halve else one.end
 
     def _shape(self, j: int) -> str:
         if j not in self.which:
@@ -290,7 +300,7 @@ class _Search:
         within = (self.at(j) > low) & (self.at(j) < high)
         return INCOMPLETE if np.any(within & ~self._usable(j)) else UNIMODAL
 
-    def result(self, scale: np.ndarray, freedom: np.ndarray) -> Profile:
+    def result(self, scale: np.ndarray, freedom: float) -> Profile:
         p, m = len(self.x), max((len(self.value[j]) for j in self.which), default=1)
 
         def table(rows: list[np.ndarray], empty: float) -> np.ndarray:
@@ -350,7 +360,8 @@ def along(
     """The draws spread along what the runs do not determine.
 
     Each holds one of the entries `loose` somewhere in its interval (where that is open, in the typical range) and fits
-    the others to a resample of its own; draws that start at the estimate would all stay beside it.
+    the others to a resample of its own, from the profile on either side; draws that start at the estimate would all
+    stay beside it.
     """
     if found.full is None or not len(loose):
         return draws
@@ -358,17 +369,35 @@ def along(
     which = rng.choice(loose, count)
     ends = reachable(task, x, found.interval)
     at = rng.uniform(ends[which, 0], ends[which, 1])
-    points = np.where(found.solved, found.points, np.inf)
-    start = found.full[which, np.argmin(np.abs(points[which] - at[:, None]), axis=1)]
-    start[range(count), which] = at
-    held = np.zeros_like(start, bool)
+    held = np.zeros((count, len(x)), bool)
     held[range(count), which] = True
+    starts = [_beside(found, which, at, side) for side in (-1.0, 1.0)]
     parts, size = [], max(1, BLOCK // len(task.loss))
     for cut in (slice(first, first + size) for first in range(0, count, size)):
-        rows = resampled(task, x, len(start[cut]), kind, rng)
+        rows = resampled(task, x, len(which[cut]), kind, rng)
         rows = Rows(rows.observed, rows.weight, held[cut])
-        parts.append(solve(task.problem, start[cut], rows, tolerance=1e-10))
+        parts.append(lowest([solve(task.problem, start[cut], rows, tolerance=1e-10) for start in starts]))
     return Draws(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "objective", "status")))
+
+
+def _beside(found: Profile, which: np.ndarray, at: np.ndarray, side: float) -> np.ndarray:
+    """The nearest minima of the profiles of entries `which` on that side of `at`, (draws, p), entries put to `at`."""
+    assert found.full is not None
+    off = np.where(found.solved, found.points, np.nan)[which] - at[:, None]
+    far = np.where(np.isnan(off), np.inf, np.abs(off) + np.where(side * off < 0.0, 1e6, 0.0))
+    start = found.full[which, np.argmin(far, axis=1)]
+    start[range(len(at)), which] = at
+    return start
+
+
+def lowest(found: list[Solution]) -> Draws:
+    """Of several solutions of the same rows the lowest of each, among those that are minima if there are.
+
+    Of equals (few runs under Huber's objective have many minima) the first, so that rounding does not choose.
+    """
+    height = [np.where(f.status <= AT_BOUND, 1.0 + _TIE * k, 1e9) * f.objective for k, f in enumerate(found)]
+    best, rows = np.argmin(np.where(np.isnan(height), np.inf, height), axis=0), np.arange(len(found[0].objective))
+    return Draws(*(np.stack([getattr(f, n) for f in found])[best, rows] for n in ("x", "objective", "status")))
 
 
 def reachable(task: Task, x: np.ndarray, interval: np.ndarray) -> np.ndarray:

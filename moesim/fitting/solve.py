@@ -83,7 +83,7 @@ class Solution:
 def values(problem: Problem, x: np.ndarray, rows: Rows) -> np.ndarray:
     """The objective at x, without derivatives: (rows,); inf where it is not finite."""
     out = np.empty(len(x))
-    for cut in _cuts(*x.shape, rows.observed.shape[-1]):
+    for cut in _cuts(len(x), x.shape[1], rows.observed.shape[-1]):
         part = rows.of(cut)
         with np.errstate(all="ignore"):
             predicted = np.broadcast_to(problem.predict(x[cut], False), (len(x[cut]), rows.observed.shape[-1]))
@@ -132,20 +132,9 @@ class _State:
     After some steps without a new best the row goes back to it, and has half as many the next time.
     """
 
-    # of the rows under way: which they are, where they stand and the next step, the best so far, how steps have gone
-    _MOVING = (
-        "index",
-        "x",
-        "step",
-        "objective",
-        "slope",
-        "best_x",
-        "best",
-        "fraction",
-        "damping",
-        "astray",
-        "patience",
-    )
+    # of the rows under way: which they are, where they stand with the next step, and their best; how steps have gone
+    _WHERE = ("index", "x", "step", "objective", "slope", "best_x", "best")
+    _HOW = ("fraction", "damping", "astray", "patience")
 
     def __init__(self, problem: Problem, x: np.ndarray, rows: Rows, damping: float):
         n, p = x.shape
@@ -236,7 +225,8 @@ class _State:
         done = (taken & little & (self.damping[cut] <= 1e-2)) | ((fraction < 1e-12) & (fraction > 0.0))
         here = np.flatnonzero(done & taken & (objective == self.best[cut]))
         if len(here):
-            self._judge(self.index[cut][here], self.best_x[cut][here], terms, here)
+            self.best_x[cut][here] = self.x[cut][here]
+            self._judge(self.index[cut][here], self.x[cut][here], terms, here)
         return done
 
     def _judge(self, index: np.ndarray, x: np.ndarray, terms: _Terms, here: np.ndarray) -> None:
@@ -254,12 +244,9 @@ class _State:
     def _retire(self, done: np.ndarray) -> None:
         """Write down where these rows have ended, and go on without them."""
         ended, index = self.ended, self.index[done]
-        ended.x[index], ended.objective[index], ended.steps[index] = (
-            self.best_x[done],
-            self.best[done],
-            self.taken_steps,
-        )
-        for name in self._MOVING:
+        ended.x[index], ended.objective[index] = self.best_x[done], self.best[done]
+        ended.steps[index] = self.taken_steps
+        for name in (*self._WHERE, *self._HOW):
             setattr(self, name, getattr(self, name)[~done])
 
     def solution(self) -> Solution:

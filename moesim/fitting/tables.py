@@ -123,7 +123,31 @@ def comparison(dataset: xr.Dataset, dim: str = "fit") -> str:
         criteria = [f"{float(one[c]):.1f}" if c in one and np.isfinite(one[c]) else "-" for c in ("aic", "bic")]
         cells = [str(one.status.item()), str(int(one.free_coefficients)), f"{float(one.objective):.7g}"]
         rows.append((str(name), *cells, *_pair(inside), *_pair(outside), *criteria))
-    return f"{aligned(rows)}\n\n{_estimates(dataset)}"
+    parts = [aligned(rows), *_folds(dataset), _estimates(dataset)]
+    return "\n\n".join(parts)
+
+
+def _folds(dataset: xr.Dataset) -> list[str]:
+    """Cross-validated errors, best first."""
+    if "cv_error" not in dataset:
+        return []
+    rows = [("left out", "error", "square above the best")]
+    for name in dataset.fit.values[np.argsort(dataset.cv_error.values)]:
+        one = dataset.sel(fit=name)
+        behind = "-" if one.cv_behind == 0 else f"{float(one.cv_behind):.1%} +- {float(one.cv_behind_error):.1%}"
+        rows.append((str(name), f"{float(one.cv_error):.3%}", behind))
+    return [aligned(rows)]
+
+
+def rolling(data: xr.Dataset) -> str:
+    """The fits below each cut of compute, and how they predict the runs above."""
+    rows = [("fitted up to", "below", "above", "MAPE", "bias", "in interval", *map(str, data.coefficient.values))]
+    for cut in data.cut.values:
+        one = data.sel(cut=cut)
+        cells = [f"{float(one.mape):.3%}", f"{float(one.bias):+.4f}", f"{float(one.coverage):.0%}"]
+        counts = [str(int(one.below)), str(int(one.above))]
+        rows.append((plain(cut), *counts, *cells, *map(number, one.estimate.values)))
+    return f"fitted below each cut of compute, and judged on the runs above\n{aligned(rows, 2)}"
 
 
 def collected(dataset: xr.Dataset) -> str:

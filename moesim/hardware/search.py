@@ -22,6 +22,7 @@ _PIPELINE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _INTERLEAVE = (1, 2, 4, 8)
 _MICRO_BATCH = (1, 2, 4, 8)
 _RECOMPUTE = ("none", "selective", "full")
+_MOST_EXPERT = 512  # devices that share experts
 _LONG = 8192  # tokens of a sequence per device from which it is shared
 _TOLD = ("tensor", "pipeline", "expert", "micro_batch", "recompute", "interleave")
 _MOST_TIMES = 1024  # as many devices as are tried when a model does not fit
@@ -62,7 +63,7 @@ def every(work: Work, devices: int, batch: int) -> Grid:
 
 def _layouts(work: Work, devices: int) -> Iterator[Layout]:
     tensors = [t for t in _TENSOR if work.heads % t == 0]
-    experts = [2**i for i in range(9) if work.experts % 2**i == 0] if work.moe_layers else [1]
+    experts = _groups(work.experts) if work.moe_layers else [1]
     shared = [2**i for i in range(13) if 2**i <= max(work.sequence // _LONG, 1)]
     choices = (tensors, _PIPELINE, _INTERLEAVE, experts, _MICRO_BATCH, shared, _RECOMPUTE)
     for tensor, pipeline, interleave, expert, micro_batch, context, recompute in product(*choices):
@@ -71,6 +72,11 @@ def _layouts(work: Work, devices: int) -> Iterator[Layout]:
         if pipeline * interleave > work.layers or (pipeline == 1 and interleave > 1):
             continue
         yield Layout(tensor, pipeline, interleave, expert, micro_batch, context, recompute)
+
+
+def _groups(experts: int) -> list[int]:
+    """Devices that may share the experts: powers of two, and large groups of any size that divides them."""
+    return [n for n in range(1, min(experts, _MOST_EXPERT) + 1) if experts % n == 0 and (n & (n - 1) == 0 or n >= 20)]
 
 
 def _data(one: Layout, devices: int, batch: int) -> set[int]:

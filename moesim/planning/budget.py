@@ -22,13 +22,15 @@ class Cluster:
     """The machine of a plan: `devices`, and what failures cost it.
 
     `failure_hours`: device-hours between failures (Llama 3: 419 in 54 days on 16,384; arXiv:2407.21783, section 3.3.4);
-    `checkpoint`, `restart`: seconds to write one, and lost at each failure.
+    `checkpoint`, `restart`: seconds to write one, and lost at each failure. `domain`: devices that the fast link joins,
+    in place of the chip's.
     """
 
     devices: int = setting(1024, whole())
     failure_hours: float = setting(5.07e4, number(POSITIVE_OR_INF))
     checkpoint: float = setting(30.0, number(POSITIVE))
     restart: float = setting(600.0, number(NON_NEGATIVE))
+    domain: int | None = setting(None, whole())
 
     @property
     def goodput(self) -> float:
@@ -42,6 +44,18 @@ class Serving:
 
     tokens: float = setting(0.0, number(NON_NEGATIVE))
     mfu: float = setting(0.1, number(FRACTION))
+
+
+@dataclass(frozen=True)
+class Gating:
+    """What an imperfect router costs a Mixture of Experts: `penalty` in nat/token, `effective` share of the experts."""
+
+    penalty: float = setting(0.0, number(NON_NEGATIVE))
+    effective: float = setting(1.0, number(FRACTION))
+
+    def sparsity(self, given: float) -> float:
+        """The sparsity that so many effective experts have, not below 0."""
+        return max(1.0 - (1.0 - given) / self.effective, 0.0) if given > 0 else given
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from moesim.hardware.timed import Step
 from moesim.hardware.training import Setup
 from moesim.hardware.work import work_of
 from moesim.models.transformer import Transformer
-from moesim.planning.budget import Budget, Cluster, Serving
+from moesim.planning.budget import Budget, Cluster, Gating, Serving
 from moesim.planning.model import Model
 from moesim.planning.shape import WIDTHS, shape
 
@@ -76,6 +76,7 @@ class Question:
     budget: Budget
     unique_tokens: float
     serving: Serving = field(default_factory=Serving)
+    gating: Gating = field(default_factory=Gating)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -91,11 +92,12 @@ class Question:
         """Loss (width, draw) of runs of so many tokens, by the question's law or another."""
         one = model or self.model
         d_model, tokens = (np.atleast_1d(np.asarray(x, dtype=float))[:, None] for x in (d_model, tokens))
-        cell = {"sparsity": np.array(sparsity), "unique_tokens": np.array(self.unique_tokens), "tokens": tokens}
+        effective, penalty = self.gating.sparsity(sparsity), self.gating.penalty * (sparsity > 0)
+        cell = {"sparsity": np.array(effective), "unique_tokens": np.array(self.unique_tokens), "tokens": tokens}
         cell |= {name: np.asarray(value) for name, value in one.varying().items()}
         with np.errstate(all="ignore"):
             out = one.loss(np.log(d_model), one.with_taught_params(cell))
-        return np.asarray(out) + np.zeros((len(d_model), 1))
+        return np.asarray(out) + np.full((len(d_model), 1), penalty)
 
     def tokens(self, d_model: Any, sparsity: float, rate: Any) -> np.ndarray:
         """Tokens that the budget allows at a rate of so many FLOP a second of the whole cluster."""

@@ -38,9 +38,17 @@ def several(dataset: xr.Dataset) -> bool:
 def page(dataset: xr.Dataset) -> str:
     """The page of one plan, or the table of several."""
     if several(dataset):
-        return table(dataset)
+        return f"{table(dataset)}\n\n{across(dataset)}\n"
     best = dataset.sel(choice="best")
-    parts = [_told(best), table(dataset), _layout(best), _binding(dataset), _agreement(dataset), _odds(dataset)]
+    parts = [
+        _told(best),
+        table(dataset),
+        _layout(best),
+        _binding(dataset),
+        _gating(dataset),
+        _agreement(dataset),
+        _odds(dataset),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -101,6 +109,35 @@ def _binding(dataset: xr.Dataset) -> str:
         f"what binds: {dataset.binds.item()}; a quarter more of each would lower the loss by: {gains}\n"
         f"best sparsity at equal time {time:.3f}, at equal FLOPs {flops:.3f}"
     )
+
+
+def _gating(dataset: xr.Dataset) -> str:
+    """How imperfect the gating of the best run may be."""
+    at = dataset.sel(sparsity=float(dataset.chosen_sparsity.sel(choice="best")))
+    if not at.margin_time > 0:
+        return "imperfect gating: the dense model is best even with a perfect router"
+    nat, flops, share = (float(at[f"margin_{name}"]) for name in ("time", "flops", "experts"))
+    return (
+        f"imperfect gating: the dense model is as good from a penalty of {nat:.3f} nat/token on at equal time, "
+        f"{flops:.3f} at equal FLOPs, or with {share:.0%} of the experts effective"
+    )
+
+
+def across(dataset: xr.Dataset) -> str:
+    """A line for each of several plans: the best sparsity by time and by FLOPs, and what its gating may cost."""
+    dims = [dim for dim in dataset.chosen_sparsity.dims if dim != "choice"]
+    stacked = dataset.stack(plan=dims)
+    rows = [
+        [*map(str, dims), "best S at equal time", "at equal FLOPs", "binds", "gating: nat", "nat, FLOPs", "experts"]
+    ]
+    for i in range(stacked.sizes["plan"]):
+        one = stacked.isel(plan=i)
+        best = float(one.chosen_sparsity.sel(choice="best"))
+        margins = one.sel(sparsity=best)
+        told = [f"{float(margins[f'margin_{name}']):.3f}" for name in ("time", "flops", "experts")]
+        where = [count(float(one[dim])) for dim in dims]
+        rows.append([*where, f"{best:.3f}", f"{float(one.equal_flop_sparsity):.3f}", str(one.binds.item()), *told])
+    return aligned(rows, len(dims) + 1)
 
 
 def _agreement(dataset: xr.Dataset) -> str:

@@ -16,7 +16,7 @@ from moesim.hardware.release import release_of
 from moesim.laws.load import load_law
 from moesim.numerics.axes import axis
 from moesim.output.provenance import signed
-from moesim.planning.budget import KINDS, Cluster, Serving, budget_of
+from moesim.planning.budget import KINDS, Cluster, Gating, Serving, budget_of
 from moesim.planning.describe import describe
 from moesim.planning.isotime import SPREADS, Machine, Question, Run, best_run, ladder
 from moesim.planning.model import Model
@@ -61,7 +61,9 @@ def plan(
     start: Any = None,
     unique_tokens: Any = np.inf,
     serving: Mapping[str, Any] | None = None,
+    gating: Mapping[str, Any] | None = None,
     cluster: Mapping[str, Any] | None = None,
+    domain: Any = None,
     precision: str = "bf16",
     release: str | None = None,
     imbalance: float = 1.0,
@@ -73,7 +75,8 @@ def plan(
     or fit), `architecture` (of the form moe_transformer; fine_grained): as in `optimum`. One budget: `days` of the
     cluster (30 if none is given), `device_hours`, `cost` ($), `date` (YYYY-MM-DD, from `start` or today) or `compute`
     (FLOP). `serving`: tokens decoded later from the same
-    budget (`Serving`); `cluster`: what failures cost (`Cluster`); `precision`, `release`, `imbalance` as in
+    budget (`Serving`); `gating`: what an imperfect router costs (`Gating`); `cluster`: what failures cost
+    (`Cluster`); `domain`: devices that the fast link joins; `precision`, `release`, `imbalance` as in
     `step_time`; `laws` to compare with. Numbers of the budget, `devices` and `unique_tokens` may be axes. Variables
     along `choice` (best, dense, and the next sparser and denser): active_params, total_params, experts, tokens,
     epochs, step_seconds, mfu, memory, hours (wall-clock), device_hours, cost, energy; `loss` also along law, repetition
@@ -83,17 +86,18 @@ def plan(
     Raises InputError for contradictory budgets, unknown names, and if nothing fits.
     """
     budgets = {"days": days, "device_hours": device_hours, "cost": cost, "date": date, "compute": compute}
-    swept = {"devices": devices, "unique_tokens": unique_tokens, **budgets}
+    swept = {"devices": devices, "domain": domain, "unique_tokens": unique_tokens, **budgets}
     axes = {name: axis(name, value) for name, value in swept.items() if _is_axis(value)}
     fixed = {name: value for name, value in swept.items() if name not in axes} | {"start": start}
     model = _model(law, repetition, architecture)
     common = {"precision": precision, "release": release, "imbalance": imbalance}
-    whole_machine = {"chip": chip_of(chip), "serving": serving or {}, "cluster": cluster or {}, **common}
+    groups = {"serving": serving or {}, "gating": gating or {}, "cluster": cluster or {}}
+    machine = {"chip": chip_of(chip), **groups, **common}
     found = [
-        _planned(_question(model, {**fixed, **at}, whole_machine), laws).expand_dims({n: [v] for n, v in at.items()})
+        _planned(_question(model, {**fixed, **at}, machine), laws).expand_dims({n: [v] for n, v in at.items()})
         for at in _points(axes)
     ]
-    config = {**model.config, **swept, "chip": _named(chip), "cluster": cluster, "serving": serving, **common}
+    config = {**model.config, **swept, "chip": _named(chip), **groups, **common}
     return signed(_joined(found, axes), "plan", config, **model.parts)
 
 
@@ -134,13 +138,16 @@ def _question(model: Model, at: Mapping[str, Any], machine: Mapping[str, Any]) -
         raise InputError(
             f"plan: the chip has no peak in precision={machine['precision']!r}; it takes {_precisions(chip)}"
         )
-    cluster = read(Cluster, "cluster", {**machine["cluster"], "devices": whole()("plan", "devices", at["devices"])})
+    own = {"devices": whole()("plan", "devices", at["devices"]), "domain": at["domain"]}
+    cluster = read(Cluster, "cluster", {**machine["cluster"], **own})
+    chip = chip if cluster.domain is None else replace(chip, domain=cluster.domain)
     budget = budget_of({name: at.get(name) for name in (*KINDS, "start")}, chip, cluster.devices)
     unique = float(check("plan", "unique_tokens", at["unique_tokens"], POSITIVE_OR_INF))
     spread = number(AT_LEAST_ONE)("plan", "imbalance", machine["imbalance"])
     release_of(machine["release"])
     trains = Machine(chip, cluster, machine["precision"], machine["release"], spread)
-    return Question(model, trains, budget, unique, read(Serving, "serving", machine["serving"]))
+    serving, gating = read(Serving, "serving", machine["serving"]), read(Gating, "gating", machine["gating"])
+    return Question(model, trains, budget, unique, serving, gating)
 
 
 def _precisions(chip: Any) -> str:
@@ -173,6 +180,7 @@ def _planned(question: Question, laws: Sequence[str]) -> xr.Dataset:
     dataset = xr.Dataset({**told, **scan, "layout": ("choice", layouts)}, coords)
     dataset = dataset.assign(gain=("resource", gains), binds=((), binds)).assign_coords(resource=list(RESOURCES))
     dataset["equal_flop_sparsity"] = ((), _per_flop(question, best))
+    dataset = dataset.assign({n: ("sparsity", v) for n, v in margins(question, runs, best).items()})
     dataset["goodput"] = ((), question.machine.cluster.goodput)
     return dataset.merge(_losses(question, chosen, laws))
 
@@ -238,6 +246,34 @@ def _per_flop(question: Question, best: Run) -> float:
     budget: dict[str, Any] = {"compute": best.tokens * flops, "unique_tokens": question.unique_tokens}
     found = optimum(question.model, best=True, sparsity_bounds=bounds, **budget)
     return float(found.best_sparsity.mean())
+
+
+def margins(question: Question, runs: Mapping[int, Run | None], best: Run) -> dict[str, np.ndarray]:
+    """How imperfect the gating of each sparsity may be before the dense model is as good.
+
+    `margin_time`, `margin_flops`: nat/token at equal time, and at the best run's FLOPs; `margin_experts`: share of the
+    experts that must be effective, at equal time (NaN where not even all are enough).
+    """
+    dense, spreads = runs[SPREADS[0]], list(runs)
+    flops = float(question.model.architecture.describe(np.log(best.d_model), best.sparsity)["flops_per_token"])
+    at: dict[str, Any] = {"compute": best.tokens * flops, "unique_tokens": question.unique_tokens}
+    equal = optimum(question.model, sparsity=[1.0 - 1.0 / spread for spread in spreads], best=False, **at)
+    losses = equal.optimal_loss if "draw" not in equal.dims else equal.optimal_loss.mean("draw")
+    target = np.nan if dense is None else dense.loss
+    time = np.array([np.nan if run is None else target - run.loss for run in runs.values()])
+    shares = [_share(question, run, target) for run in runs.values()]
+    flat = losses.transpose("sparsity").values
+    return {"margin_time": time, "margin_flops": flat[0] - flat, "margin_experts": np.array(shares)}
+
+
+def _share(question: Question, run: Run | None, target: float) -> float:
+    """The least share of the experts, effective, at which a sparse run is still as good as `target`."""
+    if run is None or run.sparsity == 0 or not run.loss <= target:
+        return np.nan
+    shares = np.geomspace(1.0 - run.sparsity, 1.0, 65)
+    one = [replace(question, gating=replace(question.gating, effective=float(share))) for share in shares]
+    losses = [float(q.losses(run.d_model, run.sparsity, run.tokens).mean()) for q in one]
+    return float(shares[int(np.argmax(np.array(losses) <= target))])
 
 
 def _losses(question: Question, chosen: Mapping[str, Run | None], laws: Sequence[str]) -> xr.Dataset:
