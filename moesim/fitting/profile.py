@@ -36,7 +36,7 @@ UNIMODAL, BUMPY, INCOMPLETE, SKIPPED = "unimodal", "not unimodal", "incomplete",
 @dataclass(frozen=True)
 class Profile:
     """For each entry of x: points (p, m), the objective minimised over the others there and its status (p, m), the
-    scale of the rise (p,) (see `scales`) and its degrees of freedom (p,), and the ends (p, 2) in x of the interval, inf
+    scale of the rise (p,) and its degrees of freedom (see `scales`), and the ends (p, 2) in x of the interval, inf
     where the objective never rises enough inside the box. `shape` (p,) says in words whether the profile is unimodal;
     `full` (p, m, p) is all of x at the points, None in a fit read from a file. Rows of entries that were not asked for
     are NaN."""
@@ -47,7 +47,7 @@ class Profile:
     interval: np.ndarray
     lowest: float
     scale: np.ndarray
-    freedom: np.ndarray
+    freedom: float
     shape: tuple[str, ...]
     full: np.ndarray | None = None
 
@@ -62,7 +62,7 @@ class Profile:
         return np.array([shape != SKIPPED for shape in self.shape], bool)
 
 
-def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray, freedom: float) -> np.ndarray:
     """How far the objective rises to the ends of an interval of that level: (p,).
 
     At the edge of the box a quarter of the usual error is left: an estimate that stands there has been pushed there,
@@ -81,7 +81,7 @@ def profile(
     local: Spread,
     level: float,
     *,
-    scale: tuple[np.ndarray, np.ndarray] | None = None,
+    scale: tuple[np.ndarray, float] | None = None,
     which: np.ndarray | None = None,
     starts: np.ndarray | None = None,
     seed: int = 0,
@@ -109,9 +109,9 @@ def profile(
     return search.result(*scale)
 
 
-def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """By how much the rise along each entry must be divided to act like minus the log of a likelihood, and how many
-    degrees of freedom it then has: (p,) each.
+def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """(by how much the rise along each entry must be divided to act like minus the log of a likelihood, (p,); how many
+    degrees of freedom it then has).
 
     Entries at the edge of the box, or that the runs do not determine, have the scale of the others in the middle.
     """
@@ -300,7 +300,7 @@ class _Search:
         within = (self.at(j) > low) & (self.at(j) < high)
         return INCOMPLETE if np.any(within & ~self._usable(j)) else UNIMODAL
 
-    def result(self, scale: np.ndarray, freedom: np.ndarray) -> Profile:
+    def result(self, scale: np.ndarray, freedom: float) -> Profile:
         p, m = len(self.x), max((len(self.value[j]) for j in self.which), default=1)
 
         def table(rows: list[np.ndarray], empty: float) -> np.ndarray:

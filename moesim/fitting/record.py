@@ -129,7 +129,7 @@ def _profiles(fit: Fit) -> dict[str, Any]:
         "profile_ends": (("free_coefficient", "bound"), found.interval),
         "profile_lowest": found.lowest,
         "profile_scale": ("free_coefficient", found.scale),
-        "profile_freedom": ("free_coefficient", found.freedom),
+        "profile_freedom": found.freedom,
         "profile_shape": ("free_coefficient", list(found.shape)),
         "profile_interval": (("coefficient", "bound"), _ends(fit, "profile")),
     }

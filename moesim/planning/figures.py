@@ -44,6 +44,8 @@ _PALE = "dashed and pale: outside the data behind the law, the repetition or wha
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     """Every figure that the Dataset has the dims for, by file name."""
     dataset = dataset[_own(dataset)]
+    if named(dataset) and "tokens" in dataset.dims:
+        return {"perplexity": perplexity(dataset)}
     if named(dataset):
         return {"comparison": comparison(dataset)} if "best_loss" in dataset else {}
     drawn = {}
@@ -225,6 +227,34 @@ def comparison(dataset: xr.Dataset) -> Figure:
     return finish(figure, _title(dataset, note, shown), text, _with_base(figure, scarce, plenty), ", ".join(others))
 
 
+def perplexity(dataset: xr.Dataset) -> Figure:
+    """What sparsity changes in the best loss of runs of so many tokens: a panel for each count, a line for each model.
+
+    `dataset`: from `compare=` with tokens instead of compute.
+    """
+    _needs("perplexity", dataset, "optimal_loss", dim="tokens")
+    across = named(dataset)
+    data, note = _plottable(dataset, (*across, "tokens", "sparsity"))
+    counts = spread(data.tokens, _BUDGETS)
+    figure, panels = panels_for(len(counts), (3.4, 2.6), sharex=True, sharey=True)
+    for axes, tokens in zip(panels, counts, strict=True):
+        lines = data.sel(tokens=tokens).stack(line=across)
+        n = lines.sizes["line"]
+        for i in range(n):
+            line = lines.isel(line=i)
+            change = line.optimal_loss - line.optimal_loss.isel(sparsity=0)
+            width = 5.0 - 3.5 * i / max(n - 1, 1)  # where the theorem is exact lines coincide, and stay visible so
+            style = {"color": COLOURS[i % len(COLOURS)], "marker": ".", "ms": 4, "lw": width}
+            text = ", ".join(str(line[name].item()) for name in across)
+            curve(axes, per_active(line.sparsity), change, line.optimal_extrapolated, label=text, **style)
+        titled(axes, f"{count(tokens)} tokens")
+    sparsity_axis(panels[0], data.sparsity)
+    label(figure, _SPARSITY, f"loss less that at S = {plain(data.sparsity.values[0])} (nat/token)")
+    return finish(
+        figure, _title(dataset, note, how_many("counts of tokens", counts, data.tokens)), _PALE, of=", ".join(across)
+    )
+
+
 def _along(data: xr.Dataset, across: str) -> tuple[xr.Dataset, list[Any], list[str], str]:
     """The data, and the values and titles of the panels along a dim; at the middle budget unless budgets are it."""
     budgets = data["compute"]
@@ -273,7 +303,8 @@ def _plottable(dataset: xr.Dataset, dims: tuple[str, ...], prefix: str = "optim"
     data = dataset.assign_coords({dim: scalars[dim] for dim in missing if dim not in dataset.coords})
     others = {str(dim): n // 2 for dim, n in data.sizes.items() if dim not in (*dims, "draw")}
     data = data.isel(others)
-    told = [f"{d} = {coordinate(d, data[d].item())} ({dataset.sizes[d]} values)" for d in others if d in data.coords]
+    many = {d: f" ({n} values)" * (n > 1) for d, n in dataset.sizes.items()}
+    told = [f"{d} = {coordinate(d, data[d].item())}{many[d]}" for d in others if d in data.coords]
     return data.expand_dims(missing), ", ".join(told)
 
 
