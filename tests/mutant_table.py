@@ -691,7 +691,8 @@ HARDWARE = {
         ("peak_share=kernel.share", "peak_share=1.0"),
     ],
     ("hardware/sparse.py", "test_plan_questions.py -k 'speed or pays or break_even'"): [
-        ("row.efficiency / np.maximum(q, row.least_density)", "row.efficiency / q"),
+        ("np.where(q <= row.usable", "np.where(q > 0"),
+        ("min(row.efficiency, row.usable)", "row.efficiency"),
         ("1.0 + ports * crosspoint", "1.0 + crosspoint"),
     ],
     ("planning/budget.py", "test_plan.py test_plan_questions.py -k 'budgets or refused or margins'"): [

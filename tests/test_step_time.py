@@ -260,6 +260,7 @@ def test_decode_ceilings():
 
 def test_goodput_of_young_and_daly():
     assert checkpoint_interval(1.0, 1e6) == pytest.approx(np.sqrt(2e6), rel=1e-3)  # Young
+    assert checkpoint_interval(0.02, 1.0) == pytest.approx(0.2 * (1 + 0.1 / 3 + 0.01 / 9) - 0.02)
     assert checkpoint_interval(3.0, 1.0) == 1.0
     assert goodput(10.0, np.inf) == 1.0
     best = checkpoint_interval(60.0, 1e4)
