@@ -317,8 +317,21 @@ FITTING = {
     ): [
         ("picked = rng.integers(0, groups, (draws, groups)) +", "picked = np.arange(groups) +"),
         ("return Rows(fitted - picked, task.weight)", "return Rows(fitted - 2 * picked, task.weight)"),
-        ("fitted - signs[:, task.group] * left_out", "fitted - 2 * signs[:, task.group] * left_out"),
-        ("rng.choice([-1.0, 1.0], (draws, int(task.group.max()) + 1))", "np.ones((draws, int(task.group.max()) + 1))"),
+        ("fitted - signs[:, task.group] * error", "fitted - 2 * signs[:, task.group] * error"),
+        (
+            "rng.choice([-1.0, 1.0], (len(size), int(task.group.max()) + 1))",
+            "np.ones((len(size), int(task.group.max()) + 1))",
+        ),
+    ],
+    ("fitting/bootstrap.py", "test_fit_by_hand.py"): [
+        ("np.sum(part**2, axis=0) / 3.0", "np.sum(part**2, axis=0)"),
+        ("np.sum(part, axis=0) ** 2", "np.sum(part, axis=0)"),
+        ('method="weibull"', 'method="linear"'),
+    ],
+    ("fitting/checks.py", "test_fit_predict.py -k 'trend or designs or tell'"): [
+        ("(groups - k) / (k * (groups - 1))", "(groups - 1) / k"),
+        ("np.add.at(pull, fit.task.group, basis", "np.add.at(pull, np.arange(len(axis)) % groups, basis"),
+        ("argmax(fit.next_runs(", "argmin(fit.next_runs("),
     ],
     ("fitting/identify.py", "test_fit_input.py test_fit_result.py -k 'constant or effect or figures'"): [
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
@@ -453,7 +466,6 @@ BALANCING = {
         ("order = np.argsort(-weights, axis=-1", "order = np.argsort(weights, axis=-1"),
         ("weights[rows, hottest] / counts[rows, hottest]", "weights[rows, hottest]"),
         ("(key if speed is None else", "(-key if speed is None else"),
-        ("(key + sorted_weights[:, i, None]) / speed", "(key + sorted_weights[:, i, None]) * speed"),
         ("(burden[high] - shift) / speed[high]", "(burden[high] - shift)"),
     ],
     ("balance/bounds.py", BALANCE): [
