@@ -426,8 +426,8 @@ BALANCING = {
     ],
     ("balance/routing.py", BALANCE): [
         ("- common[:, 0]", "+ common[:, 0]"),
-        ("scores - (step - common)", "scores + (step - common)"),
-        ("scores - (step - common)", "scores - step"),
+        ("scores - (step - common).astype", "scores + (step - common).astype"),
+        ("scores - (step - common).astype", "scores - step.astype"),
         ("bias * (1.0 - pull)", "bias * (1.0 + pull)"),
         ('chosen if scope == "micro"', 'chosen if scope == "global"'),
         ("inclusion(scores / gate, 1)", "inclusion(scores * gate, 1)"),
