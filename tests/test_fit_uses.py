@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 import moesim
 from moesim.config import conf_dir
 from moesim.errors import InputError
+from moesim.fitting import tables
 from moesim.fitting.judge import compute_of
 from moesim.fitting.runs import RunsWarning, load_runs
 
@@ -191,6 +192,35 @@ def test_a_budget_whose_minimum_is_not_bracketed_says_so():
     assert set(moesim.isoflop(runs.isel(run=slice(0, 36, 8))).status.values) == {"too few"}
     with pytest.raises(InputError, match="degree=4"):
         moesim.isoflop(runs, degree=4)
+
+
+def test_the_minima_of_chinchilla():
+    """Approach 2 of Hoffmann et al. 2022 (Table 2): a .49, b .51; here from runs read off its figure, budgets named."""
+    budgets = [6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21]
+    for degree in (2, 3):
+        found = moesim.isoflop("chinchilla", budgets=budgets, degree=degree)
+        assert set(found.status.values) == {"inside"}
+        assert found.exponent_params.item() == pytest.approx(0.49, abs=0.03)
+        assert found.exponent_tokens.item() == pytest.approx(0.51, abs=0.03)
+    assert moesim.isoflop("chinchilla", budgets=1e21).sizes["budget"] == 1
+    with pytest.raises(InputError, match="no runs near budgets"):
+        moesim.isoflop("chinchilla", budgets=[1e10])
+
+
+def test_runs_of_many_budgets_are_not_one():
+    """Compute that goes on without a gap: no budget; and a fit says what the runs' own minima are beside the law's."""
+    one = _isoflops()
+    mixed = {**one, "compute": np.geomspace(1e20, 3e20, 36)}
+    found = moesim.isoflop(load_runs(mixed, derive=["total_params_from_compute"]))
+    assert found.status.values.tolist() == ["not one budget"]
+    runs = load_runs(_isoflops(0.001), derive=["total_params_from_compute"])
+    data = fit("hoffmann2022", runs, draws=50).to_dataset()
+    own = moesim.isoflop(runs, degree=3)
+    assert data.isoflop_exponent_params.sel(degree=3) == own.exponent_params
+    assert data.isoflop_exponent_tokens_error.sel(degree=3) == own.exponent_tokens.attrs["standard_error"]
+    line = next(line for line in tables.table(data).splitlines() if "minima of 4 budgets (parabola)" in line)
+    assert f"N* ~ C^{moesim.isoflop(runs).exponent_params.item():.3f} +- " in line
+    assert "minima" not in fit("marin2026", MARIN, fixed={"L_inf": 1.6}).summary()
 
 
 def test_parameters_from_compute_fit_as_the_parameters_themselves():

@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.fitting.design import advice
 from moesim.fitting.files import contents as file_contents
+from moesim.fitting.isoflop import beside
 from moesim.fitting.judge import SCORES, in_sample, out_of_sample
 from moesim.fitting.model import contents_of
 from moesim.fitting.predict import covered
@@ -179,7 +180,7 @@ def _scores(fit: Fit) -> dict[str, Any]:
 
 
 def _allocation(fit: Fit) -> dict[str, Any]:
-    return dict(fit.allocated)
+    return {**fit.allocated, **beside(fit)}
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:

@@ -218,8 +218,11 @@ def comparison(dataset: xr.Dataset) -> Figure:
     data, at, titles, shown = _along(data, across)
     figure, panels = panels_for(len(at), sharex=True, sharey=True)
     scarce, plenty = float(data.unique_tokens.min()), float(data.unique_tokens.max())
-    for axes, value, title in zip(panels, at, titles, strict=True):
-        _compared(axes, data.sel({across: value}).stack(line=others), others, scarce, plenty)
+    stacks = [data.sel({across: value}).stack(line=others) for value in at]
+    stacks = [lines.dropna("line", how="all", subset=["optimal_loss"]) for lines in stacks]  # jobs that failed
+    alike = any(_alike(lines.optimal_loss.sel(unique_tokens=scarce).transpose("line", ...).values) for lines in stacks)
+    for axes, lines, title in zip(panels, stacks, titles, strict=True):
+        _compared(axes, lines, others, scarce, plenty, alike)
         titled(axes, title)
     sparsity_axis(panels[0], data.sparsity)
     label(figure, _SPARSITY, "loss (nat/token)")
@@ -266,23 +269,23 @@ def _along(data: xr.Dataset, across: str) -> tuple[xr.Dataset, list[Any], list[s
     return data.sel(compute=middle), list(data[across].values), list(map(str, data[across].values)), shown
 
 
-def _compared(axes: Axes, lines: xr.Dataset, dims: Sequence[str], scarce: float, plenty: float) -> None:
-    lines = lines.dropna("line", how="all", subset=["optimal_loss"])  # jobs that failed
+def _compared(axes: Axes, lines: xr.Dataset, dims: Sequence[str], scarce: float, plenty: float, alike: bool) -> None:
     n = lines.sizes["line"]
     if n and plenty > scarce:
         base = lines.isel(line=0).sel(unique_tokens=plenty)
         axes.plot(per_active(base.sparsity), base.optimal_loss, color="0.7", lw=1, zorder=1)
     lines = lines.sel(unique_tokens=scarce)
-    alike = n > 1 and _alike(lines.optimal_loss.transpose("line", ...).values)
     for i in range(n):
         line = lines.isel(line=i)
         text = ", ".join(f"{line[dim].item()}" for dim in dims)
-        width = 5.0 - 3.5 * i / (n - 1) if alike else 1.5  # coinciding lines stay visible
+        width = 5.0 - 3.5 * i / max(n - 1, 1) if alike else 1.5  # coinciding lines stay visible
         _against_sparsity(axes, line, "loss", color=COLOURS[i % len(COLOURS)], label=text, lw=width)
 
 
 def _alike(losses: np.ndarray) -> bool:
     """Whether two of the lines (line, ...) nearly coincide somewhere."""
+    if len(losses) < 2:
+        return False
     apart = np.abs(np.diff(np.sort(losses, axis=0), axis=0))
     return bool(np.nanmin(apart) < _ALIKE * np.nanmax(np.ptp(losses, axis=1)))
 
