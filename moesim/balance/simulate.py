@@ -244,7 +244,9 @@ def _steered(given: Setting, state: State) -> State:
             scores, probability, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach
         )
         scores = moved + stride * rule.decay * state.rest if given.structure.grows else moved
-    scores, bias = rule.control(scores, state.bias, probability, state.load, state.drawn, state.alive)
+    bias = state.bias
+    for _ in range(stride):  # published step sizes are per step
+        scores, bias = rule.control(scores, bias, probability, state.load, state.drawn, state.alive)
     return replace(state, scores=scores, bias=bias)
 
 
