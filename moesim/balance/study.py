@@ -57,6 +57,16 @@ def cells(sweep: Mapping[str, Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
     return list(axes), list(product(*axes.values()))
 
 
+def compared_policies(config: Mapping[str, Any]) -> list[str]:
+    """Names of the policies; InputError unless the claim is among several."""
+    policies = [str(name) for name in config.get("policies") or {}]
+    if CLAIM not in policies or len(policies) < 2:
+        raise InputError(
+            f"balance: a sweep compares {CLAIM} with other policies; give policies with that name among them"
+        )
+    return policies
+
+
 def put(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
     """The config with another value at a path."""
     head, *rest = path
@@ -71,11 +81,7 @@ def study(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
     seed by seed; the others are read from their curves at that time. `gap_*` is the loss of `split_feed` minus a
     policy's, on the same seeds. `keep` is asked for every world, so that it may have it already.
     """
-    policies = [str(name) for name in config.get("policies") or {}]
-    if CLAIM not in policies or len(policies) < 2:
-        raise InputError(
-            f"balance: a sweep compares {CLAIM} with other policies; give policies with that name among them"
-        )
+    policies = compared_policies(config)
     names, combinations = cells(config["sweep"])
     with progress(len(combinations), "world") as advance:
         results = [

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.balance.policies import with_policy
-from moesim.balance.study import BUDGETS, CLAIM, LOSSES, SPECIAL, cells, one_world, path_of, stacked, with_gaps
+from moesim.balance.study import (
+    BUDGETS,
+    CLAIM,
+    LOSSES,
+    SPECIAL,
+    cells,
+    compared_policies,
+    one_world,
+    path_of,
+    stacked,
+    with_gaps,
+)
 from moesim.errors import InputError
 from moesim.output.kept import Keep, nothing
 from moesim.output.progress import progress
@@ -29,7 +40,7 @@ OBJECTIVE = "micro_loss_at_equal_time"
 
 def many(config: Mapping[str, Any]) -> bool:
     """Whether a config asks for worlds that are no grid."""
-    return any(config.get("sweep", {}).get(key) for key in SPECIAL)
+    return any((config.get("sweep") or {}).get(key) for key in SPECIAL)
 
 
 def study(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
@@ -38,6 +49,7 @@ def study(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
     `gap_to_best_*`: the claim's loss minus that of the best rival, `best_rival_*`. Coordinates of `world`: its label,
     `size`, the axis `moved` and its `value`; in a search `at_AXIS`, the value of every axis.
     """
+    compared_policies(config)
     if config["sweep"].get("search"):
         return _searched(config, keep)
     chosen = listed(config)
@@ -108,13 +120,14 @@ def _searched(config: Mapping[str, Any], keep: Keep) -> xr.Dataset:
     axes = {axis: _range(axis, bounds) for axis, bounds in given.items()}
     points = qmc.LatinHypercube(len(axes), rng=np.random.default_rng(config.get("seed", 0))).random(worlds)
     results: list[xr.Dataset] = []
+    claim = list(config["policies"]).index(CLAIM)
     rng = np.random.default_rng([config.get("seed", 0), 1])
     with progress(worlds + rounds * 4 * around, "world") as advance:
         for turn in range(rounds + 1):
             for i in range(len(results), len(points)):
                 results.append(one_world(config, _values(axes, points[i]), f"world_{i}", keep, advance))
             if turn < rounds:
-                order = np.argsort([_objective(one) for one in results])
+                order = np.argsort([_objective(one, claim) for one in results])
                 centres = points[[*order[:around], *order[-around:]]].repeat(2, axis=0)
                 spread = 0.25 / 2.0**turn * rng.uniform(-1.0, 1.0, centres.shape)
                 points = np.vstack([points, np.clip(centres + spread, 0.0, 1.0)])
@@ -136,7 +149,7 @@ def _values(axes: Mapping[str, tuple[float, float]], point: np.ndarray) -> dict[
     return {axis: low * (high / low) ** x for (axis, (low, high)), x in zip(axes.items(), point, strict=True)}
 
 
-def _objective(ends: xr.Dataset) -> float:
+def _objective(ends: xr.Dataset, claim: int) -> float:
     """The claim's loss minus that of its best rival, mean over seeds."""
-    loss = ends[OBJECTIVE].mean("seed")
-    return float(loss.sel(policy=CLAIM) - loss.drop_sel(policy=CLAIM).min("policy"))
+    loss = ends[OBJECTIVE].mean("seed").values
+    return float(loss[claim] - np.delete(loss, claim).min())
