@@ -1,5 +1,7 @@
 """The wrong changes of `tests/mutants.py`: (file, tests that should see them) -> (old text, new text[, why missed])."""
 
+from mutant_fits import USES
+
 LAWS = {
     ("laws/dense.py", "test_laws.py -k by_hand"): [
         ("(N_c / N) ** (alpha_N / alpha_D)", "(N_c / N) ** (alpha_D / alpha_N)"),
@@ -634,4 +636,4 @@ BALANCING = {
     ],
 }
 
-GROUPS = {**LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+GROUPS = {**USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
