@@ -265,7 +265,7 @@ FITTING = {
         ("1.0 - np.sum(off**2) / total", "np.sum(off**2) / total"),
         ("compute >= np.sort(compute)[-count]", "compute <= np.sort(compute)[count - 1]"),
         ("compute >= np.sort(compute)[-count]", "compute > np.sort(compute)[-count]"),
-        ('6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
+        ('6.0 * active * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
     ],
     (
         "fitting/runs.py",
