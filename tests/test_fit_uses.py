@@ -330,7 +330,7 @@ def test_accuracy_from_loss():
 
 def test_accuracy_from_size_and_data(chinchilla):
     """Chained: the sigmoid at the law's loss; the intervals carry the spread of both fits, and widen with either."""
-    points = _task(noise=0.03)
+    points = _task(noise=0.012)
     task = fit("bhagia2024_hellaswag", {**points, "loss": points["loss"] + 1.4}, objective="squared", draws=300)
     runs = {"total_params": [1e9, 7e9], "tokens": [2e10, 1.4e11]}
     chained = task.predict(runs, level=0.9, via=chinchilla)
