@@ -341,6 +341,11 @@ def test_balanced_routers_balance_as_published(routers):
     assert (routers["micro"]["micro_loss"][:, -1] > routers["auxiliary"]["micro_loss"][:, -1]).all()
 
 
+def test_biases_keep_their_pace_where_learning_is_seldom():
+    over = {"steps": 500, "experts": 16, "record_every": 50, "cluster": {"devices": 8}, "learn_every": 5}
+    assert (run(over, routing="loss_free").records["max_vio_global"][:, -1] < 0.1).all()
+
+
 def test_global_violation_is_of_the_last_hundred_steps():
     outcome = run({"steps": 120, "record_every": 1})
     loads, told = outcome.records["loads"], outcome.records["max_vio_global"]

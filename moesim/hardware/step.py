@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -263,6 +264,7 @@ def exchange_seconds(
     return 2.0 * times + 4.0 * chip.latency * schedule.microbatches  # dispatch and combine, there and back
 
 
+@lru_cache(maxsize=256)  # asked in every step
 def dense_seconds(machine: Machine, tokens: float, active: int) -> float:
     """Time of everything but experts in a step: every device has an equal part of the tokens, the slowest is last."""
     schedule, devices = machine.schedule, machine.cluster.devices
@@ -273,6 +275,7 @@ def dense_seconds(machine: Machine, tokens: float, active: int) -> float:
     return schedule.dense_ratio * balanced_seconds(machine, tokens, active) * machine.cluster.speed.sum() / slowest
 
 
+@lru_cache(maxsize=256)
 def balanced_seconds(machine: Machine, tokens: float, active: int) -> float:
     """Time of the experts in a step at peak share and perfect balance: the unit of `dense_ratio`, and a lower bound."""
     flops = expert_flops(machine.expert.weights, tokens * active) * machine.depth
@@ -306,6 +309,7 @@ def update_seconds(machine: Machine, updated: np.ndarray) -> np.ndarray:
     return np.maximum(memory, copies * update_flops(machine) / machine.peak)
 
 
+@lru_cache(maxsize=256)
 def update_flops(machine: Machine) -> float:
     """FLOPs of one update of one expert of one layer, by the optimiser of the schedule."""
     expert = machine.expert
