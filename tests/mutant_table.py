@@ -71,6 +71,26 @@ LAWS = {
 }
 
 MODELS = {
+    ("models/tree.py", "test_tree.py"): [
+        ("return 2**self.depth", "return 2 ** (self.depth + 1)"),
+        ("return self.leaves - 1", "return self.leaves"),
+        ("self.nodes * self.node_width + self", "self.nodes + self"),
+        ("self.depth * self.node_width + self", "self.depth + self"),
+        ("return Cost(super().cost(batch, rule).forward, 0 * batch, 0 * batch)", "return super().cost(batch, rule)"),
+        ('"trained": not self.hard', '"trained": True'),
+        ("self.tree.depth if self.hard else self.tree.nodes", "self.tree.nodes"),
+        ("reads_input=place == 0", "reads_input=True"),
+        ("Pointwise(hidden + 7 * n", "Pointwise(hidden + 6 * n"),
+        ("(self.tree.leaves, 1 if self.hard else None)", "(self.tree.leaves, None)"),
+        ("(1 if self.hard else self.tree.leaves)", "self.tree.leaves"),
+        ("Pointwise(2 * n * self.outputs", "Pointwise(n * self.outputs"),
+        ("(1.0 + 2.0 * check", "(1.0 + check"),
+        ("return -_xlogx(p) - _xlogx(1.0 - p)", "return -_xlogx(p)"),
+        ("depth[left + right] += 1", "depth[left] += 1"),
+        ("np.floor(np.log2(enough))", "np.ceil(np.log2(enough))"),
+        ("1.0 - np.prod(np.maximum(p, 1.0 - p)", "1.0 - np.prod(p"),
+        ("0.65 if stacked else 1.5", "1.5 if stacked else 0.65"),
+    ],
     ("models/conventions.py", "test_transformer.py"): [
         ("+ 3 * d + 2 * d * d)", "+ 2 * d * d)"),
         ("+ 3 * d + 2 * d * d)", "+ 3 * d + d * d)"),
