@@ -353,7 +353,6 @@ FITTING = {
     ("fitting/checks.py", "test_fit_predict.py -k 'trend or designs or tell'"): [
         ("(groups - k) / (k * (groups - 1))", "(groups - 1) / k"),
         ("np.add.at(pull, fit.task.group, basis", "np.add.at(pull, np.arange(len(axis)) % groups, basis"),
-        ("argmax(fit.next_runs(", "argmin(fit.next_runs("),
     ],
     ("fitting/identify.py", "test_fit_input.py test_fit_result.py -k 'constant or effect or figures'"): [
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),

@@ -437,6 +437,19 @@ def test_policies_see_slow_devices():
     assert (idle["eplb"] < idle["static"]).all()
     static = run(over, placement="static")
     assert (static.records["regret_balance"] > 0.7).all()  # 4 against 8 / 3.5
+    # of equal work the mean device needs (1 + .5 + .5 + .5)/4 of the time of the slow one
+    assert static.setting.machine.cluster.busy_share == 0.625
+    dense = run({"steps": 2, "routing": even, "cluster": over["cluster"], "schedule": {"dense_ratio": 1e9}})
+    np.testing.assert_allclose(dense.records["utilisation"], 0.625, rtol=1e-6)
+
+
+def test_keys_without_effect_are_told():
+    from moesim.balance.run import idle
+
+    made = config()
+    assert {"routing.batch", "schedule.padding", "schedule.dense_share", "structure.threshold"} <= set(idle(made))
+    used = {"routing": {"capacity_factor": 2.0}, "schedule": {"dense_flops_per_token": 1e9}}
+    assert not {"schedule.padding", "schedule.dense_share"} & set(idle(config(used)))
 
 
 def test_slow_migration_is_paid_for():
