@@ -17,7 +17,7 @@ from moesim.counting.figures import expert_update, flops_by_layer, flops_by_sequ
 from moesim.errors import InputError
 from moesim.fitting.figures import allocation, predictions, profiles, trade_offs
 from moesim.fitting.figures import isoflop as fitted_isoflop
-from moesim.planning.figures import coefficient, comparison, isoflop, sparsity
+from moesim.planning.figures import coefficient, comparison, isoflop, perplexity, sparsity
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,6 +36,7 @@ __all__ = [
     "flops_by_sequence",
     "isoflop",
     "loss",
+    "perplexity",
     "predictions",
     "profiles",
     "ratio_by_batch",

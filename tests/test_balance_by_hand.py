@@ -440,6 +440,9 @@ PLACEMENT = {
     # EPLB's copies; shares below
     "scheduled": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
     "lagged": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
+    # 9 : 1 would have three copies of the first, two of them together; apart they are one on each
+    "scheduled, together": ({}, problem((9.0, 1.0)), [0, 0, 0, 1]),
+    "scheduled, apart": ({"distinct": True}, problem((9.0, 1.0)), [0, 1, 0, 1]),
     # packed without copies: 6, 1 and 3, 2; the heaviest of each device copied from its neighbour, one slot left empty
     "scheduled, ring": (
         {"topology": "ring"},
@@ -460,17 +463,12 @@ PLACEMENT = {
     "eplb, speeds": ({}, problem((4.0, 2.0, 1.0, 1.0), speed=np.array([0.25, 1.0])), [2, 3, 0, 1]),
     # one slot each: the heavy one on the fast device, which the published order would not do
     "popularity, speeds": ({}, problem((4.0, 2.0), slots=2, speed=np.array([0.25, 1.0])), [1, 0]),
-    # times 8 and 8/4: exchanging 4 and 2 leaves 24/4 ... 6 on the slow one, 2 + 4 over 4 = 1.5 on the fast one
+    # 16 s of 4 and 0 against 4 s of 0 and 2: exchanging 4 and 2 leaves 8 and 8; 4 and 0 would leave 0 and 12
     "bounded, speeds": (
         {"moves": 1},
-        problem((4.0, 4.0, 2.0, 6.0), previous=[0, 1, 2, 3], speed=np.array([1.0, 4.0])),
-        [2, 1, 0, 3],
+        problem((4.0, 0.0, 0.0, 2.0), previous=[0, 1, 2, 3], speed=np.array([0.25, 0.5])),
+        [3, 1, 2, 0],
     ),
-    # starts from EPLB's
-    "bounded": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
-    # 9 against 3: exchanging 5 and 2 leaves 6 and 6
-    "bounded, one": ({"moves": 1}, problem((5.0, 4.0, 2.0, 1.0), previous=[0, 1, 2, 3]), [2, 1, 0, 3]),
-    "bounded, still": ({"stop": 2.0}, problem((5.0, 4.0, 2.0, 1.0), previous=[0, 1, 2, 3]), [0, 1, 2, 3]),
 }
 
 
@@ -489,6 +487,17 @@ def test_replicas_in_proportion_by_largest_remainder():
     np.testing.assert_array_equal(placement.proportional_counts(np.array([[5.0, 3.2, 1.8]]), 7), [[4, 2, 1]])
     # 4 slots for 100 : 1 : 1 are 3.92 and 0.04 twice, which keep one each: two are left for the first
     np.testing.assert_array_equal(placement.proportional_counts(np.array([[100.0, 1.0, 1.0]]), 4), [[2, 1, 1]])
+
+
+def test_the_cost_of_shadows():
+    # the row above, and both as shadows: 20 on each device, 12 s, and the weights and gradients of two, 16 s
+    slots, loads, cost = np.array([[0, -1], [1, -1]]), np.array([30.0, 10.0]), placement._shadow_cost
+    given = problem(loads)
+    found = [cost(given, slots, loads, np.array(s, dtype=int)) for s in ([], [0], [0, 1])]
+    np.testing.assert_allclose(found, [18 + 48, 15 + 8, 12 + 16])
+    # a first device of half the speed: 30 there take as long as 60
+    slow = problem(loads, speed=np.array([0.5, 1.0]))
+    np.testing.assert_allclose(cost(slow, slots, loads, np.array([], dtype=int)), 2 * (18 + 48))
 
 
 def test_every_placement_has_a_row():
@@ -567,7 +576,8 @@ def test_a_threshold_leaves_what_is_even_enough():
         np.testing.assert_array_equal(after.migrated, [[moved, moved]])
         np.testing.assert_array_equal(after.planned, [2.0 * moved])
     assert asked == [20]
-    # experts that changed are placed whatever the threshold
+    # the start costs no planning, and experts that changed are placed whatever the threshold
+    assert placement.place(placing, at, given, np.array([True]), start=True).planned == 0
     placing = placement.build({"policy": policy, "threshold": 9.0})
     assert placement.place(placing, replace(at, step=21), given, np.array([True])).migrated.sum() == 2
 

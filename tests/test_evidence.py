@@ -11,7 +11,7 @@ import xarray as xr
 from fitting_tools import fit
 from result_tools import multirun
 
-from moesim import config, open_result
+from moesim import config, open_result, plot
 from moesim.fitting import evidence as of
 from moesim.fitting.runs import load_runs
 from moesim.laws import load_repetition
@@ -115,7 +115,7 @@ def test_characters_to_a_token_change_nothing(characters, excess):
         reading("abnar2025", "lovelace2026", excess=excess),
     )
     error = {
-        bits: np.sqrt(np.mean((of._predicted(model, runs, bits) - again.loss.values) ** 2))
+        bits: np.sqrt(np.mean((of._predicted(model, runs, bits) - runs["loss"]) ** 2))
         for bits in (1 / np.log(2) / characters, 1.0)
     }
     assert error.pop(1 / np.log(2) / characters) < 0.0025
@@ -338,6 +338,17 @@ def test_the_spread_of_perplexity_at_fixed_data(command):
     rows = [line.split() for line in out.splitlines() if line.split()[:1] and line.split()[0] in SPREADS]
     found = {law: tuple(float(row[-1]) for row in rows if row[0] == law) for law in SPREADS}
     assert found == {law: pytest.approx(spread, abs=5e-3) for law, spread in SPREADS.items()}
+
+
+def test_the_figure_of_perplexity_at_fixed_data(command):
+    command("sweep", "experiment=fixed_data_perplexity", "space.sparsity=[0,0.98]")
+    (path,) = Path("outputs").rglob("result.nc")
+    assert path.with_name("perplexity.png").exists()
+    figure = plot.draw(open_result(path))["perplexity"]
+    ends = np.array([line.get_ydata()[-1] for line in figure.axes[0].lines], float)
+    assert np.nanmax(ends) == pytest.approx(0.128, abs=1e-3)  # ludziejewski2025
+    assert np.nanmin(ends) == pytest.approx(-0.326, abs=1e-3)  # zhao2025
+    assert np.sum(np.abs(ends) < 1e-9) == 3  # where the theorem is exact
 
 
 def test_what_a_parabola_reads_stands_in_the_table(command):

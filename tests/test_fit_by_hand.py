@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from fitting_tools import fit
 
+from moesim.fitting.bootstrap import freedom_of, percentiles
 from moesim.fitting.judge import held_out, information, scores
 from moesim.fitting.objective import OBJECTIVES, objective_of
 from moesim.fitting.result import data_range
@@ -142,3 +143,28 @@ def test_the_normal_interval_of_a_mean():
     assert found.estimate["E"] == pytest.approx(KNOWN["E"] + noise.mean(), rel=1e-9)
     ends = (found.estimate["E"] - reach, found.estimate["E"] + reach)
     assert found.interval(0.9, "normal")["E"] == pytest.approx(ends, rel=1e-6)
+
+
+def test_percentiles_by_hand():
+    """Of 19 draws 1 .. 19 the next one lies between the first and the last with chance 18/20."""
+    assert percentiles(np.arange(1.0, 20.0), 0.9) == pytest.approx([1.0, 19.0])
+    assert percentiles(np.arange(1.0, 20.0), 0.8) == pytest.approx([2.0, 18.0])
+
+
+def test_degrees_of_freedom_by_hand():
+    """A law of one number on eight runs: it is their mean, so its parts are the squares of the errors.
+
+    All of one size: 3 x 8^2 / 8 = 24, at most the 8 runs less one. Seven of 1 and one of 5: 3 (7 + 25)^2 / (7 + 625) =
+    4.861. Errors 1 and 2 alone: 3 (1 + 4)^2 / (1 + 16) = 4.412, and 3 if the two are one group.
+    """
+    runs = {"total_params": np.geomspace(1e8, 1e9, 8), "tokens": np.full(8, 1e10), "loss": np.full(8, 2.0)}
+    settings = {"fixed": {"A": 1e-9, "alpha": 0.3, "B": 1e-9, "beta": 0.3}, "objective": "squared", "starts": 2}
+    one = fit("hoffmann2022", runs, **settings)
+    pair = fit("hoffmann2022", {**runs, "group": np.array([0, 1, 2, 3, 4, 5, 6, 6])}, **settings)
+    for errors, found, freedom in (
+        (np.ones(8), one, 7.0),
+        ([1, 1, 1, 1, 1, 1, 1, -5], one, 4.861),
+        ([0, 0, 0, 0, 0, 0, 1, 2], one, 4.412),
+        ([0, 0, 0, 0, 0, 0, 1, 2], pair, 3.0),
+    ):
+        assert freedom_of(found.task, found.optimum.x, np.array(errors, float)) == pytest.approx(freedom, rel=1e-3)

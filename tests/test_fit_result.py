@@ -10,7 +10,8 @@ from fitting_tools import fit, synthetic
 import moesim
 from moesim.fitting import figures, tables
 from moesim.fitting.files import files
-from moesim.fitting.judge import compare, in_sample
+from moesim.fitting.judge import in_sample
+from moesim.fitting.repeated import compare
 from moesim.fitting.runs import load_runs
 from moesim.laws import load_law, load_repetition
 from moesim.planning.model import Model

@@ -1,6 +1,7 @@
 """What people fit for: allocations with intervals, the next run, minima at fixed compute, a report."""
 
 import inspect
+import sys
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from omegaconf import OmegaConf
 import moesim
 from moesim.config import conf_dir
 from moesim.errors import InputError
+from moesim.fitting import tables
 from moesim.fitting.judge import compute_of
-from moesim.fitting.runs import load_runs
+from moesim.fitting.runs import RunsWarning, load_runs
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +187,42 @@ def test_a_budget_whose_minimum_is_not_bracketed_says_so():
     large = runs.isel(run=np.flatnonzero(runs.total_params.values > 0.13 * np.sqrt(runs["compute"].values)))
     found = moesim.isoflop(large)
     assert set(found.status.values) == {"at the smallest size"}
+    small = runs.isel(run=np.flatnonzero(runs.total_params.values < 0.05 * np.sqrt(runs["compute"].values)))
+    assert set(moesim.isoflop(small).status.values) == {"at the largest size"}
     assert np.isnan(found.optimal_total_params).all()
     assert np.isnan(found.exponent_params)
     assert set(moesim.isoflop(runs.isel(run=slice(0, 36, 8))).status.values) == {"too few"}
     with pytest.raises(InputError, match="degree=4"):
         moesim.isoflop(runs, degree=4)
+
+
+def test_the_minima_of_chinchilla():
+    """Approach 2 of Hoffmann et al. 2022 (Table 2): a .49, b .51; here from runs read off its figure, budgets named."""
+    budgets = [6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21]
+    for degree in (2, 3):
+        found = moesim.isoflop("chinchilla", budgets=budgets, degree=degree)
+        assert set(found.status.values) == {"inside"}
+        assert found.exponent_params.item() == pytest.approx(0.49, abs=0.03)
+        assert found.exponent_tokens.item() == pytest.approx(0.51, abs=0.03)
+    assert moesim.isoflop("chinchilla", budgets=1e21).sizes["budget"] == 1
+    with pytest.raises(InputError, match="no runs near budgets"):
+        moesim.isoflop("chinchilla", budgets=[1e10])
+
+
+def test_runs_of_many_budgets_are_not_one():
+    """Compute that goes on without a gap: no budget; and a fit says what the runs' own minima are beside the law's."""
+    one = _isoflops()
+    mixed = {**one, "compute": np.geomspace(1e20, 3e20, 36)}
+    found = moesim.isoflop(load_runs(mixed, derive=["total_params_from_compute"]))
+    assert found.status.values.tolist() == ["not one budget"]
+    runs = load_runs(_isoflops(0.001), derive=["total_params_from_compute"])
+    data = fit("hoffmann2022", runs, draws=50).to_dataset()
+    own = moesim.isoflop(runs, degree=3)
+    assert data.isoflop_exponent_params.sel(degree=3) == own.exponent_params
+    assert data.isoflop_exponent_tokens_error.sel(degree=3) == own.exponent_tokens.attrs["standard_error"]
+    line = next(line for line in tables.table(data).splitlines() if "minima of 4 budgets (parabola)" in line)
+    assert f"N* ~ C^{moesim.isoflop(runs).exponent_params.item():.3f} +- " in line
+    assert "minima" not in fit("marin2026", MARIN, fixed={"L_inf": 1.6}).summary()
 
 
 def test_parameters_from_compute_fit_as_the_parameters_themselves():
@@ -297,7 +330,8 @@ def test_accuracy_from_loss():
 
 def test_accuracy_from_size_and_data(chinchilla):
     """Chained: the sigmoid at the law's loss; the intervals carry the spread of both fits, and widen with either."""
-    task = fit("bhagia2024_hellaswag", {**_task(), "loss": _task()["loss"] + 1.4}, objective="squared", draws=100)
+    points = _task(noise=0.012)
+    task = fit("bhagia2024_hellaswag", {**points, "loss": points["loss"] + 1.4}, objective="squared", draws=300)
     runs = {"total_params": [1e9, 7e9], "tokens": [2e10, 1.4e11]}
     chained = task.predict(runs, level=0.9, via=chinchilla)
     loss = chinchilla.law(**{name: np.array(values) for name, values in runs.items()})
@@ -315,3 +349,43 @@ def test_accuracy_from_size_and_data(chinchilla):
     for law, gives in (("bhagia2024_hellaswag", "accuracy from loss"), ("marin2026", "loss from compute")):
         with pytest.raises(InputError, match=f"{gives}; plans take"):
             moesim.optimum(law, compute=1e20)
+
+
+def test_the_posterior_agrees_with_the_bootstrap_where_runs_are_many():
+    """300 runs: the same 90 % intervals within a sixth of their width; so for a plan made with either."""
+    pytest.importorskip("emcee")
+    found = fit("hoffmann2022", synthetic("besiroglu2024", 300, noise=0.01), objective="squared_log", draws=1000)
+    drawn = found.posterior()
+    for name, (low, high) in found.interval(0.9).items():
+        assert drawn.interval(0.9)[name] == pytest.approx((low, high), abs=(high - low) / 6)
+    ends = [one.allocation(compute=[1e22], level=0.9).exponent_params.values for one in (found, drawn)]
+    assert ends[1] == pytest.approx(ends[0], abs=np.ptp(ends[0]) / 6)
+    assert drawn.estimate == found.estimate
+    assert (drawn.settings["resample"], drawn.draws_law.coefficients["B"].sizes["draw"]) == ("posterior", 1000)
+
+
+def test_what_runs_do_not_determine_follows_its_prior():
+    """One token count: beta is as its typical range (central 68 %: 0.2 to 0.6), or as the prior that was given."""
+    pytest.importorskip("emcee")
+    law, sizes = moesim.load_law("besiroglu2024"), np.geomspace(1e8, 1e10, 30)
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(30))
+    runs = {"total_params": sizes, "tokens": 0 * sizes + 2e10}
+    runs["loss"] = law(total_params=sizes, tokens=runs["tokens"]) * noise
+    kept = {"E": 1.8172, "A": 482.01, "alpha": 0.3478}
+    for prior, middle, half in (({}, 0.4, 0.2), ({"beta": {"mean": 0.3, "sd": 0.01}}, 0.3, 0.01)):
+        drawn = fit("hoffmann2022", runs, fixed=kept, prior=prior).posterior(draws=2000)
+        beta = drawn.draws_law.coefficients["beta"].values
+        assert np.median(beta) == pytest.approx(middle, abs=0.35 * half)
+        assert np.diff(np.quantile(beta, [0.16, 0.84])) == pytest.approx(2 * half, rel=0.35)
+
+
+def test_a_posterior_needs_emcee(chinchilla, monkeypatch):
+    monkeypatch.setitem(sys.modules, "emcee", None)
+    with pytest.raises(InputError, match=r"pip install 'moesim\[posterior\]'"):
+        chinchilla.posterior()
+
+
+def test_a_short_chain_says_so(chinchilla):
+    pytest.importorskip("emcee")
+    with pytest.warns(RunsWarning, match="500 steps are .* autocorrelation times, not 50"):
+        chinchilla.posterior(steps=500)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.config import choices, read
+from moesim.counting import clocked
 from moesim.errors import InputError
+from moesim.hardware.chip import Chip
 from moesim.models import ratio
 from moesim.models.conventions import ACTIVE_CONVENTIONS, CONVENTIONS, TOTAL_CONVENTIONS, Setting
 from moesim.models.feedforward import Experts
 from moesim.models.layers import Passes
-from moesim.models.network import Network
+from moesim.models.network import Network, parameters_of
 from moesim.models.optimizers import Optimizer
 from moesim.models.optimizers import optimizer as optimizer_of
 from moesim.models.transformer import Transformer
@@ -25,6 +27,8 @@ from moesim.output.budget import points, refuse_if_too_many
 from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.output.text import count as letters
+from moesim.settings import defaults
+from moesim.settings import read as read_settings
 from moesim.variables import POSITIVE, check, stamp
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 PASSES = Passes._fields
 BATCHES = tuple(4**n for n in range(13))
 _UNSET = Setting()
+_ONE = "chip: takes one network or model, at one length of sequence and one depth"
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Subject:
 
 
 # Mappings whose keys are the user's own.
-OPEN = ("updating", "model.transformer")
+OPEN = ("updating", "model.transformer", "clock.layout")
 # Keys that take an axis: a list or a range.
 AXES: tuple[str, ...] = ("batch", "optimizer", "depth", "tokens", "sequence")
 
@@ -66,12 +71,14 @@ def run(config: Mapping[str, Any]) -> Result:
 
     dataset = _over_sequences(config, _subjects)
     drawn = figures.draw(dataset) if config["figures"] else {}
-    return Result(dataset, tables.table(dataset), figures=drawn)
+    told = (config.get("choices") or {}).get("chip")
+    return Result(dataset, tables.table(dataset) + (clocked.measured(told) if told else ""), figures=drawn)
 
 
-def keys(_: Mapping[str, Any]) -> dict[str, Any]:
+def keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that are taken where a file lacks them."""
-    return {}
+    chip = dict.fromkeys(Chip.__dataclass_fields__) | defaults(Chip)
+    return {"chip": chip} if config.get("chip") is not None else {}
 
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
@@ -86,11 +93,16 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
         out["depth"] = "on a network of fixed depth"
     networks = all(name in choices("network") for name in compared) if compared else config.get("model") is None
     of_models = ("tokens", "sequence", "mask", "mtp", "as") if networks else ()
-    return {**out, **dict.fromkeys(of_models, "on a network; give model=NAME")}
+    out |= dict.fromkeys(of_models, "on a network; give model=NAME")
+    if config.get("chip") is None:
+        return out | {"clock": "without chip=NAME"}
+    if networks:
+        return out | dict.fromkeys((f"clock.{name}" for name in clocked.OF_MODELS), "on a network")
+    return out | dict.fromkeys((f"clock.{name}" for name in clocked.OF_NETWORKS), "on a model")
 
 
 def _has_depth(network: Any) -> bool:
-    return "depth" in ((network or {}).get("parameters") or {})
+    return "depth" in parameters_of("network", network or {})
 
 
 def flops(
@@ -108,6 +120,8 @@ def flops(
     touched_only: bool = False,
     updating: Mapping[str, Any] | None = None,
     depth: Any = None,
+    chip: Any = None,
+    clock: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """What a network or a model holds and costs: the Dataset of `moesim flops`, with the same defaults.
 
@@ -132,6 +146,8 @@ def _over_sequences(config: Mapping[str, Any], subjects: Callable[[Mapping[str, 
     what = " x ".join(f"{n:,.0f} {name}" for name, n in counts.items() if n > 1)
     refuse_if_too_many(what, 10.0 * math.prod(counts.values()), "give the axes fewer values")
     lengths = _whole_axis("sequence", config["sequence"])
+    if np.ndim(lengths) and config.get("chip") is not None:
+        raise InputError(_ONE)
     counted = [_counted({**config, "sequence": length}, subjects) for length in np.atleast_1d(lengths).tolist()]
     if not np.ndim(lengths):
         return counted[0]
@@ -151,7 +167,22 @@ def _counted(config: Mapping[str, Any], subjects: Callable[[Mapping[str, Any]], 
     batch, tokens = axis("batch", config["batch"]), _tokens(config["tokens"])
     counted = [count(subject, batch, config["optimizer"], tokens=tokens, **settings) for subject in found]
     dataset = counted[0] if len(found) == 1 and not config["compare"] else _together(counted, *_along(config, found))
-    return signed(dataset.assign_attrs(_conditions(config, found)), "flops", config)
+    dataset = dataset.assign_attrs(_conditions(config, found))
+    return signed(_timed(dataset, found, config), "flops", config)
+
+
+def _timed(dataset: xr.Dataset, found: Sequence[Subject], config: Mapping[str, Any]) -> xr.Dataset:
+    """The counts with times, where a chip is chosen."""
+    if config.get("chip") is None:
+        return dataset
+    if config["compare"] or len(found) != 1:
+        raise InputError(_ONE)
+    subject, clock = found[0], read_settings(clocked.Clock, "clock", config.get("clock") or {})
+    if subject.model is None:
+        return dataset.assign(clocked.of_network(dataset, config["chip"], clock))
+    tokens, sequence = _tokens(config["tokens"]), subject.setting.sequence
+    times = clocked.of_model(subject.model, sequence, subject.training_batch, tokens, config["chip"], clock)
+    return dataset.merge(times).assign_attrs(times.attrs)
 
 
 def _refuse_without_effect(config: Mapping[str, Any], subjects: Sequence[Subject]) -> None:
@@ -261,6 +292,7 @@ def _conditions(config: Mapping[str, Any], subjects: Sequence[Subject]) -> dict[
     if len(subjects) == 1:
         only = subjects[0]
         told |= {"description": only.network.description, "source": only.network.source}
+        told["layers"] = "; ".join(f"{e.name}: {e.layer.about}" for e in only.network.entries if e.layer.about)
         told |= {"published": only.published, "training_batch": only.training_batch}
     kept = ("counting", "recompute", "sequence", "mask", "as")
     return {**{k: v for k, v in told.items() if v}, **{name: config[name] for name in kept}}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.counting import clocked
 from moesim.output.plots import spread
 from moesim.output.text import aligned, full, plain
 
@@ -24,7 +25,8 @@ def table(dataset: xr.Dataset) -> str:
     several = [dim for dim in ("network", "depth") if dim in dataset.dims]
     if several:
         return _side_by_side(dataset, several[0])
-    parts = (_heading(dataset), _layers(dataset), _run(dataset), _ratios(dataset))
+    timed = clocked.table(dataset) if "step_seconds" in dataset else ""
+    parts = (_heading(dataset), _layers(dataset), _run(dataset), _ratios(dataset), timed)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -43,6 +45,7 @@ def _heading(dataset: xr.Dataset) -> str:
     about = [dataset.attrs[key] for key in ("names", "description") if dataset.attrs.get(key)]
     published = dataset.attrs.get("published")
     lines = [": ".join(about), *([f"  published: {published}"] if published else [])]
+    lines += [f"  {dataset.attrs['layers']}"] if "layers" in dataset.attrs else []
     if "params" not in dataset:
         return "\n".join(lines)
     params = zip(dataset.params_convention.values, dataset.params.values, strict=True)

@@ -94,24 +94,25 @@ def _wild(task: Task, x: np.ndarray, draws: int, rng: np.random.Generator) -> Ro
     from scipy.special import chdtri  # of one random number for each draw, so that all draws move smoothly with freedom
 
     error = left_out(task, x)
-    freedom = np.median(freedom_of(task, x, error)) if len(x) else 1.0
+    freedom = freedom_of(task, x, error)
     return flipped(task, x, error, np.sqrt(freedom / chdtri(freedom, rng.random((draws, 1)))), rng)
 
 
-def freedom_of(task: Task, x: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Degrees of freedom behind the uncertainty of each entry of x: (p,), from the errors (runs,) of left-out groups.
+def freedom_of(task: Task, x: np.ndarray, error: np.ndarray) -> float:
+    """Degrees of freedom of the scatter, from the errors (runs,) of left-out groups: the fewest behind any entry of x.
 
     The variance of an entry is a sum over groups of (effect x error)^2; it is known as well as that of as many equal
     parts (Satterthwaite 1946, with error^4 / 3 for error^2's own variance, as of normal errors). So a few runs that
     decide an exponent, by where they lie or since others hardly scatter, count as few, however many runs there are.
     """
-    groups, effects = int(task.group.max()) + 1, task.effects(x)
+    groups = int(task.group.max()) + 1
+    effects = task.effects(x) * ((x > task.parameters.lower) & (x < task.parameters.upper))
     inverse, _ = inverted((effects * task.weight[:, None]).T @ effects)
     pull = np.zeros((groups, len(x)))
     np.add.at(pull, task.group, effects * (task.weight * error)[:, None])
     part = (pull @ inverse) ** 2
     many = np.sum(part, axis=0) ** 2 / np.maximum(np.sum(part**2, axis=0) / 3.0, 1e-300)
-    return np.clip(np.where(many > 0, many, groups), 1.0, max(groups - 1.0, 1.0))
+    return float(np.clip(many[many > 0], 1.0, groups).min(initial=max(groups - 1.0, 1.0)))
 
 
 def left_out(task: Task, x: np.ndarray) -> np.ndarray:

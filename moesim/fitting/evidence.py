@@ -4,7 +4,8 @@ A reading is a law, a form of repetition, which parameters are counted and again
 limit. The rows of Li et al. are in bits per character: a law's form is fitted to the rows that repeat nothing, and the
 reading then predicts the others, its coefficients in nat/token converted (`BITS`), what data teach being the published
 law's. Weight decay may be the hidden variable: with one tens of times as large as usual, the excess of parameters may
-almost vanish (Kim et al. 2025, arXiv:2509.14786); so each check says at which it was found.
+almost vanish (Kim et al. 2025, arXiv:2509.14786). So each check says at which it was found: Ni's is that of their
+script for diffusion models (JinjieNi/dlms-are-super-data-learners), Wu's of theirs (boqian333/sparse-dc-scaling).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from moesim.errors import InputError
 from moesim.fitting.fit import fit
 from moesim.fitting.model import target_of
 from moesim.fitting.runs import load_runs
-from moesim.laws import Repetition, load_repetition
+from moesim.laws import Repetition, load_law, load_repetition
 from moesim.output.plots import finish, grid_of_panels, titled
 from moesim.output.provenance import signed
 from moesim.output.result import Result
@@ -111,13 +112,16 @@ def evidence() -> xr.Dataset:
     return xr.Dataset({**data, "best_share": ([*dims, "table"], share)}, {**coords, **about})
 
 
+_law, _repetition = cache(load_law), cache(load_repetition)
+
+
 def _model(law: str, form: str, excess: str, taught: str) -> Model | None:
     try:
-        repetition = load_repetition(form, excess=excess, taught=_NUMBER.get(taught, taught))
+        repetition = _repetition(form, excess=excess, taught=_NUMBER.get(taught, taught))
         idle = excess != "none" and np.inf in repetition.coefficients.values()
         if idle or (taught != "own" and not repetition.needs_taught_params):
             return None
-        return Model(law, repetition)
+        return Model(_law(law), repetition)
     except InputError:
         return None
 
@@ -145,14 +149,20 @@ def _base(law: str) -> dict[str, float]:
     return fit(law, runs, objective="squared", fixed=fixed, draws=0, starts=16).estimate
 
 
+@cache
+def _repeated() -> dict[str, np.ndarray]:
+    """The rows that repeat tokens: every variable of theirs, as arrays."""
+    rows = _rows().isel(run=np.flatnonzero(_rows().epochs > 1.05))
+    return {str(name): rows[name].values for name in rows.data_vars}
+
+
 def _light(model: Model) -> list[float]:
     """Li et al.: error and order of the repeated rows."""
-    again = _rows().isel(run=np.flatnonzero(_rows().epochs > 1.05))
-    seen, tables = again.loss.values, again["table"].values
-    predicted = _predicted(model, {str(name): again[name].values for name in again.data_vars})
+    rows = _repeated()
+    seen, predicted = rows["loss"], _predicted(model, rows)
     i, j = np.triu_indices(len(seen), 1)
     apart = seen[i] - seen[j]
-    telling = (tables[i] == tables[j]) & (np.abs(apart) > CHECKS["error"].below)
+    telling = (rows["table"][i] == rows["table"][j]) & (np.abs(apart) > CHECKS["error"].below)
     order = np.mean(np.sign(predicted[i] - predicted[j])[telling] == np.sign(apart)[telling])
     return [float(np.sqrt(np.mean((predicted - seen) ** 2))), float(order)]
 
@@ -161,7 +171,7 @@ def _predicted(model: Model, runs: dict[str, np.ndarray], bits: float = BITS) ->
     form = model.repetition.form
     scaled = {n: v * bits for n, v in model.repetition.coefficients.items() if form.coefficients[n].unit == "nat/token"}
     repetition = model.repetition.with_coefficients(**scaled)
-    target = target_of(model.law.name, repetition)
+    target = target_of(model.law, repetition)
     values = _base(model.law.name) | {target.renamed[n]: v for n, v in repetition.coefficients.items()}
     with np.errstate(all="ignore"):
         cell = model.with_taught_params({n: runs[n] for n in ("sparsity", "unique_tokens")})
@@ -179,14 +189,17 @@ def best_shares(model: Model) -> list[float]:
     return found
 
 
+@cache
+def _curves() -> list[tuple[np.ndarray, np.ndarray]]:
+    """(log of N_a/N, loss) of each table of `_FIXED`, by share."""
+    tables = [_rows().isel(run=np.flatnonzero(_rows()["table"] == number)) for number in _FIXED]
+    return [(np.log(rows.density.values), rows.loss.values) for rows in (t.sortby("active_params") for t in tables)]
+
+
 def _cost(best: Any) -> float:
     """What these shares cost in the tables (the worst, read between rows); inf beyond them."""
-    costs = []
-    for number, share in zip(_FIXED, best, strict=True):
-        rows = _rows().isel(run=np.flatnonzero(_rows()["table"] == number)).sortby("active_params")
-        log_share, seen = np.log(rows.density.values), rows.loss.values
-        costs.append(np.interp(np.log(share), log_share, seen, left=np.inf, right=np.inf) - seen.min())
-    return float(max(costs))
+    read = zip(_curves(), np.log(best), strict=True)
+    return float(max(np.interp(at, *curve, left=np.inf, right=np.inf) - curve[1].min() for curve, at in read))
 
 
 def _loss(model: Model, active_params: Any, cell: dict[str, Any]) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.fitting.bootstrap import Draws, bootstrap
+from moesim.fitting.checkpoints import weighed
 from moesim.fitting.identify import LOOSE, doubtful, identify
 from moesim.fitting.judge import held_out
 from moesim.fitting.model import Target, target_of
@@ -46,6 +47,7 @@ def fit(
     profiles: bool = False,
     level: float = 0.95,
     holdout: Mapping[str, Any] | float | None = None,
+    checkpoints: bool = False,
     seed: int = 0,
     **arrays: Any,
 ) -> Fit:
@@ -69,6 +71,8 @@ def fit(
             `moesim.fitting.bootstrap`.
         profiles: whether to work out profile intervals at `level`.
         holdout: runs kept out of the fit and predicted: a share (of largest compute), or see `held_out`.
+        checkpoints: whether the rows of a group are checkpoints of one run, which then weigh as many independent rows
+            as their autocorrelation leaves: see `moesim.fitting.checkpoints`.
         seed: of every random number.
 
     Raises InputError for bad input; a fit that did not converge, or coefficients that the runs do not determine, are
@@ -78,6 +82,8 @@ def fit(
     target, table = target_of(law, repetition), _runs(runs, columns, arrays)
     _check_counts(starts=starts, draws=draws, seed=seed)
     check_level(level)
+    if checkpoints:
+        table = weighed(fit(target, table, **{**settings, "checkpoints": False, "draws": 0, "profiles": False}))
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3)]
     outside = held_out(table, holdout, streams[2])
     task, best = _solved(posed(target, table, outside, settings), starts, streams[0], start)
@@ -173,8 +179,14 @@ def _runs(runs: Any, columns: Mapping[str, Any] | None, arrays: Mapping[str, Any
             raise InputError(f"fit: unknown argument {name!r}; {takes}")
     if runs is None and not arrays:
         raise InputError("fit: no runs; give a table, or variables by name (total_params=..., tokens=..., loss=...)")
-    loaded = isinstance(runs, xr.Dataset) and {*runs.dims} == {"run"} and {"loss", "row"} <= {*runs.variables}
-    return runs if loaded and not columns else load_runs(arrays or runs, columns)
+    if isinstance(runs, xr.Dataset) and not columns and _loaded(runs):
+        return runs
+    return load_runs(arrays or runs, columns)
+
+
+def _loaded(runs: xr.Dataset) -> bool:
+    """Whether a Dataset is one of `load_runs`."""
+    return {*runs.dims} == {"run"} and {"loss", "row"} <= {*runs.variables}
 
 
 def _check_counts(**counts: Any) -> None:

@@ -124,8 +124,8 @@ def _share(holdout: Mapping[str, Any], key: str) -> float:
     return float(share)
 
 
-def compute_of(runs: xr.Dataset, who: str) -> np.ndarray:
-    """FLOPs of each run: its compute, else 6 x active parameters x tokens; `who` asks, for the error."""
+def compute_of(runs: Any, who: str) -> np.ndarray:
+    """FLOPs of each run (of a Dataset or mapping): its compute, else 6 x active parameters x tokens; `who` asks."""
     if "compute" in runs:
         return np.asarray(runs["compute"])
     active = active_of(runs)
@@ -134,27 +134,10 @@ def compute_of(runs: xr.Dataset, who: str) -> np.ndarray:
     return 6.0 * active * np.asarray(runs["tokens"])
 
 
-def active_of(runs: Mapping[Any, Any]) -> np.ndarray | None:
+def active_of(runs: Any) -> np.ndarray | None:
     """Active parameters of each run: given, else those of any other kind less the inactive share; None without."""
     name = next((name for name in ("active_params", *SIZES) if name in runs), None)
     if name is None:
         return None
     inactive = np.asarray(runs["sparsity"]) if "sparsity" in runs and not name.startswith("active") else 0.0
     return np.asarray(runs[name]) * (1.0 - inactive)
-
-
-def compare(fits: Mapping[str, Any]) -> xr.Dataset:
-    """Several fits of the same runs side by side, along the dim `fit`: estimates, objective, scores, AIC, BIC.
-
-    `fits` maps names to Fits or to the Datasets they wrote. Objectives compare between fits of one objective only.
-    """
-    import xarray as xr
-
-    tables = {name: fit if isinstance(fit, xr.Dataset) else fit.to_dataset() for name, fit in fits.items()}
-    picked = {}
-    for name, table in tables.items():
-        keep = [v for v in table.data_vars if not table[v].dims or table[v].dims == ("part",)]
-        picked[name] = table[[*keep, "estimate", "interval"]].reset_coords(drop=True)
-    return xr.concat(  # type: ignore[return-value]
-        list(picked.values()), xr.Variable("fit", list(picked)), combine_attrs="drop", join="outer", data_vars="all"
-    )

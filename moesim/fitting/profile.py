@@ -28,6 +28,8 @@ _ROUNDS = 12  # of restarts from neighbours
 _FALL = 1e-6  # of the rise that ends the interval: a fall that counts, and a bump that does not
 _EXACT = 5e-4  # of an interval: how well its ends are found
 _REFINEMENTS = 14
+_LEAST = 0.5  # of the scale in the middle; those of the coefficients of a regular fit lie closer together
+_FARTHEST = 20.0  # medians: a rise that 1 resample in 400 has; beyond it lies another valley
 _TIE = 1e-3  # of the objective: minima that differ by less are as good
 _STEPS, _MORE_STEPS = 60, 400  # of the solver, for most points and for those that decide where an interval ends
 UNIMODAL, BUMPY, INCOMPLETE, SKIPPED = "unimodal", "not unimodal", "incomplete", "skipped"
@@ -36,7 +38,7 @@ UNIMODAL, BUMPY, INCOMPLETE, SKIPPED = "unimodal", "not unimodal", "incomplete",
 @dataclass(frozen=True)
 class Profile:
     """For each entry of x: points (p, m), the objective minimised over the others there and its status (p, m), the
-    scale of the rise (p,) (see `scales`) and its degrees of freedom (p,), and the ends (p, 2) in x of the interval, inf
+    scale of the rise (p,) and its degrees of freedom (see `scales`), and the ends (p, 2) in x of the interval, inf
     where the objective never rises enough inside the box. `shape` (p,) says in words whether the profile is unimodal;
     `full` (p, m, p) is all of x at the points, None in a fit read from a file. Rows of entries that were not asked for
     are NaN."""
@@ -47,7 +49,7 @@ class Profile:
     interval: np.ndarray
     lowest: float
     scale: np.ndarray
-    freedom: np.ndarray
+    freedom: float
     shape: tuple[str, ...]
     full: np.ndarray | None = None
 
@@ -62,7 +64,7 @@ class Profile:
         return np.array([shape != SKIPPED for shape in self.shape], bool)
 
 
-def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+def rise_of(task: Task, x: np.ndarray, level: float, scale: np.ndarray, freedom: float) -> np.ndarray:
     """How far the objective rises to the ends of an interval of that level: (p,).
 
     At the edge of the box a quarter of the usual error is left: an estimate that stands there has been pushed there,
@@ -81,7 +83,7 @@ def profile(
     local: Spread,
     level: float,
     *,
-    scale: tuple[np.ndarray, np.ndarray] | None = None,
+    scale: tuple[np.ndarray, float] | None = None,
     which: np.ndarray | None = None,
     starts: np.ndarray | None = None,
     seed: int = 0,
@@ -109,11 +111,12 @@ def profile(
     return search.result(*scale)
 
 
-def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """By how much the rise along each entry must be divided to act like minus the log of a likelihood, and how many
-    degrees of freedom it then has: (p,) each.
+def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """(by how much the rise along each entry must be divided to act like minus the log of a likelihood, (p,); how many
+    degrees of freedom it then has).
 
-    Entries at the edge of the box, or that the runs do not determine, have the scale of the others in the middle.
+    Entries at the edge of the box, or that the runs do not determine, have the scale of the others in the middle, and
+    none has much less: along a term that nearly vanishes the objective hardly rises, however far.
     """
     p, inside = len(x), (x > task.parameters.lower) & (x < task.parameters.upper)
     known, error = np.flatnonzero(local.determined & inside), left_out(task, x)
@@ -132,9 +135,11 @@ def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -
     several = Rows(several.observed, several.weight, held.reshape(-1, p))
     found = solve(task.problem, start.reshape(-1, p), several, tolerance=1e-7, max_steps=60)
     rise = np.maximum(found.objective.reshape(len(known), -1) - free.objective[good], 0.0)
+    rise = np.minimum(rise, _FARTHEST * np.median(rise, axis=1).max())
     out = np.full(p, np.nan)
     out[known] = 2.0 * rise.mean(axis=1)
-    return np.where(np.isnan(out), np.median(out[known]), out), freedom
+    middle = np.median(out[known])
+    return np.maximum(np.where(np.isnan(out), middle, out), _LEAST * middle), freedom
 
 
 def _drift(local: Spread) -> np.ndarray:
@@ -300,7 +305,7 @@ class _Search:
         within = (self.at(j) > low) & (self.at(j) < high)
         return INCOMPLETE if np.any(within & ~self._usable(j)) else UNIMODAL
 
-    def result(self, scale: np.ndarray, freedom: np.ndarray) -> Profile:
+    def result(self, scale: np.ndarray, freedom: float) -> Profile:
         p, m = len(self.x), max((len(self.value[j]) for j in self.which), default=1)
 
         def table(rows: list[np.ndarray], empty: float) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.fitting.design import advice
 from moesim.fitting.files import contents as file_contents
+from moesim.fitting.isoflop import beside
 from moesim.fitting.judge import SCORES, in_sample, out_of_sample
 from moesim.fitting.model import contents_of
 from moesim.fitting.predict import covered
@@ -128,7 +129,7 @@ def _profiles(fit: Fit) -> dict[str, Any]:
         "profile_ends": (("free_coefficient", "bound"), found.interval),
         "profile_lowest": found.lowest,
         "profile_scale": ("free_coefficient", found.scale),
-        "profile_freedom": ("free_coefficient", found.freedom),
+        "profile_freedom": found.freedom,
         "profile_shape": ("free_coefficient", list(found.shape)),
         "profile_interval": (("coefficient", "bound"), _ends(fit, "profile")),
     }
@@ -179,7 +180,7 @@ def _scores(fit: Fit) -> dict[str, Any]:
 
 
 def _allocation(fit: Fit) -> dict[str, Any]:
-    return dict(fit.allocated)
+    return {**fit.allocated, **beside(fit)}
 
 
 def _scalars(fit: Fit) -> dict[str, Any]:

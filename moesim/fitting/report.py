@@ -45,6 +45,9 @@ def _data(fit: Fit) -> Iterator[str]:
     last, kept = int(np.max(runs["row"])), runs.sizes["run"]
     yield f"left out of the table: {max(last - kept, 0)} of at least {last} rows"
     yield f"groups of runs: {int(fit.task.group.max()) + 1}; weights: {'given' if 'weight' in runs else 'equal'}"
+    if "autocorrelation" in runs.attrs:
+        r, worth = runs.attrs["autocorrelation"], runs.attrs["effective_runs"]
+        yield f"checkpoints: autocorrelation {r:.3f}; {runs.sizes['run']} rows weigh as {worth:.1f} independent ones"
     for name, (low, high) in fit.law.data_range.items():
         yield f"{name}: {number(low)} to {number(high)}"
 

@@ -205,6 +205,18 @@ class Fit:
 
         return summary(self)
 
+    def posterior(self, draws: int = 1000, seed: int = 0, steps: int = 50000) -> Fit:
+        """The same fit with `draws` from a posterior in place of the bootstrap's: intervals, plans and all follow.
+
+        By emcee (`pip install moesim[posterior]`), until the chain is 50 autocorrelation times long or has `steps`.
+        Priors: those of the fit; for other coefficients their declared typical range as the central 68 % of a normal
+        one, along the log of an amplitude. The objective acts as minus the log of a likelihood whose scatter is that of
+        the runs. What runs do not determine follows its prior. Raises InputError without emcee.
+        """
+        from moesim.fitting.posterior import posterior
+
+        return posterior(self, draws, seed, steps)
+
     def report(self) -> str:
         """What a reader must know to judge or repeat the fit: the checklist of Misfitting (Li et al. 2025)."""
         from moesim.fitting.report import report

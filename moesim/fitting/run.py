@@ -10,8 +10,8 @@ from moesim.config import read
 from moesim.fitting import figures, tables
 from moesim.fitting.files import files
 from moesim.fitting.fit import fit
-from moesim.fitting.judge import compare
 from moesim.fitting.model import Target, target_from
+from moesim.fitting.repeated import compare, rolling
 from moesim.fitting.result import Fit
 from moesim.fitting.runs import RunsWarning, runs_from
 from moesim.output.result import Result
@@ -42,10 +42,14 @@ def run(config: Mapping[str, Any]) -> Result:
         return _compared(config)
     runs, notes = _runs(config, {})
     fitted = fit(_target(config, {}), runs, **config["fit"])
-    dataset = fitted.to_dataset()
+    dataset, ahead = fitted.to_dataset(), None
+    if config.get("rolling"):
+        ahead = rolling(fitted, config["rolling"])
+        dataset = dataset.assign({f"rolling_{name}": values for name, values in ahead.data_vars.items()})
     drawn = figures.draw(fitted) if config["figures"] else {}
     said = (*notes, *fitted.warnings)
     table = tables.table(dataset.assign_attrs(warnings=""))  # they are said once, above it
+    table += "" if ahead is None else f"\n{tables.rolling(ahead)}"
     texts = files(fitted, draws="fit.nc")
     return Result(dataset, table=table, file="fit.nc", figures=drawn, texts=texts, warnings=said)
 
@@ -62,6 +66,10 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     out = {}
     if not compared and objective != "asymmetric_huber_log":
         out["fit.above"] = f"on fit.objective={objective}"
+    if compared and config.get("rolling"):
+        out["rolling"] = "beside compare"
+    if not compared and config.get("folds"):
+        out["folds"] = "without compare"
     if not compared and "huber" not in str(objective):
         out["fit.delta"] = f"on fit.objective={objective}"
     return out
@@ -83,7 +91,7 @@ def _compared(config: Mapping[str, Any]) -> Result:
         settings = {key: value for key, value in changes.items() if key not in _PARTS}
         fits[name] = fit(target, runs, **{**config["fit"], **settings})
         lines += [f"{name}: {line}" for line in (*notes, *fits[name].warnings)]
-    dataset = compare(fits)
+    dataset = compare(fits, config.get("folds") or 0, config["fit"]["seed"])
     drawn = figures.draw_comparison(fits) if config["figures"] else {}
     texts = {f"{name}_{file}": text for name, one in fits.items() for file, text in files(one).items()}
     table = tables.comparison(dataset)

@@ -92,6 +92,6 @@ def _profile(data: xr.Dataset, parameters: Any) -> Profile | None:
         data["profile_ends"].values,
         float(data["profile_lowest"]),
         data["profile_scale"].values,
-        data["profile_freedom"].values,
+        float(data["profile_freedom"]),
         tuple(map(str, data["profile_shape"].values)),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.fitting.isoflop import DEGREES
 from moesim.output.text import Page, Rows, aligned, count, epochs, number, plain, text_of
 
 if TYPE_CHECKING:
@@ -14,15 +15,22 @@ if TYPE_CHECKING:
 
 
 def table(dataset: xr.Dataset) -> str:
-    """The table of one fit, from its Dataset (`Fit.to_dataset`)."""
-    return text_of(page(dataset))
+    """The table of one fit, from its Dataset (`Fit.to_dataset`): what it is, how to spend budgets, what would tell."""
+    advice = [f"next: {line}" for line in dataset.attrs.get("next_runs", "").splitlines()]
+    return text_of([*_fitted(dataset), *_allocation(dataset), *_warnings(dataset), *advice])
 
 
 def page(dataset: xr.Dataset) -> Page:
-    """The table of one fit in parts: what and how well, coefficients, scores, allocation, warnings, what would tell."""
-    warnings = [f"! {line}" for line in dataset.attrs.get("warnings", "").splitlines()]
-    advice = [f"next: {line}" for line in dataset.attrs.get("next_runs", "").splitlines()]
-    return [_head(dataset), _coefficients(dataset), *_scores(dataset), *_allocation(dataset), *warnings, *advice]
+    """What a fit is in short: what and how well, coefficients, scores, warnings."""
+    return [*_fitted(dataset), *_warnings(dataset)]
+
+
+def _fitted(dataset: xr.Dataset) -> Page:
+    return [_head(dataset), _coefficients(dataset), *_scores(dataset)]
+
+
+def _warnings(dataset: xr.Dataset) -> Page:
+    return [f"! {line}" for line in dataset.attrs.get("warnings", "").splitlines()]
 
 
 def _head(data: xr.Dataset) -> str:
@@ -70,7 +78,7 @@ def _allocation(data: xr.Dataset) -> Page:
     known = {n: form(data[f"allocation_{n}"]) for n, form in usual.items() if f"allocation_{n}" in data}
     at = [f"{name.replace('_', ' ')} {value}" for name, value in known.items()]
     head = f"allocation{', at ' + ', '.join(at) if at else ''}: N* ~ C^{next(told)}, D* ~ C^{next(told)}"
-    parts: list[Any] = [head, _spent(data, "optimal")]
+    parts: list[Any] = [head, *_minima(data), _spent(data, "optimal")]
     if "best_sparsity" in data:
         parts += ["at the best sparsity:", _spent(data, "best")]
     if data["optimal_extrapolated"].any() or ("best_extrapolated" in data and data["best_extrapolated"].any()):
@@ -78,6 +86,21 @@ def _allocation(data: xr.Dataset) -> Page:
     if "best_sparsity" in data and (data["best_sparsity_status"] == _EDGE).any():
         parts.append(">: the loss still falls at the largest sparsity searched")
     return parts
+
+
+def _minima(data: xr.Dataset) -> Page:
+    """What the runs say of the exponents by themselves, a line for each polynomial."""
+    if "degree" not in data.dims:
+        return []
+    lines = []
+    for degree, name in DEGREES.items():
+        one = data.sel(degree=degree)
+        params, tokens = (
+            f"{float(one[f'isoflop_exponent_{n}']):.3f} +- {float(one[f'isoflop_exponent_{n}_error']):.3f}"
+            for n in ("params", "tokens")
+        )
+        lines.append(f"  minima of {int(one.isoflop_budgets)} budgets ({name}): N* ~ C^{params}, D* ~ C^{tokens}")
+    return lines
 
 
 _HEADS = {"sparsity": "sparsity", "active_params": "active", "total_params": "total", "tokens": "tokens"}
@@ -123,7 +146,33 @@ def comparison(dataset: xr.Dataset, dim: str = "fit") -> str:
         criteria = [f"{float(one[c]):.1f}" if c in one and np.isfinite(one[c]) else "-" for c in ("aic", "bic")]
         cells = [str(one.status.item()), str(int(one.free_coefficients)), f"{float(one.objective):.7g}"]
         rows.append((str(name), *cells, *_pair(inside), *_pair(outside), *criteria))
-    return f"{aligned(rows)}\n\n{_estimates(dataset)}"
+    parts = [aligned(rows), *_folds(dataset), _estimates(dataset)]
+    return "\n\n".join(parts)
+
+
+def _folds(dataset: xr.Dataset) -> list[str]:
+    """Cross-validated errors, best first."""
+    if "cv_error" not in dataset:
+        return []
+    rows = [("left out", "error", "square above the best")]
+    for name in dataset.fit.values[np.argsort(dataset.cv_error.values)]:
+        one = dataset.sel(fit=name)
+        behind = "-" if one.cv_behind == 0 else f"{float(one.cv_behind):.1%} +- {float(one.cv_behind_error):.1%}"
+        rows.append((str(name), f"{float(one.cv_error):.3%}", behind))
+    return [aligned(rows)]
+
+
+def rolling(data: xr.Dataset) -> str:
+    """The fits below each cut of compute, and how they predict the runs above."""
+    rows: list[Sequence[str]] = [
+        ("fitted up to", "below", "above", "MAPE", "bias", "in interval", *map(str, data.coefficient.values))
+    ]
+    for cut in data.cut.values:
+        one = data.sel(cut=cut)
+        cells = [f"{float(one.mape):.3%}", f"{float(one.bias):+.4f}", f"{float(one.coverage):.0%}"]
+        counts = [str(int(one.below)), str(int(one.above))]
+        rows.append((plain(cut), *counts, *cells, *map(number, one.estimate.values)))
+    return f"fitted below each cut of compute, and judged on the runs above\n{aligned(rows, 2)}"
 
 
 def collected(dataset: xr.Dataset) -> str:

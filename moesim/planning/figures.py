@@ -44,6 +44,8 @@ _PALE = "dashed and pale: outside the data behind the law, the repetition or wha
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:
     """Every figure that the Dataset has the dims for, by file name."""
     dataset = dataset[_own(dataset)]
+    if named(dataset) and "tokens" in dataset.dims:
+        return {"perplexity": perplexity(dataset)}
     if named(dataset):
         return {"comparison": comparison(dataset)} if "best_loss" in dataset else {}
     drawn = {}
@@ -216,13 +218,44 @@ def comparison(dataset: xr.Dataset) -> Figure:
     data, at, titles, shown = _along(data, across)
     figure, panels = panels_for(len(at), sharex=True, sharey=True)
     scarce, plenty = float(data.unique_tokens.min()), float(data.unique_tokens.max())
-    for axes, value, title in zip(panels, at, titles, strict=True):
-        _compared(axes, data.sel({across: value}).stack(line=others), others, scarce, plenty)
+    stacks = [data.sel({across: value}).stack(line=others) for value in at]
+    stacks = [lines.dropna("line", how="all", subset=["optimal_loss"]) for lines in stacks]  # jobs that failed
+    alike = any(_alike(lines.optimal_loss.sel(unique_tokens=scarce).transpose("line", ...).values) for lines in stacks)
+    for axes, lines, title in zip(panels, stacks, titles, strict=True):
+        _compared(axes, lines, others, scarce, plenty, alike)
         titled(axes, title)
     sparsity_axis(panels[0], data.sparsity)
     label(figure, _SPARSITY, "loss (nat/token)")
     text = f"{_data(scarce)}; panels: {across}; stars: best sparsity; hollow, {_PALE}"
     return finish(figure, _title(dataset, note, shown), text, _with_base(figure, scarce, plenty), ", ".join(others))
+
+
+def perplexity(dataset: xr.Dataset) -> Figure:
+    """What sparsity changes in the best loss of runs of so many tokens: a panel for each count, a line for each model.
+
+    `dataset`: from `compare=` with tokens instead of compute.
+    """
+    _needs("perplexity", dataset, "optimal_loss", dim="tokens")
+    across = named(dataset)
+    data, note = _plottable(dataset, (*across, "tokens", "sparsity"))
+    counts = spread(data.tokens, _BUDGETS)
+    figure, panels = panels_for(len(counts), (3.4, 2.6), sharex=True, sharey=True)
+    for axes, tokens in zip(panels, counts, strict=True):
+        lines = data.sel(tokens=tokens).stack(line=across)
+        n = lines.sizes["line"]
+        for i in range(n):
+            line = lines.isel(line=i)
+            change = line.optimal_loss - line.optimal_loss.isel(sparsity=0)
+            width = 5.0 - 3.5 * i / max(n - 1, 1)  # where the theorem is exact lines coincide, and stay visible so
+            style = {"color": COLOURS[i % len(COLOURS)], "marker": ".", "ms": 4, "lw": width}
+            text = ", ".join(str(line[name].item()) for name in across)
+            curve(axes, per_active(line.sparsity), change, line.optimal_extrapolated, label=text, **style)
+        titled(axes, f"{count(tokens)} tokens")
+    sparsity_axis(panels[0], data.sparsity)
+    label(figure, _SPARSITY, f"loss less that at S = {plain(data.sparsity.values[0])} (nat/token)")
+    return finish(
+        figure, _title(dataset, note, how_many("counts of tokens", counts, data.tokens)), _PALE, of=", ".join(across)
+    )
 
 
 def _along(data: xr.Dataset, across: str) -> tuple[xr.Dataset, list[Any], list[str], str]:
@@ -236,23 +269,23 @@ def _along(data: xr.Dataset, across: str) -> tuple[xr.Dataset, list[Any], list[s
     return data.sel(compute=middle), list(data[across].values), list(map(str, data[across].values)), shown
 
 
-def _compared(axes: Axes, lines: xr.Dataset, dims: Sequence[str], scarce: float, plenty: float) -> None:
-    lines = lines.dropna("line", how="all", subset=["optimal_loss"])  # jobs that failed
+def _compared(axes: Axes, lines: xr.Dataset, dims: Sequence[str], scarce: float, plenty: float, alike: bool) -> None:
     n = lines.sizes["line"]
     if n and plenty > scarce:
         base = lines.isel(line=0).sel(unique_tokens=plenty)
         axes.plot(per_active(base.sparsity), base.optimal_loss, color="0.7", lw=1, zorder=1)
     lines = lines.sel(unique_tokens=scarce)
-    alike = n > 1 and _alike(lines.optimal_loss.transpose("line", ...).values)
     for i in range(n):
         line = lines.isel(line=i)
         text = ", ".join(f"{line[dim].item()}" for dim in dims)
-        width = 5.0 - 3.5 * i / (n - 1) if alike else 1.5  # coinciding lines stay visible
+        width = 5.0 - 3.5 * i / max(n - 1, 1) if alike else 1.5  # coinciding lines stay visible
         _against_sparsity(axes, line, "loss", color=COLOURS[i % len(COLOURS)], label=text, lw=width)
 
 
 def _alike(losses: np.ndarray) -> bool:
     """Whether two of the lines (line, ...) nearly coincide somewhere."""
+    if len(losses) < 2:
+        return False
     apart = np.abs(np.diff(np.sort(losses, axis=0), axis=0))
     return bool(np.nanmin(apart) < _ALIKE * np.nanmax(np.ptp(losses, axis=1)))
 
@@ -273,7 +306,8 @@ def _plottable(dataset: xr.Dataset, dims: tuple[str, ...], prefix: str = "optim"
     data = dataset.assign_coords({dim: scalars[dim] for dim in missing if dim not in dataset.coords})
     others = {str(dim): n // 2 for dim, n in data.sizes.items() if dim not in (*dims, "draw")}
     data = data.isel(others)
-    told = [f"{d} = {coordinate(d, data[d].item())} ({dataset.sizes[d]} values)" for d in others if d in data.coords]
+    many = {d: f" ({n} values)" * (n > 1) for d, n in dataset.sizes.items()}
+    told = [f"{d} = {coordinate(d, data[d].item())}{many[d]}" for d in others if d in data.coords]
     return data.expand_dims(missing), ", ".join(told)
 
 
