@@ -1,5 +1,7 @@
 """The wrong changes of `tests/mutants.py`: (file, tests that should see them) -> (old text, new text[, why missed])."""
 
+from mutant_fits import USES
+
 LAWS = {
     ("laws/dense.py", "test_laws.py -k by_hand"): [
         ("(N_c / N) ** (alpha_N / alpha_D)", "(N_c / N) ** (alpha_D / alpha_N)"),
@@ -283,7 +285,7 @@ FITTING = {
         ("1.0 - np.sum(off**2) / total", "np.sum(off**2) / total"),
         ("compute >= np.sort(compute)[-count]", "compute <= np.sort(compute)[count - 1]"),
         ("compute >= np.sort(compute)[-count]", "compute > np.sort(compute)[-count]"),
-        ('6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
+        ('6.0 * active * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
     ],
     (
         "fitting/runs.py",
@@ -351,7 +353,6 @@ FITTING = {
     ("fitting/checks.py", "test_fit_predict.py -k 'trend or designs or tell'"): [
         ("(groups - k) / (k * (groups - 1))", "(groups - 1) / k"),
         ("np.add.at(pull, fit.task.group, basis", "np.add.at(pull, np.arange(len(axis)) % groups, basis"),
-        ("argmax(fit.next_runs(", "argmin(fit.next_runs("),
     ],
     ("fitting/identify.py", "test_fit_input.py test_fit_result.py -k 'constant or effect or figures'"): [
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
@@ -741,4 +742,4 @@ HARDWARE = {
     ],
 }
 
-GROUPS = {**HARDWARE, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+GROUPS = {**HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
