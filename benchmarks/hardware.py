@@ -20,7 +20,7 @@ from moesim.hardware.release import RELEASES, Release, release_of
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "hardware.md"
 # What the constants are taken to be before any row is seen, and the standard deviation of their logarithms: rows as
 # of grouped products in `KERNELS`, core as FlashAttention reports, the rest within a factor 2 to 3.
-PRIOR = Release(rows=950.0, core=0.55, passes=3.0, exposed=0.4, launch=1e-3)
+PRIOR = Release(rows=950.0, core=0.55, passes=3.0, exposed=0.4, launches=200.0)
 WIDTH = (0.5, 0.25, 0.6, 0.6, 1.0)
 # A later release is taken to be like the one before.
 CHANGE = (0.3, 0.15, 0.5, 0.5, 0.7)

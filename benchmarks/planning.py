@@ -2,7 +2,7 @@
 
 1. A product grid of 1e8 cells (abnar2025 with muennighoff2023) against writing that array once, and the peak memory
    of its process against the result.
-2. The best active parameters of 1e5 cells against `scipy.optimize.minimize_scalar` in a loop.
+2. The best active parameters of 1e5 cells against `scipy.optimize.minimize_scalar` in a loop, for three shapes of axes.
 3. The best sparsity of 2e4 cells against nested `minimize_scalar`.
 
 The loops run on a sample of the cells, on a loss written out for plain floats (in 2 also on the model's own loss); in 2
@@ -31,6 +31,11 @@ GRID = {
     "active_params": np.geomspace(1e7, 1e11, 1000),
 }
 CELLS = {**{name: GRID[name] for name in ("compute", "sparsity")}, "unique_tokens": np.geomspace(1e9, 1e13, 40)}
+SHAPES = {  # two whose terms share few cells: 10,000 budgets x 10 data sizes, and the other way round
+    "50 x 50 x 40": CELLS,
+    "10,000 x 10": {"compute": np.geomspace(1e19, 1e22, 10000), "unique_tokens": np.geomspace(1e9, 1e13, 10)},
+    "10 x 10,000": {"compute": np.geomspace(1e19, 1e22, 10), "unique_tokens": np.geomspace(1e9, 1e13, 10000)},
+}
 SAMPLE = 300
 
 
@@ -124,6 +129,10 @@ def sizes():
 
     _, slow = timed(lambda: [peer_of_size(own, bounds, *cell) for cell in cells])
     print(f"optimum: {each * 1e6:.2f} us a cell ({math.prod(shape):.0e} cells)")
+    for name, axes in SHAPES.items():
+        other, seconds = timed(lambda axes=axes: optimum(MODEL, **axes, best=False), 3)
+        own_each = seconds / other.optimal_loss.size
+        print(f"  {name}: {own_each * 1e6:.2f} us a cell, {loop / SAMPLE / own_each:.0f} x the first loop")
     print(f"  minimize_scalar on a plain-float loss {loop / SAMPLE * 1e6:.0f} us, {loop / SAMPLE / each:.0f} x")
     print(f"  minimize_scalar on the model's loss {slow / SAMPLE * 1e6:.0f} us, {slow / SAMPLE / each:.0f} x")
     accuracy(loss, cells, [float(np.log(found.optimal_active_params.values[index])) for index in indices], peers)

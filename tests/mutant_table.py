@@ -1,5 +1,7 @@
 """The wrong changes of `tests/mutants.py`: (file, tests that should see them) -> (old text, new text[, why missed])."""
 
+from mutant_fits import USES
+
 LAWS = {
     ("laws/dense.py", "test_laws.py -k by_hand"): [
         ("(N_c / N) ** (alpha_N / alpha_D)", "(N_c / N) ** (alpha_D / alpha_N)"),
@@ -69,6 +71,26 @@ LAWS = {
 }
 
 MODELS = {
+    ("models/tree.py", "test_tree.py"): [
+        ("return 2**self.depth", "return 2 ** (self.depth + 1)"),
+        ("return self.leaves - 1", "return self.leaves"),
+        ("self.nodes * self.node_width + self", "self.nodes + self"),
+        ("self.depth * self.node_width + self", "self.depth + self"),
+        ("return Cost(super().cost(batch, rule).forward, 0 * batch, 0 * batch)", "return super().cost(batch, rule)"),
+        ('"trained": not self.hard', '"trained": True'),
+        ("self.tree.depth if self.hard else self.tree.nodes", "self.tree.nodes"),
+        ("reads_input=place == 0", "reads_input=True"),
+        ("Pointwise(hidden + 7 * n", "Pointwise(hidden + 6 * n"),
+        ("(self.tree.leaves, 1 if self.hard else None)", "(self.tree.leaves, None)"),
+        ("(1 if self.hard else self.tree.leaves)", "self.tree.leaves"),
+        ("Pointwise(2 * n * self.outputs", "Pointwise(n * self.outputs"),
+        ("(1.0 + 2.0 * check", "(1.0 + check"),
+        ("return -_xlogx(p) - _xlogx(1.0 - p)", "return -_xlogx(p)"),
+        ("depth[left + right] += 1", "depth[left] += 1"),
+        ("np.floor(np.log2(enough))", "np.ceil(np.log2(enough))"),
+        ("1.0 - np.prod(np.maximum(p, 1.0 - p)", "1.0 - np.prod(p"),
+        ("0.65 if stacked else 1.5", "1.5 if stacked else 0.65"),
+    ],
     ("models/conventions.py", "test_transformer.py"): [
         ("+ 3 * d + 2 * d * d)", "+ 2 * d * d)"),
         ("+ 3 * d + 2 * d * d)", "+ 3 * d + d * d)"),
@@ -220,8 +242,8 @@ PLANNING = {
         ('defaults = {"sparsity": 0.0, "unique_tokens": np.inf}', 'defaults = {"sparsity": 0.0, "unique_tokens": 1e9}'),
     ],
     ("numerics/elementwise.py", f"test_elementwise.py {PLAN}"): [
-        ("inner = falls[..., :-1] > falls[..., 1:]", "inner = falls[..., :-1] < falls[..., 1:]"),
-        ("inner, axis=-1) > own).any()", "inner, axis=-1) > 9).any()"),
+        ("inner = falls[:, :-1] > falls[:, 1:]", "inner = falls[:, :-1] < falls[:, 1:]"),
+        ("(reach, first, axis=-1) <= values", "(reach, first, axis=-1) >= values"),
         ("x[going], done[going] = secant(", "x[going], done[~going] = secant("),
         ("(values[..., :-1] < 0) & (values[..., 1:] >= 0)", "(values[..., :-1] > 0) & (values[..., 1:] <= 0)"),
         ("np.where(index < 0, -np.inf, np.inf)", "np.where(index < 0, np.inf, -np.inf)"),
@@ -267,7 +289,7 @@ FITTING = {
         ("1.0 - np.sum(off**2) / total", "np.sum(off**2) / total"),
         ("compute >= np.sort(compute)[-count]", "compute <= np.sort(compute)[count - 1]"),
         ("compute >= np.sort(compute)[-count]", "compute > np.sort(compute)[-count]"),
-        ('6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
+        ('6.0 * active * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
     ],
     (
         "fitting/runs.py",
@@ -335,7 +357,6 @@ FITTING = {
     ("fitting/checks.py", "test_fit_predict.py -k 'trend or designs or tell'"): [
         ("(groups - k) / (k * (groups - 1))", "(groups - 1) / k"),
         ("np.add.at(pull, fit.task.group, basis", "np.add.at(pull, np.arange(len(axis)) % groups, basis"),
-        ("argmax(fit.next_runs(", "argmin(fit.next_runs("),
     ],
     ("fitting/identify.py", "test_fit_input.py test_fit_result.py -k 'constant or effect or figures'"): [
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
@@ -430,8 +451,8 @@ BALANCING = {
     ],
     ("balance/routing.py", BALANCE): [
         ("- common[:, 0]", "+ common[:, 0]"),
-        ("scores - (step - common)", "scores + (step - common)"),
-        ("scores - (step - common)", "scores - step"),
+        ("scores - (step - common).astype", "scores + (step - common).astype"),
+        ("scores - (step - common).astype", "scores - step.astype"),
         ("bias * (1.0 - pull)", "bias * (1.0 + pull)"),
         ('chosen if scope == "micro"', 'chosen if scope == "global"'),
         ("inclusion(scores / gate, 1)", "inclusion(scores * gate, 1)"),
@@ -611,6 +632,7 @@ BALANCING = {
             "loads[window[:, None], layer[:, None], chosen] = 1.0",
         ),
         ("order // size", "order // (size + 1)"),
+        ("(counts > 0).sum(axis=0) <= 1", "(counts > 0).sum(axis=0) <= 9"),
         ("storage[offset:], size", "storage[0:], size"),
         ("last >= len(storage)", "last > 10**9"),
         (
@@ -638,4 +660,90 @@ BALANCING = {
     ],
 }
 
-GROUPS = {**LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+STEP = "test_step_time.py -k 'by_hand or schedules or experts_are'"
+HARDWARE = {
+    ("hardware/training.py", STEP): [
+        ("1.0 / group + 1.0 / work.inner + 1.0 / work.columns", "1.0 / group + 1.0 / work.inner"),
+        ("grid.expert[:, None] / work.experts\n", "1.0 / work.experts\n"),
+        ("work.core / (release.core * setup.chip.flops)", "work.core * release.core / setup.chip.flops"),
+        ("core * (_CORE_PASSES - 1.0)", "core * 2.0"),
+        ('"exchange": 2.0 * _exchange', '"exchange": _exchange'),
+        ("(setup.imbalance - 1.0) * (whole", "setup.imbalance * (whole"),
+        ('whole["experts"] + whole["exchange"]', 'whole["experts"]'),
+        ("(t - 1.0) * work.d_model", "t * work.d_model"),
+        ("(work.layers + work.mlp_layers)", "(work.layers + work.moe_layers)"),
+        ("np.where(ranks > setup.chip.domain", "np.where(ranks < setup.chip.domain"),
+        ("(c - 1.0) * setup.work.kv_width", "c * setup.work.kv_width"),
+        ("2.0 * grid.micro_batches * grid.interleave", "2.0 * grid.micro_batches"),
+        ("1.0 + 2.0 * grid.micro_batches, 2.0)", "2.0, 2.0)"),
+        ("held * (n - 1.0) / n for", "held for"),
+        ("held / np.where(grid.zero > 0, n, 1.0)", "held / n"),
+        (
+            "F, B = _total(forward), _total(backward)",
+            "B, F = _total(forward), _total(backward)",
+            "the same sum under 1F1B",
+        ),
+        ("3.0 * setup.chip.launch * setup.work.experts / grid.expert", "3.0 * setup.chip.launch * setup.work.experts"),
+        ("setup.work.ends().sum()", "setup.work.ends(1.0, False).sum()"),
+    ],
+    ("hardware/memory.py", STEP): [
+        ('"weights": 3, "gradients": 2', '"weights": 2, "gradients": 3'),
+        ("np.minimum(flying, grid.micro_batches)", "np.maximum(flying, grid.micro_batches)"),
+        ("grid.stage_devices / grid.expert, 1.0)", "grid.stage_devices, 1.0)"),
+        ("costly=one * costly", "costly=one * everything"),
+        ("heads * _LOGITS", "_LOGITS"),
+        ("work.body_params * grid.share * copies", "work.body_params * grid.share"),
+    ],
+    ("hardware/layout.py", STEP): [
+        ("np.ceil(work.layers / chunks)", "(work.layers / chunks)"),
+        ("(p - 1) * (F + B) / v", "(p - 1) * (F + B)"),
+        ("(p - 1) * (F + B - 2 * W)", "(p - 1) * (F + B - W)"),
+        ("(F + 2 * B - 3 * W)", "(F + B - 3 * W)"),
+        ("lambda p, v: 2 * p", "lambda p, v: p"),
+    ],
+    ("hardware/work.py", STEP): [
+        ("out.append(float(not (op.reads_input", "out.append(float((op.reads_input"),
+        ('op.kind == "head", isinstance', 'op.kind != "head", isinstance'),
+    ],
+    ("hardware/serving.py", "test_step_time.py -k 'keys_and_values or decode'"): [
+        ("model.active_experts / max(model.experts, 1)) **", "model.active_experts / max(model.experts, 1)) *"),
+        (
+            '"embedding_params" if model.tied else "head_params"',
+            '"head_params"',
+            "no tied model among the published rates",
+        ),
+        ("tokens * context * kv_bytes(model)", "context * kv_bytes(model) * 0"),
+    ],
+    ("hardware/failures.py", "test_step_time.py -k goodput"): [
+        ("1.0 + x / 3.0", "1.0 + x"),
+        ("np.exp(restart / between)", "np.exp(-restart / between)"),
+        ("(work + write) / between", "work / between"),
+    ],
+    ("hardware/exchange.py", "test_chips.py test_step_time.py -k 'exchange or by_hand'"): [
+        ("(nodes - 1.0) / nodes if library.own_free", "1.0 if library.own_free"),
+        ("np.maximum(up, np.where", "np.minimum(up, np.where"),
+        ("link.fixed + link.per_rank * ranks", "link.fixed"),
+    ],
+    ("hardware/gemm.py", "test_chips.py -k 'products or small_experts'"): [
+        ("1.0 / m + 1.0 / d_in + 1.0 / d_out", "1.0 / m"),
+        ("peak_share=kernel.share", "peak_share=1.0"),
+    ],
+    ("hardware/sparse.py", "test_plan_questions.py -k 'speed or pays or break_even'"): [
+        ("np.where(q <= row.usable", "np.where(q > 0"),
+        ("min(row.efficiency, row.usable)", "row.efficiency"),
+        ("1.0 + ports * crosspoint", "1.0 + crosspoint"),
+    ],
+    ("planning/budget.py", "test_plan.py test_plan_questions.py -k 'budgets or refused or margins'"): [
+        ("value / (chip.price * devices)", "value * chip.price / devices"),
+        ("(1.0 - given) / self.effective", "(1.0 - given) * self.effective"),
+        ("if len(chosen) > 1:", "if len(chosen) > 2:"),
+    ],
+    ("planning/isotime.py", "test_plan.py -k 'add_up or serving or optimum_at or batch'"): [
+        ("np.maximum(left, 0.0) * self.machine.cluster.goodput", "np.maximum(left, 0.0)"),
+        ("self.budget.seconds - self.serving_seconds(flops)", "self.budget.seconds"),
+        ("training_flops / 3.0", "training_flops"),
+        ("_BATCH[0] * tokens ** _BATCH[1]", "_BATCH[0] * tokens"),
+    ],
+}
+
+GROUPS = {**HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}

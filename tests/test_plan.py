@@ -74,7 +74,7 @@ def test_no_plan_is_better_than_the_optimum_at_its_flops(small):
 
 def test_equal_time_is_equal_flops_where_everything_runs_at_peak(monkeypatch):
     """Memory and links without limit, no overhead: every FLOP takes the same time whatever the sparsity."""
-    ideal = release.Release(rows=0.0, core=3.5 / 3.0, passes=0.0, exposed=0.0, launch=0.0)
+    ideal = release.Release(rows=0.0, core=3.5 / 3.0, passes=0.0, exposed=0.0, launches=0.0)
     monkeypatch.setitem(release.RELEASES, "26.06", ideal)
     chip = {
         "flops": 1e15,

@@ -333,6 +333,19 @@ def test_unlimited_data_is_the_plain_law_bit_for_bit(repetition, taught):
         assert (found.loss.values == sweep(model(law), **axes).loss.values).all()
 
 
+@pytest.mark.parametrize("taught", ["own", "dense", 0.051])
+@pytest.mark.parametrize("excess", ["none", "active", "total"])
+def test_optima_with_unlimited_data_are_the_plain_ones_bit_for_bit(excess, taught):
+    axes = {"compute": [1e20, 1e22], "sparsity": [0, 0.9], "best": False}
+    for law, architecture in (("zhao2025", "moe_transformer"), ("abnar2025", "proportional")):
+        plain = optimum(model(law, architecture=architecture), **axes)
+        for repetition in REPETITIONS:
+            if excess != "none" or repetition not in PENALTIES:
+                found = optimum(model(law, repetition, architecture, excess, taught), **axes, unique_tokens=INF)
+                for name in ("optimal_loss", "optimal_active_params"):
+                    assert (found[name].values == plain[name].values).all(), (law, repetition, name)
+
+
 def in_active_params(name):
     """The law, which is written in total parameters, written in active ones: N = N_a / (1 - S)."""
     given = load_law(name)

@@ -95,7 +95,7 @@ CHIP = Chip(
     domain=2,
     peak_share=1.0,
 )
-PLAIN = Release(rows=0.0, core=0.5, passes=0.0, exposed=1.0, launch=0.0, library="by_hand")
+PLAIN = Release(rows=0.0, core=0.5, passes=0.0, exposed=1.0, launches=0.0, library="by_hand")
 # 4 layers, d 2, one head of 2: attention has 4 x 4 weights, the MLP 2 x 2 x 3; the head 2 x 5.
 DENSE = Transformer(layers=4, d_model=2, heads=1, vocabulary=5, d_ff=3, gated=False, name="dense")
 # The same with 4 experts of width 3 of which 2 act; the router has 2 x 4 weights.
@@ -158,7 +158,7 @@ BY_HAND = {
     # 28 byte of each weight at 14 byte/s, half each
     "optimizer": (DENSE, {}, {"devices": 2, "chip": _SLOW}, 28 * 140 / 14 / 2),
     "optimizer, whole": (DENSE, {"zero": 0}, {"devices": 2, "chip": _SLOW}, 28 * 140 / 14),
-    "launch": (DENSE, {}, {"release": replace(PLAIN, launch=0.25)}, 8 * 4 * 0.25),
+    "launch": (DENSE, {}, {"release": replace(PLAIN, launches=5e4)}, 8 * 4 * 0.25),
     "launch, chip": (MOE, {"expert": 2}, {"devices": 2, "chip": replace(CHIP, launch=0.5)}, 4 * 4 * 3 * 2 * 0.5),
     # a forward pass again: products and attention
     "recompute": (DENSE, {"recompute": "full"}, {}, 32 * (_GEMM / 3 / 100 + 64 / 50)),
@@ -260,6 +260,7 @@ def test_decode_ceilings():
 
 def test_goodput_of_young_and_daly():
     assert checkpoint_interval(1.0, 1e6) == pytest.approx(np.sqrt(2e6), rel=1e-3)  # Young
+    assert checkpoint_interval(0.02, 1.0) == pytest.approx(0.2 * (1 + 0.1 / 3 + 0.01 / 9) - 0.02)
     assert checkpoint_interval(3.0, 1.0) == 1.0
     assert goodput(10.0, np.inf) == 1.0
     best = checkpoint_interval(60.0, 1e4)
@@ -277,18 +278,12 @@ STEP = {"chip": "h100", "batch": 512}
 )
 def test_time_is_additive_and_scales(recompute, pipeline, tensor, micro_batch):
     layout = {"recompute": recompute, "pipeline": pipeline, "tensor": tensor, "expert": 4, "micro_batch": micro_batch}
-    chip = chip_of("h100")
+    model, chip = Transformer.load("qwen3_30b_a3b"), chip_of("h100")
     names = ("flops", "memory_bandwidth", "scale_up", "scale_out")
-    fast = replace(chip, **{name: 2 * getattr(chip, name) for name in names}, launch=0.0)
-    link = Link(0.7, 1e-4, 1e-6)
-    LIBRARIES["by_hand"] = Library(link, link)
-    LIBRARIES["quick"] = Library(*[replace(link, fixed=5e-5, per_rank=5e-7)] * 2)
-    model = Transformer.load("qwen3_30b_a3b")
-    release = replace(RELEASES["26.06"], library="by_hand")
-    slow = parts(model, layout, 16, 512, 4096, release, chip)
-    quick = parts(model, layout, 16, 512, 4096, replace(release, launch=release.launch / 2, library="quick"), fast)
-    assert quick == pytest.approx({name: value / 2 for name, value in slow.items()})
-    LIBRARIES.pop("quick")
+    fast = replace(chip, **{name: 2 * getattr(chip, name) for name in names}, start=chip.start / 2)
+    given = {"devices": 16, "batch": 512, "layout": layout}
+    slow, quick = (moesim.step_time(model, chip=one, **given) for one in (chip, fast))
+    assert quick.parts == pytest.approx({name: value / 2 for name, value in slow.parts.items()})
     step = moesim.step_time(model, devices=16, layout=layout, **STEP)
     assert step.seconds == pytest.approx(sum(step.parts.values()))
     assert step.memory == pytest.approx(sum(step.memory_parts.values()))

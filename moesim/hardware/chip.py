@@ -34,7 +34,8 @@ class Chip:
     `memory` (byte), `memory_bandwidth` (byte/s). `scale_up`: link among the `domain` devices that it joins,
     `scale_out`: beyond them, both one way and per device (byte/s). `price` ($ for an hour), `watts_busy`,
     `watts_idle`. `peak_share`, `bandwidth_share`, `sharpness` shape the time of a matrix product; the defaults are a
-    fit to DeepGEMM on H800. `launch`: s per expert and microbatch; `latency`: s per exchange.
+    fit to DeepGEMM on H800. `start`: s to start a kernel or a message (no source tells chips apart). `launch`: s per
+    expert and microbatch; `latency`: s per exchange, both on top.
     """
 
     flops: float = setting(None, number(POSITIVE))
@@ -51,6 +52,7 @@ class Chip:
     peak_share: float = setting(0.63, number(FRACTION))
     bandwidth_share: float = setting(0.77, number(FRACTION))
     sharpness: float = setting(1.78, number(POSITIVE))
+    start: float = setting(5e-6, number(NON_NEGATIVE))
     launch: float = setting(0.0, number(NON_NEGATIVE))
     latency: float = setting(0.0, number(NON_NEGATIVE))
     source: str = setting("")

@@ -15,7 +15,10 @@ from moesim.variables import AT_LEAST_ONE, check
 
 @dataclass(frozen=True)
 class Link:
-    """One kind of link under a library: the `share` of its bandwidth that is reached, s of a call and of each rank."""
+    """One kind of link under a library: the `share` of its bandwidth that is reached, and what a call costs besides.
+
+    `fixed` and `per_rank` count starts of a kernel or a message (`Chip.start`).
+    """
 
     share: float
     fixed: float = 0.0
@@ -26,22 +29,21 @@ class Link:
 class Library:
     """An all-to-all library: its links within a domain and between domains.
 
-    `own_free`: what stays in the sender's node takes no time between nodes. `sms`: share of a chip's processors that
-    it takes from compute. `hybridep` times the whole call, `hybridep_kernel` its kernel. Constants fitted to
-    `moesim/data/all_to_all_published.csv` (`benchmarks/hardware.py` prints every residual).
+    `own_free`: what stays in the sender's node takes no time between nodes. `hybridep` times the whole call,
+    `hybridep_kernel` its kernel. Constants fitted to `moesim/data/all_to_all_published.csv` (`benchmarks/hardware.py`
+    prints every residual).
     """
 
     up: Link
     out: Link
     own_free: bool = True
-    sms: float = 0.0
 
 
 LIBRARIES: Mapping[str, Library] = {
-    "hybridep": Library(Link(0.744, 7.2e-5, 5.4e-6), Link(0.814, 5.9e-4), sms=0.12),
-    "hybridep_kernel": Library(Link(0.896, 1.3e-5, 4.0e-6), Link(0.906, 2.8e-4), sms=0.12),
-    "deepep_v1": Library(Link(0.99, 1.48e-4, 8.9e-6), Link(1.0), own_free=False, sms=0.15),
-    "deepep_v2": Library(Link(0.846, 2.6e-5), Link(0.884), sms=0.06),
+    "hybridep": Library(Link(0.744, 14.4, 1.08), Link(0.814, 118.0)),
+    "hybridep_kernel": Library(Link(0.896, 2.6, 0.8), Link(0.906, 56.0)),
+    "deepep_v1": Library(Link(0.99, 29.6, 1.78), Link(1.0), own_free=False),
+    "deepep_v2": Library(Link(0.846, 5.2), Link(0.884)),
 }
 
 
@@ -82,11 +84,11 @@ def exchange_seconds(
     both counts. Nothing for one rank.
     """
     near, nodes = np.minimum(ranks, chip.domain), np.maximum(ranks / chip.domain, 1.0)
-    up = _seconds(row * destinations(near, active), chip.scale_up, library.up, near)
+    up = _seconds(chip, row * destinations(near, active), chip.scale_up, library.up, near)
     leaving = (nodes - 1.0) / nodes if library.own_free else 1.0
-    out = _seconds(row * leaving * destinations(nodes, active, node_limit), chip.scale_out, library.out, ranks)
+    out = _seconds(chip, row * leaving * destinations(nodes, active, node_limit), chip.scale_out, library.out, ranks)
     return np.where(np.asarray(ranks) > 1, np.maximum(up, np.where(nodes > 1, out, 0.0)), 0.0)
 
 
-def _seconds(sent: Any, bandwidth: float, link: Link, ranks: Any) -> Any:
-    return sent / (link.share * bandwidth) + link.fixed + link.per_rank * ranks
+def _seconds(chip: Chip, sent: Any, bandwidth: float, link: Link, ranks: Any) -> Any:
+    return sent / (link.share * bandwidth) + chip.start * (link.fixed + link.per_rank * ranks)

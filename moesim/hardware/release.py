@@ -15,21 +15,22 @@ class Release:
     `rows`: a grouped product of experts takes 1 + rows (1/m + 1/d_in + 1/d_out) times as long as the chip's
     `peak_share` has it; `core`: share of the 16-bit peak that the attention core reaches; `passes`: times that every
     end of a product is read or written again by norms, activations, casts and permutations; `exposed`: share of
-    communication that compute does not hide; `launch`: s of each layer and micro-batch, forward and backward. Products
-    that are no experts' reach the chip's `peak_share`, memory its `bandwidth_share` (DeepGEMM on H800).
+    communication that compute does not hide; `launches`: kernels of each layer and micro-batch, forward and backward,
+    whose start (`Chip.start`) nothing hides. Products that are no experts' reach the chip's `peak_share`, memory its
+    `bandwidth_share` (DeepGEMM on H800).
     """
 
     rows: float
     core: float
     passes: float
     exposed: float
-    launch: float
+    launches: float
     library: str = "hybridep"
 
 
 RELEASES: Mapping[str, Release] = {
-    "26.04": Release(rows=1930.0, core=0.614, passes=2.66, exposed=0.294, launch=2.0e-3),
-    "26.06": Release(rows=1465.0, core=0.636, passes=1.62, exposed=0.257, launch=0.97e-3),
+    "26.04": Release(rows=1930.0, core=0.614, passes=2.66, exposed=0.294, launches=400.0),
+    "26.06": Release(rows=1465.0, core=0.636, passes=1.62, exposed=0.257, launches=194.0),
 }
 _SAME = {"26.04.01": "26.04", "26.08": "26.06"}
 

@@ -17,18 +17,18 @@ class SparseKernel:
     """A way to multiply by a matrix with few non-zeros.
 
     `efficiency`: FLOP/s on the non-zeros over those of dense products on the same chip; `most`: the largest speed-up
-    over the dense product that is seen; `least_density` that it can use.
+    over the dense product that is seen; `usable`: the density up to which a matrix has the form that it takes.
     """
 
     description: str
     efficiency: float
     most: float = np.inf
-    least_density: float = 0.0
+    usable: float = 1.0
     source: str = ""
 
 
 SPARSE: Mapping[str, SparseKernel] = {
-    "dense": SparseKernel("zeros are multiplied too", 1.0, most=1.0, least_density=1.0, source="by definition"),
+    "dense": SparseKernel("zeros are multiplied too", 1.0, most=1.0, source="by definition"),
     "2:4": SparseKernel(
         "two of four, tensor cores", 0.565, 1.13, 0.5,
         "cuSPARSELt in PyTorch pull 96147, 1.13x (1.11x: NVIDIA sample issue 57; up to 1.7x: torchao README)",
@@ -52,18 +52,16 @@ SPARSE: Mapping[str, SparseKernel] = {
 def speedup(kernel: str, density: Any) -> Any:
     """Time of the dense product over that with a share `density` of non-zeros: efficiency / density, within limits.
 
-    A matrix denser than a kernel's `least_density` is multiplied densely; one with fewer non-zeros gains no more than
-    there. Raises InputError for an unknown kernel and a density outside (0, 1].
+    Raises InputError for an unknown kernel and a density outside (0, 1].
     """
     row, q = choose("sparse kernel", kernel, SPARSE), check("speedup", "density", density, FRACTION)
-    gain = np.minimum(row.efficiency / np.maximum(q, row.least_density), row.most)
-    return np.maximum(gain, 1.0)[()] if kernel != "dense" else np.ones(np.shape(q))[()]
+    return np.where(q <= row.usable, np.clip(row.efficiency / q, 1.0, row.most), 1.0)[()]
 
 
 def pays_below(kernel: str) -> float:
     """The density below which a kernel is faster than the dense product; 0 if it never is."""
     row = choose("sparse kernel", kernel, SPARSE)
-    return 0.0 if kernel == "dense" else float(max(min(row.efficiency, 1.0), row.least_density * (row.most > 1.0)))
+    return float(min(row.efficiency, row.usable)) if row.most > 1.0 else 0.0
 
 
 def crossbar_area(ports: Any, crosspoint: Any) -> Any:

@@ -112,7 +112,8 @@ def _exchange(setup: Setup, grid: Grid) -> np.ndarray:
 def _launch(setup: Setup, grid: Grid) -> np.ndarray:
     """Seconds of a micro-batch on one stage before its kernels run: of each layer, and the chip's own of an expert."""
     experts = 3.0 * setup.chip.launch * setup.work.experts / grid.expert * setup.work.moe_layers
-    return (setup.release.launch * setup.work.layers + experts) * grid.share
+    kernels = setup.release.launches * setup.chip.start * setup.work.layers
+    return (kernels + experts) * grid.share
 
 
 def _link(setup: Setup, ranks: np.ndarray) -> np.ndarray:

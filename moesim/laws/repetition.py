@@ -124,7 +124,7 @@ def muennighoff2023_exponent(params, tokens, unique_tokens, taught_params, *, d_
     """
     fade_N = np.maximum(0.0, 1.0 - repeats(params, taught_params) / n_star)
     fade_D = np.maximum(0.0, 1.0 - repeats(tokens, unique_tokens) / d_star)
-    return Effective(params**fade_N, tokens**fade_D)
+    return Effective(params * params ** (fade_N - 1.0), tokens * tokens ** (fade_D - 1.0))  # exact where none fades
 
 
 @repetition(
