@@ -1,5 +1,7 @@
 """The wrong changes of `tests/mutants.py`: (file, tests that should see them) -> (old text, new text[, why missed])."""
 
+from mutant_fits import USES
+
 LAWS = {
     ("laws/dense.py", "test_laws.py -k by_hand"): [
         ("(N_c / N) ** (alpha_N / alpha_D)", "(N_c / N) ** (alpha_D / alpha_N)"),
@@ -69,6 +71,26 @@ LAWS = {
 }
 
 MODELS = {
+    ("models/tree.py", "test_tree.py"): [
+        ("return 2**self.depth", "return 2 ** (self.depth + 1)"),
+        ("return self.leaves - 1", "return self.leaves"),
+        ("self.nodes * self.node_width + self", "self.nodes + self"),
+        ("self.depth * self.node_width + self", "self.depth + self"),
+        ("return Cost(super().cost(batch, rule).forward, 0 * batch, 0 * batch)", "return super().cost(batch, rule)"),
+        ('"trained": not self.hard', '"trained": True'),
+        ("self.tree.depth if self.hard else self.tree.nodes", "self.tree.nodes"),
+        ("reads_input=place == 0", "reads_input=True"),
+        ("Pointwise(hidden + 7 * n", "Pointwise(hidden + 6 * n"),
+        ("(self.tree.leaves, 1 if self.hard else None)", "(self.tree.leaves, None)"),
+        ("(1 if self.hard else self.tree.leaves)", "self.tree.leaves"),
+        ("Pointwise(2 * n * self.outputs", "Pointwise(n * self.outputs"),
+        ("(1.0 + 2.0 * check", "(1.0 + check"),
+        ("return -_xlogx(p) - _xlogx(1.0 - p)", "return -_xlogx(p)"),
+        ("depth[left + right] += 1", "depth[left] += 1"),
+        ("np.floor(np.log2(enough))", "np.ceil(np.log2(enough))"),
+        ("1.0 - np.prod(np.maximum(p, 1.0 - p)", "1.0 - np.prod(p"),
+        ("0.65 if stacked else 1.5", "1.5 if stacked else 0.65"),
+    ],
     ("models/conventions.py", "test_transformer.py"): [
         ("+ 3 * d + 2 * d * d)", "+ 2 * d * d)"),
         ("+ 3 * d + 2 * d * d)", "+ 3 * d + d * d)"),
@@ -216,8 +238,8 @@ PLANNING = {
         ('defaults = {"sparsity": 0.0, "unique_tokens": np.inf}', 'defaults = {"sparsity": 0.0, "unique_tokens": 1e9}'),
     ],
     ("numerics/elementwise.py", f"test_elementwise.py {PLAN}"): [
-        ("inner = falls[..., :-1] > falls[..., 1:]", "inner = falls[..., :-1] < falls[..., 1:]"),
-        ("inner, axis=-1) > own).any()", "inner, axis=-1) > 9).any()"),
+        ("inner = falls[:, :-1] > falls[:, 1:]", "inner = falls[:, :-1] < falls[:, 1:]"),
+        ("(reach, first, axis=-1) <= values", "(reach, first, axis=-1) >= values"),
         ("x[going], done[going] = secant(", "x[going], done[~going] = secant("),
         ("(values[..., :-1] < 0) & (values[..., 1:] >= 0)", "(values[..., :-1] > 0) & (values[..., 1:] <= 0)"),
         ("np.where(index < 0, -np.inf, np.inf)", "np.where(index < 0, np.inf, -np.inf)"),
@@ -263,7 +285,7 @@ FITTING = {
         ("1.0 - np.sum(off**2) / total", "np.sum(off**2) / total"),
         ("compute >= np.sort(compute)[-count]", "compute <= np.sort(compute)[count - 1]"),
         ("compute >= np.sort(compute)[-count]", "compute > np.sort(compute)[-count]"),
-        ('6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
+        ('6.0 * active * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
     ],
     (
         "fitting/runs.py",
@@ -331,7 +353,6 @@ FITTING = {
     ("fitting/checks.py", "test_fit_predict.py -k 'trend or designs or tell'"): [
         ("(groups - k) / (k * (groups - 1))", "(groups - 1) / k"),
         ("np.add.at(pull, fit.task.group, basis", "np.add.at(pull, np.arange(len(axis)) % groups, basis"),
-        ("argmax(fit.next_runs(", "argmin(fit.next_runs("),
     ],
     ("fitting/identify.py", "test_fit_input.py test_fit_result.py -k 'constant or effect or figures'"): [
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
@@ -426,8 +447,8 @@ BALANCING = {
     ],
     ("balance/routing.py", BALANCE): [
         ("- common[:, 0]", "+ common[:, 0]"),
-        ("scores - (step - common)", "scores + (step - common)"),
-        ("scores - (step - common)", "scores - step"),
+        ("scores - (step - common).astype", "scores + (step - common).astype"),
+        ("scores - (step - common).astype", "scores - step.astype"),
         ("bias * (1.0 - pull)", "bias * (1.0 + pull)"),
         ('chosen if scope == "micro"', 'chosen if scope == "global"'),
         ("inclusion(scores / gate, 1)", "inclusion(scores * gate, 1)"),
@@ -720,4 +741,4 @@ HARDWARE = {
     ],
 }
 
-GROUPS = {**HARDWARE, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+GROUPS = {**HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}

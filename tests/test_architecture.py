@@ -129,7 +129,7 @@ def test_refusals():
         load_architecture("proportional", flops="7N")
     with pytest.raises(InputError, match="no-such"):
         load_architecture("no-such")
-    assert set(ARCHITECTURES) == set(ARCHITECTURE)
+    assert set(ARCHITECTURES) == {each.form.name for each in ARCHITECTURE.values()}
 
 
 @pytest.mark.parametrize("experts", [1, 8, 64])

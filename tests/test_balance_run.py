@@ -341,6 +341,11 @@ def test_balanced_routers_balance_as_published(routers):
     assert (routers["micro"]["micro_loss"][:, -1] > routers["auxiliary"]["micro_loss"][:, -1]).all()
 
 
+def test_biases_keep_their_pace_where_learning_is_seldom():
+    over = {"steps": 500, "experts": 16, "record_every": 50, "cluster": {"devices": 8}, "learn_every": 5}
+    assert (run(over, routing="loss_free").records["max_vio_global"][:, -1] < 0.1).all()
+
+
 def test_global_violation_is_of_the_last_hundred_steps():
     outcome = run({"steps": 120, "record_every": 1})
     loads, told = outcome.records["loads"], outcome.records["max_vio_global"]
@@ -432,6 +437,19 @@ def test_policies_see_slow_devices():
     assert (idle["eplb"] < idle["static"]).all()
     static = run(over, placement="static")
     assert (static.records["regret_balance"] > 0.7).all()  # 4 against 8 / 3.5
+    # of equal work the mean device needs (1 + .5 + .5 + .5)/4 of the time of the slow one
+    assert static.setting.machine.cluster.busy_share == 0.625
+    dense = run({"steps": 2, "routing": even, "cluster": over["cluster"], "schedule": {"dense_ratio": 1e9}})
+    np.testing.assert_allclose(dense.records["utilisation"], 0.625, rtol=1e-6)
+
+
+def test_keys_without_effect_are_told():
+    from moesim.balance.run import idle
+
+    made = config()
+    assert {"routing.batch", "schedule.padding", "schedule.dense_share", "structure.threshold"} <= set(idle(made))
+    used = {"routing": {"capacity_factor": 2.0}, "schedule": {"dense_flops_per_token": 1e9}}
+    assert not {"schedule.padding", "schedule.dense_share"} & set(idle(config(used)))
 
 
 def test_slow_migration_is_paid_for():

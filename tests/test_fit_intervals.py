@@ -90,6 +90,22 @@ def test_what_is_computed_from_it_inherits_that(name, untold):
     assert best.quantile(0.95) > 2.0 * best.quantile(0.05)
 
 
+# what runs of one level say of another level, and of their own: law, inputs at their level and at another.
+LEVELS = {
+    "one expert count": ("clark2022_sbase", {"active_params": 1e8, "experts": np.array([64.0, 512.0])}),
+    "one sparsity": ("abnar2025", {"total_params": 1e9, "tokens": 1e10, "sparsity": np.array([0.75, 0.98])}),
+}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_another_level_is_unknown_and_the_own_is_not(name, untold):
+    law, at = LEVELS[name]
+    ends = untold(name).predict(at, level=0.95)["confidence"].values
+    assert ends[0, 1] - ends[0, 0] < 0.02
+    assert ends[1, 1] - ends[1, 0] > 0.5
+    assert ends[1, 0] < load_law(law)(**at)[1] < ends[1, 1]
+
+
 def test_the_profile_of_a_term_that_is_one_number_is_flat():
     """All runs have the same tokens: any beta fits as well, to 1e-9, and its interval has no ends."""
     found = fit("hoffmann2022", one_token_count(), draws=0, profiles=True)

@@ -81,7 +81,7 @@ def build(config: Any) -> Routing:
 
 def logits(scores: np.ndarray, bias: np.ndarray, temperature: float) -> np.ndarray:
     """Router logits (seed, domain, expert) in units of the temperature."""
-    biased = scores + bias[:, None, :]
+    biased = scores + bias[:, None, :].astype(scores.dtype)
     return biased if temperature == 1.0 else biased / temperature
 
 
@@ -292,7 +292,7 @@ def auxiliary(
     pressure = experts * (chosen if scope == "micro" else part @ chosen)
     step = worth * weight * experts * share * (pressure - (share * pressure).sum(axis=-1, keepdims=True))
     common = part @ step
-    return scores - (step - common), bias * (1.0 - pull) - common[:, 0]
+    return scores - (step - common).astype(scores.dtype), bias * (1.0 - pull) - common[:, 0]
 
 
 @rewards

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from moesim.balance import figures, placement, policies, routing, sampling, structure, study, tables, trace
 from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
@@ -124,6 +126,10 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
         router, shape = config["routing"], config["structure"].get("policy")
         if router.get("fidelity", "mean_field") != "tokens":
             idle["routing.batch"] = "without routing.fidelity=tokens"
+        if np.isinf(router.get("capacity_factor", np.inf)):
+            idle["schedule.padding"] = "without routing.capacity_factor"
+        if config["schedule"].get("dense_flops_per_token") is None:
+            idle["schedule.dense_share"] = "without schedule.dense_flops_per_token"
         if shape in structure.structure and not structure.structure[shape].traits["grows"]:
             idle |= dict.fromkeys(("structure.threshold", "structure.patience", "max_experts"), f"in structure={shape}")
     return idle

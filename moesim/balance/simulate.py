@@ -244,7 +244,9 @@ def _steered(given: Setting, state: State) -> State:
             scores, probability, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach
         )
         scores = moved + stride * rule.decay * state.rest if given.structure.grows else moved
-    scores, bias = rule.control(scores, state.bias, probability, state.load, state.drawn, state.alive)
+    bias = state.bias
+    for _ in range(stride):  # published step sizes are per step
+        scores, bias = rule.control(scores, bias, probability, state.load, state.drawn, state.alive)
     return replace(state, scores=scores, bias=bias)
 
 
@@ -263,15 +265,15 @@ def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray
     """
     machine, factor = given.machine, given.routing.capacity_factor
     room = factor * given.tokens * given.active / state.alive.sum(axis=1)
-    state = replace(state, placement=placement.serve(given.placing, state.placement, state.load, machine.cluster.speed))
-    met = (state.placement, state.load, state.frozen, given.tokens, given.active, state.migrated)
+    served = placement.serve(given.placing, state.placement, state.load, machine.cluster.speed)
+    met = (served, state.load, state.frozen, given.tokens, given.active, state.migrated)
     parts = clock.step_seconds(machine, *met, room=room, planned=state.planned, behind=given.placing.overlap)
     parts["dense"] = parts["dense"] + given.run.shared_experts * clock.balanced_seconds(machine, given.tokens, 1)
     if made := state.memory.get("generated"):
         parts["dense"] = parts["dense"] + made.cost * np.sum([parts[name] for name in clock.PARTS], axis=0)
     total = np.sum([parts[name] for name in clock.PARTS], axis=0)
-    parts |= {"step_time": total, "slots": state.placement.slots}
-    return replace(state, wall_clock=state.wall_clock + total), parts
+    parts |= {"step_time": total, "slots": served.slots}
+    return replace(state, placement=served, wall_clock=state.wall_clock + total), parts
 
 
 def step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:

@@ -126,14 +126,23 @@ def trace_table(data: xr.Dataset) -> str:
 
 
 def compared(data: xr.Dataset) -> str:
-    """A multirun in one table: a row for each job that is done, its choices first, mean over seeds at the last step."""
+    """A multirun in one table: a row for each job that is done, its choices first, mean over seeds at the last step.
+
+    Of a trace the mean over the windows after the first.
+    """
     dims = [str(dim) for dim in data.job_status.dims]
     columns = [name for name in COMPARED if name in data]
     jobs = data.stack(job=dims)
     rows = [[*dims, *columns]]
     for i in np.flatnonzero((jobs.job_status == "done").values):
         job = jobs.isel(job=i)
-        last = {name: job[name].isel(step=-1).values for name in columns}
+        last = {name: _told(job[name], "layer_max_over_mean" in data) for name in columns}
         values = [_cell(value[np.isfinite(value)], COLUMNS.get(name, "{:.4g}")) for name, value in last.items()]
         rows.append([*(coordinate(dim, job[dim].item()) for dim in dims), *values])
     return aligned(rows)
+
+
+def _told(values: xr.DataArray, replayed: bool) -> np.ndarray:
+    if replayed and values.name != "wall_clock":
+        return values.isel(step=slice(1, None)).mean("step").values
+    return values.isel(step=-1).values

@@ -28,6 +28,8 @@ _ROUNDS = 12  # of restarts from neighbours
 _FALL = 1e-6  # of the rise that ends the interval: a fall that counts, and a bump that does not
 _EXACT = 5e-4  # of an interval: how well its ends are found
 _REFINEMENTS = 14
+_LEAST = 0.5  # of the scale in the middle; those of the coefficients of a regular fit lie closer together
+_FARTHEST = 20.0  # medians: a rise that 1 resample in 400 has; beyond it lies another valley
 _TIE = 1e-3  # of the objective: minima that differ by less are as good
 _STEPS, _MORE_STEPS = 60, 400  # of the solver, for most points and for those that decide where an interval ends
 UNIMODAL, BUMPY, INCOMPLETE, SKIPPED = "unimodal", "not unimodal", "incomplete", "skipped"
@@ -113,7 +115,8 @@ def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -
     """(by how much the rise along each entry must be divided to act like minus the log of a likelihood, (p,); how many
     degrees of freedom it then has).
 
-    Entries at the edge of the box, or that the runs do not determine, have the scale of the others in the middle.
+    Entries at the edge of the box, or that the runs do not determine, have the scale of the others in the middle, and
+    none has much less: along a term that nearly vanishes the objective hardly rises, however far.
     """
     p, inside = len(x), (x > task.parameters.lower) & (x < task.parameters.upper)
     known, error = np.flatnonzero(local.determined & inside), left_out(task, x)
@@ -132,9 +135,11 @@ def scales(task: Task, x: np.ndarray, local: Spread, rng: np.random.Generator) -
     several = Rows(several.observed, several.weight, held.reshape(-1, p))
     found = solve(task.problem, start.reshape(-1, p), several, tolerance=1e-7, max_steps=60)
     rise = np.maximum(found.objective.reshape(len(known), -1) - free.objective[good], 0.0)
+    rise = np.minimum(rise, _FARTHEST * np.median(rise, axis=1).max())
     out = np.full(p, np.nan)
     out[known] = 2.0 * rise.mean(axis=1)
-    return np.where(np.isnan(out), np.median(out[known]), out), freedom
+    middle = np.median(out[known])
+    return np.maximum(np.where(np.isnan(out), middle, out), _LEAST * middle), freedom
 
 
 def _drift(local: Spread) -> np.ndarray:

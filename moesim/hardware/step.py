@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,11 @@ class Cluster:
     def speed(self) -> np.ndarray:
         """Relative speed of each device (device,)."""
         return np.ones(self.devices) if self.speeds is None else np.asarray(self.speeds, dtype=float)
+
+    @property
+    def busy_share(self) -> float:
+        """Share of the time of equal work that a mean device needs, where the slowest is waited for."""
+        return float((self.speed.min() / self.speed).mean())
 
 
 @dataclass(frozen=True)
@@ -263,6 +269,7 @@ def exchange_seconds(
     return 2.0 * times + 4.0 * chip.latency * schedule.microbatches  # dispatch and combine, there and back
 
 
+@lru_cache(maxsize=256)  # asked in every step
 def dense_seconds(machine: Machine, tokens: float, active: int) -> float:
     """Time of everything but experts in a step: every device has an equal part of the tokens, the slowest is last."""
     schedule, devices = machine.schedule, machine.cluster.devices
@@ -273,6 +280,7 @@ def dense_seconds(machine: Machine, tokens: float, active: int) -> float:
     return schedule.dense_ratio * balanced_seconds(machine, tokens, active) * machine.cluster.speed.sum() / slowest
 
 
+@lru_cache(maxsize=256)
 def balanced_seconds(machine: Machine, tokens: float, active: int) -> float:
     """Time of the experts in a step at peak share and perfect balance: the unit of `dense_ratio`, and a lower bound."""
     flops = expert_flops(machine.expert.weights, tokens * active) * machine.depth
@@ -306,6 +314,7 @@ def update_seconds(machine: Machine, updated: np.ndarray) -> np.ndarray:
     return np.maximum(memory, copies * update_flops(machine) / machine.peak)
 
 
+@lru_cache(maxsize=256)
 def update_flops(machine: Machine) -> float:
     """FLOPs of one update of one expert of one layer, by the optimiser of the schedule."""
     expert = machine.expert

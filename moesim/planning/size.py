@@ -130,8 +130,8 @@ def _dip(model: Model, cell: Cell, index: np.ndarray, below: Any, here: Any, abo
 
 
 def _rival(model: Model, cell: Cell, index: np.ndarray, within: float) -> Found:
-    beside = (model.loss(model.architecture.log_size[index + by], cell) for by in (-1, 0, 1))
-    return _dip(model, cell, index, *beside, within)
+    below, here, above = (model.loss(model.architecture.log_size[index + by], cell) for by in (-1, 0, 1))
+    return _dip(model, cell, index, below, here, above, within)
 
 
 def _settle(model: Model, found: Found, there: np.ndarray, other: Found) -> None:
