@@ -628,6 +628,7 @@ BALANCING = {
             "loads[window[:, None], layer[:, None], chosen] = 1.0",
         ),
         ("order // size", "order // (size + 1)"),
+        ("(counts > 0).sum(axis=0) <= 1", "(counts > 0).sum(axis=0) <= 9"),
         ("storage[offset:], size", "storage[0:], size"),
         ("last >= len(storage)", "last > 10**9"),
         (

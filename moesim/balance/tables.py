@@ -121,7 +121,7 @@ def trace_table(data: xr.Dataset) -> str:
     )
     lines = [["policy", *columns]]
     for name, own in _rows(data):
-        lines.append([name, *(f"{float(own[c].isel(step=slice(1, None)).mean()):.4g}" for c in columns)])
+        lines.append([name, *(f"{float(own[c].isel(step=_judged(own)).mean()):.4g}" for c in columns)])
     return "\n".join([heading(data, *ABOUT), aligned(lines), *verdicts_of_memory(data)])
 
 
@@ -142,7 +142,12 @@ def compared(data: xr.Dataset) -> str:
     return aligned(rows)
 
 
+def _judged(data: xr.Dataset | xr.DataArray) -> slice:
+    """Windows that a plan had a past to go by; the only one if there is but one."""
+    return slice(min(1, data.sizes["step"] - 1), None)
+
+
 def _told(values: xr.DataArray, replayed: bool) -> np.ndarray:
     if replayed and values.name != "wall_clock":
-        return values.isel(step=slice(1, None)).mean("step").values
+        return values.isel(step=_judged(values)).mean("step").values
     return values.isel(step=-1).values

@@ -291,7 +291,8 @@ def _losses(question: Question, chosen: Mapping[str, Run | None], laws: Sequence
     better = (loss < loss.isel(choice=0)).where(loss.notnull() & loss.isel(choice=0).notnull())
     dataset = xr.Dataset({"loss": loss, "odds": better.mean(("law", "repetition", "draw"))})
     dataset["extrapolated_by"] = (("law", "repetition", "choice"), outside.reshape(shape))
-    return dataset.assign_coords(law=names[0], repetition=names[1], choice=list(CHOICES)).transpose("choice", ...)
+    coords = {"law": names[0], "repetition": names[1], "choice": list(CHOICES), "draw": np.arange(draws)}
+    return dataset.assign_coords(coords).transpose("choice", ...)
 
 
 def _compared(question: Question, laws: Sequence[str]) -> Iterator[_Compared]:
