@@ -209,14 +209,18 @@ PLANNING = {
     ("planning/sweep.py", PLAN): [
         ("np.nanmin(optima) / _MARGIN", "np.nanmin(optima) * _MARGIN"),
     ],
-    ("planning/settling.py", "test_evidence.py -k 'hand or world or 98 or nearest'"): [
+    ("planning/settling.py", "test_evidence.py -k 'hand or world or 98 or nearest or between'"): [
         ("outcome.append(sparse - dense)", "outcome.append(dense - sparse)"),
         ("4.0 * SEED**2 +", "SEED**2 +"),
         ("ndtr((line - found) / noise)", "ndtr((found - line) / noise)"),
         ("right.max(axis=0) / 2.0", "right.max(axis=0)"),
         (".min(axis=(0, 1))", ".max(axis=(0, 1))"),
-        ("best[:, 0] < best[:, 1]", "best[:, 0] > best[:, 1]"),
-        ('cell["taught_params"] * anchor', 'cell["taught_params"]'),
+        ("best[:, 2] - best[:, :2].min(axis=1)", "best[:, 2] - best[:, 0]"),
+        ("np.mean(gain < -SEED, axis=0)", "np.mean(gain < SEED, axis=0)"),
+        ("* world.anchor / counted", "/ counted"),
+        ("* world.anchor / counted", "* world.anchor * counted"),
+        ('counted ** known["kappa"]', "counted"),
+        ("np.mean(between > line, axis=0)", "np.mean(between < line, axis=0)"),
     ],
     ("fitting/evidence.py", "test_evidence.py -k 'how_many or share or li or characters or order'"): [
         ("v * bits for", "v for"),
