@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.balance import figures, placement, policies, routing, sampling, structure, study, tables, trace
+from moesim.balance import figures, placement, policies, routing, sampling, structure, study, tables, trace, worlds
 from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
 from moesim.domains.curves import curves
@@ -69,7 +69,7 @@ def run(config: Mapping[str, Any]) -> Result:
         data = _made(config, keep)
     table = tables.table
     if config.get("sweep"):
-        table = tables.study_table
+        table = tables.worlds_table if worlds.many(config) else tables.study_table
     elif trace.is_trace(config):
         table = tables.trace_table
     drawn = figures.draw(data) if config.get("figures", True) else {}
@@ -84,7 +84,8 @@ def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
 
 
 def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
-    data = study.study(config, keep) if config.get("sweep") else policies.compared(config)
+    asked = worlds.study if worlds.many(config) else study.study
+    data = asked(config, keep) if config.get("sweep") else policies.compared(config)
     return signed(data, "balance", config, **_names(config))
 
 
