@@ -98,11 +98,11 @@ def test_the_next_run_is_where_the_draws_disagree(chinchilla):
     """For beta, few tokens tell more than many; for the loss of one run, a run like it; both cheaper for less."""
     sizes, tokens = np.full(4, 1e9), np.array([1e9, 1e10, 1e11, 1e12])
     found = chinchilla.next_runs({"total_params": sizes, "tokens": tokens}, "beta", cost=1.0)
-    assert np.argmax(found.variance_reduction.values) == np.argmax(found["rank"].values == 1) == 0
+    assert np.argmax(found.variance_reduction.values) == np.argmax(found.order.values == 1) == 0
     one = {"total_params": 1e9, "tokens": 1e12}
     found = chinchilla.next_runs({"total_params": sizes, "tokens": tokens}, one, cost=1.0, count=2)
     assert np.argmax(found.variance_reduction.values) == 3
-    assert sorted(found["rank"].values) == [0, 0, 1, 2]
+    assert sorted(found.order.values) == [0, 0, 1, 2]
     lines = np.log(chinchilla.draws_law(**one).values)
     noise = np.var(chinchilla.task.centred(chinchilla.optimum.x))
     assert found.variance_reduction.values[3] == pytest.approx(np.var(lines) / (np.var(lines) + noise), rel=1e-6)
