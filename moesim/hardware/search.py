@@ -12,7 +12,7 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.hardware.layout import Grid, Layout
 from moesim.hardware.memory import memory_parts
-from moesim.hardware.timed import Step, step_of
+from moesim.hardware.outcome import Step, step_of
 from moesim.hardware.training import Setup, step_parts
 from moesim.hardware.work import Work
 from moesim.output.text import count

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from moesim.hardware.chip import Chip
+from moesim.hardware.outcome import Step
 from moesim.hardware.release import release_of
 from moesim.hardware.search import NoFit, searched
-from moesim.hardware.timed import Step
 from moesim.hardware.training import Setup
 from moesim.hardware.work import work_of
 from moesim.models.transformer import Transformer

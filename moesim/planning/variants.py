@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.hardware.timed import Step, step_time
+from moesim.hardware.outcome import Step
+from moesim.hardware.timed import step_time
 from moesim.laws.load import load_law
 from moesim.laws.wrapped import Wrapped
 from moesim.models.transformer import Transformer
