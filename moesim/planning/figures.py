@@ -301,7 +301,7 @@ def _with_base(figure: Figure, scarce: float, plenty: float) -> dict[str, Any]:
 
 
 def _plottable(dataset: xr.Dataset, dims: tuple[str, ...], prefix: str = "optim") -> tuple[xr.Dataset, str]:
-    """Variables best_*, parabola_* and PREFIX* with all `dims` (scalars become axes), and in words what else was chosen.
+    """Variables best_*, parabola_*, PREFIX* with all `dims` (scalars become axes), and in words what else was chosen.
 
     `draw` is kept; of any other dim it is the middle value.
     """

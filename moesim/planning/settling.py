@@ -105,7 +105,7 @@ def settling() -> xr.Dataset:
     flat = {**design, "compute": cost, "odds": odds, "line": line, "in_noise": _in_noise(list(worlds.values()))}
     flat["between_above"] = np.mean(between > line, axis=0)
     data |= {name: ("budget", values[chosen]) for name, values in flat.items()}
-    wins = np.moveaxis([_wins(reading) for reading in WEIGHED.values()], 1, 0)
+    wins = np.stack([_wins(reading) for reading in WEIGHED.values()], axis=1)
     data |= {
         f"{which}_wins": (("weighed", "question"), w) for which, w in zip(("denser", "sparser"), wins, strict=True)
     }
