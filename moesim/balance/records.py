@@ -54,7 +54,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
     world, there, speed = given.world, copies > 0, given.machine.cluster.speed
     natural, received = world.natural, parts["received"]
     micro = (natural * state.loss).sum(axis=1)
-    busy = parts["compute"] + parts["dense"] + parts["update"]
+    busy = parts["compute"] + parts["dense"] * given.machine.cluster.busy_share + parts["update"]
     hardest = bounds.makespan_bound(state.load, copies, speed)
     return {
         "loads": state.load,

@@ -350,7 +350,7 @@ PARTED = 0.5
 
 def apartness(tokens: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Total variation (seed, expert) between an expert's shares of tokens (seed, domain, expert) and another's."""
-    share = tokens / np.maximum(tokens.sum(axis=1), 1e-300)[:, None, :]
+    share = tokens / np.maximum(tokens.sum(axis=1, dtype=np.float64), 1e-300)[:, None, :]
     return 0.5 * np.abs(share - np.take_along_axis(share, other[:, None, :], axis=2)).sum(axis=1)
 
 

@@ -57,7 +57,8 @@ class Curve:
 
     def loss(self, params: Any, tokens: Any) -> Any:
         """Loss for arrays that broadcast."""
-        return np.minimum(self.unbounded(params, tokens), self.bound)
+        loss = np.asarray(self.unbounded(params, tokens))
+        return np.minimum(loss, self.bound, out=loss) if loss.ndim else float(min(loss, self.bound))
 
     def unbounded(self, params: Any, tokens: Any) -> Any:
         """What the law says, however bad."""

@@ -67,6 +67,7 @@ LEFT_OUT = {
 }
 BITS = 1.0 / (np.log(2.0) * 4.5)  # bit/character of a nat/token, 4.5 characters to a token: usual, not stated by Li
 _BY_CHARACTER = "li2026"  # its losses are in bit/character: it meets the rows of Li et al. only
+_SOURCES = {check: about.what.partition(" et al.")[0] for check, about in CHECKS.items() if " et al." in about.what}
 _NUMBER = {"0.051": 0.051}  # parameters for each unique token, of muennighoff2023
 # (N, C, U) of the tables of Li et al. in which N and C are fixed
 _FIXED = {
@@ -294,7 +295,7 @@ def figure(dataset: xr.Dataset) -> Figure:
         axes.plot(x + 0.5, y + 0.5, ls="none", marker=".", ms=2, color="0.5")
         axes.set_xticks(np.arange(len(LAWS)) + 0.5, list(LAWS), rotation=90, fontsize=7)
         axes.grid(False)
-        titled(axes, check)
+        titled(axes, f"{check}\n{_SOURCES.get(check, 'by definition')}")
     panels[0][0].invert_yaxis()
     labels = [
         ", ".join([f.removeprefix("muennighoff2023_"), e, _against(f, e, t)]).removesuffix(", -") for f, e, t in own

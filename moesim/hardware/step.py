@@ -109,6 +109,11 @@ class Cluster:
         """Relative speed of each device (device,)."""
         return np.ones(self.devices) if self.speeds is None else np.asarray(self.speeds, dtype=float)
 
+    @property
+    def busy_share(self) -> float:
+        """Share of the time of equal work that a mean device needs, where the slowest is waited for."""
+        return float((self.speed.min() / self.speed).mean())
+
 
 @dataclass(frozen=True)
 class Schedule:
