@@ -275,9 +275,10 @@ def _share(question: Question, run: Run | None, target: float) -> float:
     if run is None or run.sparsity == 0 or not run.loss <= target:
         return np.nan
     shares = np.geomspace(1.0 - run.sparsity, 1.0, 65)
-    one = [replace(question, gating=replace(question.gating, effective=float(share))) for share in shares]
-    losses = [float(q.losses(run.d_model, run.sparsity, run.tokens).mean()) for q in one]
-    return float(shares[int(np.argmax(np.array(losses) <= target))])
+    perfect = replace(question, gating=replace(question.gating, effective=1.0))
+    left = np.maximum(1.0 - (1.0 - run.sparsity) / (shares * question.gating.effective), 0.0)
+    losses = perfect.losses(np.full(65, run.d_model), left, np.full(65, run.tokens)).mean(axis=1)
+    return float(shares[int(np.argmax(losses <= target))])
 
 
 def _losses(question: Question, chosen: Mapping[str, Run | None], laws: Sequence[str]) -> xr.Dataset:
