@@ -78,3 +78,22 @@ def test_a_domain_in_a_mixture_suffers_less_than_a_corpus_alone():
         float(moesim.simulate(**whole, **{"world.overfit": {"strength": s}}).micro_loss[0, -1]) for s in (0.03, 0.0)
     ]
     assert 0 < penalty < 0.75 * (alone[0] - alone[1])
+
+
+def test_growing_in_stages_saves_time_and_not_loss():
+    """EMO (2605.13247): a pool grown by token budgets equals the large one in fewer device-hours and beats the small.
+
+    Exact copies do not diversify (Expert Upcycling, 2604.19835): what parts their data does.
+    """
+    tokens = 2.0**22 * 400
+    runs = {"small": {"experts": 8}, "large": {"experts": 16}}
+    grow = {"policy": "grow", "every": 20, "budgets": [0.3 * tokens]}
+    runs |= {way: {"experts": 8, "structure": {**grow, "way": way}} for way in ("along_tree", "clone")}
+    machine = {"cluster.devices": 8, "cluster.slots_per_device": 2, "placement": "packed", "world.rho": 0.05}
+    usual = {"steps": 400, "seeds": 2, "learn_every": 2, "capacity": 3e7, **machine}
+    ends = {name: moesim.simulate(**usual, **over).isel(step=-1).mean("seed") for name, over in runs.items()}
+    loss = {name: float(end.micro_loss) for name, end in ends.items()}
+    hours = {name: float(end.wall_clock) for name, end in ends.items()}
+    assert loss["along_tree"] < loss["large"] * 1.003 < loss["small"]
+    assert hours["along_tree"] < 0.95 * hours["large"]
+    assert loss["clone"] > loss["along_tree"] + 0.02
