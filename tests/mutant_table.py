@@ -782,4 +782,56 @@ HARDWARE = {
     ],
 }
 
-GROUPS = {**HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+SITES = {
+    ("sites/protocols.py", "test_sites_run.py"): [
+        ("team.params * bits / fragments", "team.params * bits"),
+        ("(BACKWARD + overlap) * last", "overlap * last"),
+        ("np.cumsum(weight[order]) >= needed", "np.cumsum(weight[order]) > needed"),
+        ("np.where(taking, tick.share", "np.where(here, tick.share"),
+        (".min()\n    transfer", ".max()\n    transfer"),
+        ("sent / team.up + sent / team.down", "sent / team.up"),
+        ("success / copies, multiplier", "success, multiplier"),
+        ("(parts - 1) * team.params", "parts * team.params"),
+        ("transfer - tick.memory", "transfer"),
+        ("max(tick.done - stem, 0.0) / parts", "max(tick.done - stem, 0.0)"),
+        ("(shared + (total - shared) / parts)", "(shared + (total - shared))"),
+        ("max(arriving - round_seconds, 0.0)", "arriving"),
+        ("levels * (d_model + 1.0)", "levels * d_model"),
+        ("tick.stops * restart", "restart"),
+    ],
+    ("sites/presence.py", "test_sites_run.py"): [
+        ("gamma(1 + 1 / k, size=n)", "gamma(1 / k, size=n)"),
+        ("mu + sigma**2, sigma", "mu, sigma"),
+        ("scale * exp(mu + sigma**2 / 2)", "scale * exp(mu)"),
+        ("turned] += there[turned]", "turned] += 1"),
+        ("laps * total[-1] +", "laps +"),
+    ],
+    ("sites/quality.py", "test_sites_run.py"): [
+        ("np.log(steps) / np.log(30.0)", "np.log(steps)"),
+        ("apart / _SPLIT, 1.0", "apart, 1.0"),
+        ("16.0 / np.asarray(bits", "32.0 / np.asarray(bits"),
+        ("(1.0 - shared) * slowest", "slowest"),
+    ],
+    ("sites/engine.py", "test_sites_run.py"): [
+        ("int(hour) % len(price)", "0"),
+        ("slack * self.idle * self.devices", "slack * self.idle"),
+        ("energy * self.tariff", "energy"),
+        (
+            "share * prices + self.depreciation",
+            "share * (prices + self.depreciation)",
+            "sites of that test are always up",
+        ),
+        ("cells > _CELLS", "cells > 2 * _CELLS"),
+        ("needed - there.max()", "needed"),
+        ("level * mean - quality[:, 2]", "level * mean"),
+        ("self.hours * _HOUR)", "np.inf)"),
+        ("np.sum(values * team.weight)", "np.sum(values)"),
+    ],
+    ("sites/place.py", "test_sites_run.py"): [
+        ("group.sites / group.simulated", "group.weight", "equal where it divides"),
+        ("crc32(name.encode())", "0", "speeds of two groups are then equal, which no sum shows"),
+        ("-(group.spread**2) / 2", "0.0", "a mean over few sites"),
+    ],
+}
+
+GROUPS = {**SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
