@@ -11,6 +11,7 @@ import xarray as xr
 from fitting_tools import fit
 from result_tools import multirun
 
+import moesim
 from moesim import config, open_result, plot
 from moesim.fitting import evidence as of
 from moesim.fitting.runs import load_runs
@@ -408,6 +409,12 @@ def test_what_a_parabola_reads_stands_in_the_table(command):
     assert [float(word.rstrip("*")) for word in read] == [13.2, 14.4, 16.1, 19, 22.5, 24.7, 26.9]
     assert [float(word.rstrip("*")) for word in law] == [13, 14.1, 15.6, 18.1, 21, 22.7, 24.4]
     assert "active parameters within 0.01 nat/token of it" in lines
+
+
+def test_what_a_parabola_reads_stands_in_the_figure_of_one_budget():
+    one = moesim.sweep("abnar2025", compute=1e20, sparsity=[0, 0.9, 0.98], unique_tokens=2e9)
+    (drawn,) = (line for line in moesim.plot.sparsity(one).axes[2].lines if line.get_marker() == "x")
+    assert drawn.get_ydata() == pytest.approx([13.2, 22.5, 26.9], abs=0.05)
 
 
 _EPOCHS = ("epochs that it reads", "epochs of the compute-optimal run")

@@ -105,22 +105,18 @@ def settling() -> xr.Dataset:
     flat = {**design, "compute": cost, "odds": odds, "line": line, "in_noise": _in_noise(list(worlds.values()))}
     flat["between_above"] = np.mean(between > line, axis=0)
     data |= {name: ("budget", values[chosen]) for name, values in flat.items()}
-    wins = np.moveaxis([_wins(reading) for reading in WEIGHED.values()], 1, 0)
-    data |= {
-        f"{which}_wins": (("weighed", "question"), w) for which, w in zip(("denser", "sparser"), wins, strict=True)
-    }
-    asked = ("compute", "unique_tokens", "total_params")
-    coords = {"reading": list(COUNTED), "budget": list(BUDGETS), "weighed": list(WEIGHED)}
-    return xr.Dataset(
-        data,
-        {
-            **coords,
-            **{
-                f"question_{n}": ("question", list(of))
-                for n, of in zip(asked, zip(*QUESTIONS, strict=True), strict=True)
-            },
-        },
-    )
+    return xr.Dataset(data, {"reading": list(COUNTED), "budget": list(BUDGETS)}).merge(_answers())
+
+
+def _answers() -> xr.Dataset:
+    """Who wins in each of the `QUESTIONS`, by reading."""
+    import xarray as xr
+
+    denser, sparser = np.stack([_wins(reading) for reading in WEIGHED.values()], axis=1)
+    wins = {"denser_wins": (["weighed", "question"], denser), "sparser_wins": (["weighed", "question"], sparser)}
+    asked = zip(("compute", "unique_tokens", "total_params"), np.transpose(QUESTIONS), strict=True)
+    about = {f"question_{name}": ("question", values) for name, values in asked}
+    return xr.Dataset(wins, {"weighed": list(WEIGHED), **about})
 
 
 def _designs() -> dict[str, np.ndarray]:
