@@ -9,9 +9,11 @@
 >>> fitted = moesim.fit("hoffmann2022", "chinchilla")     # coefficients, intervals, what the runs cannot tell
 >>> plan = moesim.optimum(fitted, compute=1e22)          # with a `draw` dim: every answer has its spread
 >>> moesim.flops("deepseek_v3").flops_per_token
+>>> moesim.step_time("deepseek_v3", chip="h100", devices=1024, batch=16384).mfu    # seconds, memory, layout
+>>> moesim.plan(chip="h100", devices=1024, days=30, unique_tokens=5e12).loss       # best at equal time, and rivals
 
-sweep, optimum, fit, simulate and flops are the verbs of the command line, with the same defaults; they take names of
-files in conf/, paths, or objects. open_result reads what either has written. The names are imported when first used.
+sweep, optimum, fit, simulate, plan and flops are the verbs of the command line, with the same defaults; they take names
+of files in conf/, paths, or objects. open_result reads what either has written. The names are imported when first used.
 """
 
 from importlib import import_module

@@ -31,6 +31,7 @@ _LAUNCHERS = {
 }
 _EXTRA = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 _FILLED = ("choices", "verb", "defaults")
+_YAML_INF = re.compile(r"(?<=[=\[,:\s])([-+]?)\.(?=(inf|Inf|INF)\s*(?:[,\]}]|$))")  # Hydra's grammar has inf alone
 REFUSED = "_refused_"  # the key under which a choice that cannot be read keeps what is wrong with it
 
 
@@ -86,7 +87,7 @@ def _parsed(text: str) -> Any:
     if "=" not in text and not text.startswith("~"):
         raise InputError(f"{text!r} is not KEY=VALUE; moesim VERB --help lists the keys")
     try:
-        (override,) = OverridesParser.create(_Groups()).parse_overrides([text])  # type: ignore[arg-type]
+        (override,) = OverridesParser.create(_Groups()).parse_overrides([_YAML_INF.sub(r"\1", text)])  # type: ignore[arg-type]
         return override
     except (HydraException, ArithmeticError, AttributeError, RecursionError, TypeError, ValueError) as error:
         said = " ".join(str(error).split()).partition(" See https")[0] or type(error).__name__

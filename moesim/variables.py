@@ -170,6 +170,21 @@ VARIABLES = {
         "1", "busiest / mean device, no placement in these slots is below", "", NON_NEGATIVE
     ),
     "moved_copies": Variable("1", "copies fetched by devices", "", NON_NEGATIVE),
+    "up": Variable("h", "site-hours up", "", NON_NEGATIVE),
+    "working": Variable("h", "site-hours at work", "", NON_NEGATIVE),
+    "waiting": Variable("h", "site-hours waiting for others or without work", "", NON_NEGATIVE),
+    "sending": Variable("h", "site-hours stalled by sending", "", NON_NEGATIVE),
+    "bytes": Variable("byte", "bytes sent by sites", "", NON_NEGATIVE),
+    "slack_cost": Variable("$", "cost of time up and not at work", "", NON_NEGATIVE),
+    "slack_energy": Variable("kWh", "energy of time up and not at work", "", NON_NEGATIVE),
+    "hours_to_target": Variable("h", "wall-clock until the target loss", "", NON_NEGATIVE),
+    "cost_to_target": Variable("$", "cost until the target loss", "", NON_NEGATIVE),
+    "bandwidth": Variable("bit/s", "bandwidth of each link", "W"),
+    "days": Variable("d", "days of the run", ""),
+    "at_work": Variable("1", "share of the time up that is work", "", NON_NEGATIVE),
+    "idle_that_pays": Variable("s", "idling from which a low-power mode pays", "", NON_NEGATIVE),
+    "weight": Variable("1", "sites that a simulated one stands for", "", NON_NEGATIVE),
+    "fits": Variable("1", "whether a site can hold its part of the model", "", NON_NEGATIVE),
 }
 
 # What the time of a training step is made of.

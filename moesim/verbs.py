@@ -16,6 +16,7 @@ VERBS = {
     "balance": ("moesim.balance.run", "what the experts do during training, and what splitting and feeding them buys"),
     "plan": ("moesim.planning.planned", "the best run that a machine can make in a given time, and what it costs"),
     "flops": ("moesim.counting.run", "what a network or a model holds and costs, per layer, forward and backward"),
+    "sites": ("moesim.sites.run", "training across places: slow links, failures, prices, and what waits in between"),
     "lab": (
         "moesim.lab.driver",
         "small Mixtures of Experts, trained here: what repetition does to them, and their loads",

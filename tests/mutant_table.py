@@ -1,5 +1,7 @@
 """The wrong changes of `tests/mutants.py`: (file, tests that should see them) -> (old text, new text[, why missed])."""
 
+from mutant_fits import USES
+
 LAWS = {
     ("laws/dense.py", "test_laws.py -k by_hand"): [
         ("(N_c / N) ** (alpha_N / alpha_D)", "(N_c / N) ** (alpha_D / alpha_N)"),
@@ -69,6 +71,26 @@ LAWS = {
 }
 
 MODELS = {
+    ("models/tree.py", "test_tree.py"): [
+        ("return 2**self.depth", "return 2 ** (self.depth + 1)"),
+        ("return self.leaves - 1", "return self.leaves"),
+        ("self.nodes * self.node_width + self", "self.nodes + self"),
+        ("self.depth * self.node_width + self", "self.depth + self"),
+        ("return Cost(super().cost(batch, rule).forward, 0 * batch, 0 * batch)", "return super().cost(batch, rule)"),
+        ('"trained": not self.hard', '"trained": True'),
+        ("self.tree.depth if self.hard else self.tree.nodes", "self.tree.nodes"),
+        ("reads_input=place == 0", "reads_input=True"),
+        ("Pointwise(hidden + 7 * n", "Pointwise(hidden + 6 * n"),
+        ("(self.tree.leaves, 1 if self.hard else None)", "(self.tree.leaves, None)"),
+        ("(1 if self.hard else self.tree.leaves)", "self.tree.leaves"),
+        ("Pointwise(2 * n * self.outputs", "Pointwise(n * self.outputs"),
+        ("(1.0 + 2.0 * check", "(1.0 + check"),
+        ("return -_xlogx(p) - _xlogx(1.0 - p)", "return -_xlogx(p)"),
+        ("depth[left + right] += 1", "depth[left] += 1"),
+        ("np.floor(np.log2(enough))", "np.ceil(np.log2(enough))"),
+        ("1.0 - np.prod(np.maximum(p, 1.0 - p)", "1.0 - np.prod(p"),
+        ("0.65 if stacked else 1.5", "1.5 if stacked else 0.65"),
+    ],
     ("models/conventions.py", "test_transformer.py"): [
         ("+ 3 * d + 2 * d * d)", "+ 2 * d * d)"),
         ("+ 3 * d + 2 * d * d)", "+ 3 * d + d * d)"),
@@ -189,14 +211,18 @@ PLANNING = {
     ("planning/sweep.py", PLAN): [
         ("np.nanmin(optima) / _MARGIN", "np.nanmin(optima) * _MARGIN"),
     ],
-    ("planning/settling.py", "test_evidence.py -k 'hand or world or 98 or nearest'"): [
+    ("planning/settling.py", "test_evidence.py -k 'hand or world or 98 or nearest or between'"): [
         ("outcome.append(sparse - dense)", "outcome.append(dense - sparse)"),
         ("4.0 * SEED**2 +", "SEED**2 +"),
         ("ndtr((line - found) / noise)", "ndtr((found - line) / noise)"),
         ("right.max(axis=0) / 2.0", "right.max(axis=0)"),
         (".min(axis=(0, 1))", ".max(axis=(0, 1))"),
-        ("best[:, 0] < best[:, 1]", "best[:, 0] > best[:, 1]"),
-        ('cell["taught_params"] * anchor', 'cell["taught_params"]'),
+        ("best[:, 2] - best[:, :2].min(axis=1)", "best[:, 2] - best[:, 0]"),
+        ("np.mean(gain < -SEED, axis=0)", "np.mean(gain < SEED, axis=0)"),
+        ("* world.anchor / counted", "/ counted"),
+        ("* world.anchor / counted", "* world.anchor * counted"),
+        ('counted ** known["kappa"]', "counted"),
+        ("np.mean(between > line, axis=0)", "np.mean(between < line, axis=0)"),
     ],
     ("fitting/evidence.py", "test_evidence.py -k 'how_many or share or li or characters or order'"): [
         ("v * bits for", "v for"),
@@ -265,7 +291,7 @@ FITTING = {
         ("1.0 - np.sum(off**2) / total", "np.sum(off**2) / total"),
         ("compute >= np.sort(compute)[-count]", "compute <= np.sort(compute)[count - 1]"),
         ("compute >= np.sort(compute)[-count]", "compute > np.sort(compute)[-count]"),
-        ('6.0 * np.asarray(runs[size]) * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
+        ('6.0 * active * np.asarray(runs["tokens"])', '6.0 * np.asarray(runs["tokens"])'),
     ],
     (
         "fitting/runs.py",
@@ -333,7 +359,6 @@ FITTING = {
     ("fitting/checks.py", "test_fit_predict.py -k 'trend or designs or tell'"): [
         ("(groups - k) / (k * (groups - 1))", "(groups - 1) / k"),
         ("np.add.at(pull, fit.task.group, basis", "np.add.at(pull, np.arange(len(axis)) % groups, basis"),
-        ("argmax(fit.next_runs(", "argmin(fit.next_runs("),
     ],
     ("fitting/identify.py", "test_fit_input.py test_fit_result.py -k 'constant or effect or figures'"): [
         ("_TRADE_OFF = 0.9", "_TRADE_OFF = 1.1"),
@@ -378,26 +403,26 @@ BALANCE = f"{BY_HAND} test_balance_clock.py test_balance_theory.py"
 
 BALANCING = {
     ("balance/sampling.py", BALANCE): [
-        ("state.loss / np.maximum(state.mixture, 1e-12)", "state.loss"),
+        ("loss / np.maximum(world.whole(state.mixture), 1e-12)", "loss"),
         ("memory * reward + (1.0 - memory) *", "(1.0 - memory) * reward + memory *"),
-        ("rare = normalised(1.0 / (state.seen", "rare = normalised(1.0 * (state.seen"),
+        ("normalised(1.0 / (world.whole(state.seen)", "normalised(1.0 * (world.whole(state.seen)"),
         (
-            "(1.0 - share) * setting.world.natural + share * rare",
-            "share * setting.world.natural + (1.0 - share) * rare",
+            "(1.0 - share) * setting.world.natural + share * _rare",
+            "share * setting.world.natural + (1.0 - share) * _rare",
         ),
-        ("setting.world.natural**exponent", "setting.world.natural ** (1 - exponent)"),
+        ("world.whole(world.natural) ** exponent", "world.whole(world.natural) ** (1 - exponent)"),
         (
-            "epochs * setting.world.unique / (setting.tokens * setting.steps)",
-            "epochs * setting.world.unique / setting.tokens",
+            "epochs * setting.world.whole(setting.world.unique) / (setting.tokens * setting.steps)",
+            "epochs * setting.world.whole(setting.world.unique) / setting.tokens",
         ),
-        ("setting.world.target ** (1.0 / (1.0 + a))", "setting.world.target ** (1.0 + a)"),
+        ("world.whole(world.target) ** (1.0 / (1.0 + a))", "world.whole(world.target) ** (1.0 + a)"),
         (
             "np.exp(exponent.min(axis=1, keepdims=True) - exponent)",
             "np.exp(exponent - exponent.max(axis=1, keepdims=True))",
         ),
         ("around**-strength", "around**strength"),
         ("least * natural + (1.0 - least) * free", "(1.0 - least) * natural + least * free"),
-        ("state.mixture**credit", "state.mixture**-credit"),
+        ("world.whole(state.mixture)) ** credit", "world.whole(state.mixture)) ** -credit"),
         ("gain > solved * gain.max", "gain < solved * gain.max"),
         ("policy.epoch_cap * setting.world.unique - state.seen", "policy.epoch_cap * setting.world.unique"),
         ("if state.step % policy.every:", "if not state.step % policy.every:"),
@@ -416,11 +441,11 @@ BALANCING = {
         ("< tail * load.sum()", "> tail * load.sum()"),
         ("np.argsort(-view.load(view.alive)", "np.argsort(view.load(view.alive)"),
         ("state.expert_loss[view.row, :, expert] - floor", "state.expert_loss[view.row, :, expert]"),
-        ("distance = 0.5 * np.abs(share - parents)", "distance = np.abs(share - parents)"),
+        ("return 0.5 * np.abs(share - ", "return np.abs(share - "),
         ("state.copies[row, expert] + 1)", "state.copies[row, expert])"),
     ],
     ("balance/metrics.py", BALANCE): [
-        ("np.argsort(natural, axis=1", "np.argsort(-natural, axis=1"),
+        ("np.argsort(np.where(natural > 0, natural, np.inf)", "np.argsort(np.where(natural > 0, -natural, np.inf)"),
         ("return max_over_mean(loads) - 1.0", "return max_over_mean(loads)"),
         ("2.0 * np.arange(1, n + 1) - n - 1", "2.0 * np.arange(1, n + 1) - n"),
         ("curve <= target", "curve >= target"),
@@ -497,10 +522,11 @@ BALANCING = {
             '1.0 - parts["compute"] / (parts["compute"] + parts["wait"])',
             'parts["compute"] / (parts["compute"] + parts["wait"])',
         ),
-        ("received.max(axis=1) / hardest - 1.0", "hardest / received.max(axis=1) - 1.0"),
+        ("(received / speed).max(axis=1) / hardest", "(received * speed).max(axis=1) / hardest"),
         ("state.dropped / (given.tokens * given.active)", "state.dropped / given.tokens"),
-        ('"macro_loss": (world.macro * state.loss)', '"macro_loss": (natural * state.loss)'),
-        ('parts["compute"] + parts["dense"] + parts["update"]', 'parts["compute"] + parts["dense"]'),
+        ('"macro_loss": world.macro', '"macro_loss": world.natural'),
+        ('.busy_share + parts["update"]', ".busy_share"),
+        ("changed[:, None], 0.0, old", "changed[:, None], old, old"),
     ],
     ("balance/study.py", "test_balance_run.py -k 'study or equal'"): [
         ('last.wall_clock.min("policy")', 'last.wall_clock.max("policy")'),
@@ -511,10 +537,45 @@ BALANCING = {
             "np.asarray(world.worth(seen + drawn, unique)) - np.asarray(world.worth(seen, unique))",
             "np.asarray(world.worth(seen + drawn, unique))",
         ),
-        ("taken *= ~frozen[:, None, :]", "taken *= frozen[:, None, :]"),
-        ("np.log1p(-forgetting) * foreign", "np.log1p(-forgetting) * assigned"),
-        ("return np.exp(-entropy)", "return np.exp(entropy)"),
+        ("assigned * ~frozen[:, None, :]", "assigned * frozen[:, None, :]"),
+        ("taken.sum(axis=1, keepdims=True) - world.mix(taken)", "world.mix(taken)"),
+        ("np.exp(-load / horizon)", "np.exp(-load * horizon)"),
+        ("(1.0 - kept) / np.where(load > 0", "kept / np.where(load > 0"),
+        ("_place(world, known.trained) ** capacity.focus", "_place(world, known.trained)"),
+        ("params *= capacity.alone", "params *= capacity.expert"),
+        ("world.mix(trained) * (1.0 /", "trained * (1.0 /"),
+        ("probability * (1.0 - _summed(probability, kin))", "probability"),
+        ("twins * (share * unsure - probability + 1.0)", "twins * (share * unsure + 1.0)"),
+        ("out -= share * borne", "out += share * borne"),
+        ("for row, members in kin:  # the family's", "for row, members in []:  # the family's"),
+        ("(self.shared + self.factor) * self.expert", "self.shared * self.expert"),
+        ("self.inertia * self.total", "self.inertia * self.expert"),
+        ("above = short(middle) >= -1e-15 * goal", "above = short(middle) <= -1e-15 * goal"),
+        ("gains * load / np.maximum(load + noise", "gains * noise / np.maximum(load + noise"),
+        ("np.maximum(repeats, 0.0), unique, dense", "repeats + 1.0, unique, dense"),
+        ("np.log1p(-forgetting) * foreign", "np.log1p(-forgetting) * taken"),
         ("gains < threshold * mean", "gains > threshold * mean"),
+    ],
+    ("domains/overfit.py", BALANCE): [
+        ("repeats**self.rise", "repeats"),
+        ("dense**self.size", "dense**-self.size"),
+        (") ** -self.fade", ") ** self.fade"),
+        ("* self.rise / again", "/ again"),
+    ],
+    ("domains/world.py", BALANCE): [
+        ("np.exp(-a * log)).sum(axis=1, keepdims=True) ** (1.0 / a)", "np.exp(-a * log)).sum(axis=1, keepdims=True)"),
+    ],
+    ("domains/world.py", "test_learning_invariants.py -k 'description or parts'"): [
+        ("mixed - apart * (self.each(whole) - values)", "mixed + apart * (self.each(whole) - values)"),
+        ("mixed if apart == 0.0 else", "mixed if True else"),
+    ],
+    ("balance/structure.py", "test_learning_invariants.py -k 'split or halves'"): [
+        ("bond=_put(state.bond, (row, child), state.bond[row, parent])", "bond=state.bond"),
+        ('("scores", "rest", "learned", "trained")}', '("scores", "rest", "learned")}'),
+    ],
+    ("balance/simulate.py", "test_learning_invariants.py -k 'split or halves or twice or worlds'"): [
+        ("np.log(run.experts / run.active_experts) / np.log(16.0)", "1.0"),
+        ("stride * rule.decay * state.rest", "0.0 * state.rest"),
     ],
     ("domains/curves.py", BALANCE): [
         ("tokens >= threshold", "tokens <= threshold"),
@@ -523,7 +584,7 @@ BALANCING = {
     ],
     ("domains/tree.py", BALANCE): [
         ("rho * decay ** np.maximum(levels - 1.0, 0.0)", "rho * decay ** levels"),
-        ("weight = rho * decay ** np.arange(levels)", "weight = rho * decay ** np.arange(1, levels + 1)"),
+        ("[rho * decay**level for level in range(levels)]", "[rho * decay ** (level + 1) for level in range(levels)]"),
         ("np.argmin(np.abs(shares - 0.5))", "np.argmax(np.abs(shares - 0.5))"),
         ("1.0 - abs(2.0 * share - 1.0)", "abs(2.0 * share - 1.0)"),
     ],
@@ -562,7 +623,7 @@ BALANCING = {
         ("(per_device * cluster.speed).max(axis=1), exchange, dense", "slowest, exchange, dense"),
         ("pass_ + dense * machine.cluster.speed.min()", "pass_ + dense"),
         ("np.maximum(loads.sum(axis=1) / active, tokens)", "tokens"),
-        ("if schedule.padding and", "if not schedule.padding and"),
+        ("if not (machine.schedule.padding and", "if not (not machine.schedule.padding and"),
         ("+ planned - behind * (slowest + dense)", "+ planned - behind * slowest"),
         (".sum(axis=-1) / machine.cluster.speed\n    copies", ".sum(axis=-1)\n    copies"),
         ("copies = per_device.max(axis=-1) * machine.depth", "copies = per_device.max(axis=-1)"),
@@ -609,6 +670,7 @@ BALANCING = {
             "loads[window[:, None], layer[:, None], chosen] = 1.0",
         ),
         ("order // size", "order // (size + 1)"),
+        ("(counts > 0).sum(axis=0) <= 1", "(counts > 0).sum(axis=0) <= 9"),
         ("storage[offset:], size", "storage[0:], size"),
         ("last >= len(storage)", "last > 10**9"),
         (
@@ -722,4 +784,62 @@ HARDWARE = {
     ],
 }
 
-GROUPS = {**HARDWARE, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+SITES = {
+    ("sites/protocols.py", "test_sites_run.py"): [
+        ("team.params * bits / fragments", "team.params * bits"),
+        ("(BACKWARD + overlap) * last", "overlap * last"),
+        ("np.cumsum(weight[order]) >= needed", "np.cumsum(weight[order]) > needed"),
+        ("np.where(taking, tick.share", "np.where(here, tick.share"),
+        (".min()\n    transfer", ".max()\n    transfer"),
+        ("sent / team.up + sent / team.down", "sent / team.up"),
+        ("success / copies, multiplier", "success, multiplier"),
+        ("(parts - 1) * team.params", "parts * team.params"),
+        ("transfer - tick.memory", "transfer"),
+        ("max(tick.done - stem, 0.0) / parts", "max(tick.done - stem, 0.0)"),
+        ("(shared + (total - shared) / parts)", "(shared + (total - shared))"),
+        ("max(arriving - round_seconds, 0.0)", "arriving"),
+        ("levels * (d_model + 1.0)", "levels * d_model"),
+        ("tick.stops * restart", "restart"),
+    ],
+    ("sites/presence.py", "test_sites_run.py"): [
+        ("gamma(1 + 1 / k, size=n)", "gamma(1 / k, size=n)"),
+        ("mu + sigma**2, sigma", "mu, sigma"),
+        ("scale * exp(mu + sigma**2 / 2)", "scale * exp(mu)"),
+        ("turned] += there[turned]", "turned] += 1"),
+        ("laps * total[-1] +", "laps +"),
+    ],
+    ("sites/quality.py", "test_sites_run.py"): [
+        ("np.log(steps) / np.log(30.0)", "np.log(steps)"),
+        ("apart / _SPLIT, 1.0", "apart, 1.0"),
+        ("16.0 / np.asarray(bits", "32.0 / np.asarray(bits"),
+        ("(1.0 - shared) * slowest", "slowest"),
+        ("** (-1.0 / slope)", "** -slope"),
+    ],
+    ("sites/engine.py", "test_sites_run.py"): [
+        ("int(hour) % len(price)", "0"),
+        ("slack * self.idle * self.devices", "slack * self.idle"),
+        ("energy * self.tariff", "energy"),
+        (
+            "share * prices + self.depreciation",
+            "share * (prices + self.depreciation)",
+            "sites of that test are always up",
+        ),
+        ("cells > _CELLS", "cells > 2 * _CELLS"),
+        ("needed - there.max()", "needed"),
+        ("level * mean - quality[:, 2]", "level * mean"),
+        ("self.hours * _HOUR)", "np.inf)"),
+        ("np.sum(values * team.weight)", "np.sum(values)"),
+    ],
+    ("sites/questions.py", "test_sites_run.py"): [
+        ("rate * model.d_model * 16 * 2", "rate * model.d_model * 16"),
+        ("np.cumprod(shares, axis=-1)", "shares"),
+        ("NON_NEGATIVE) / check", "NON_NEGATIVE) * check"),
+    ],
+    ("sites/place.py", "test_sites_run.py"): [
+        ("group.sites / group.simulated", "group.weight", "equal where it divides"),
+        ("crc32(name.encode())", "0", "speeds of two groups are then equal, which no sum shows"),
+        ("-(group.spread**2) / 2", "0.0", "a mean over few sites"),
+    ],
+}
+
+GROUPS = {**SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}

@@ -383,6 +383,12 @@ def test_growth_doubles_the_most_loaded_first():
     assert out.parent.tolist() == [[-1, -1, 1, 0]]
     out = applied({"policy": "grow", "factor": 1.5}, view(P, (1.0,), alive=alive, scores=np.zeros((1, 1, 4))))
     assert out.parent.tolist() == [[-1, -1, 1, -1]]
+    # after step 10 of 10 tokens 110 have been seen: one budget of two is spent, and two experts are four
+    for budgets, grown in (([110.0, 120.0], [-1, -1, 1, 0]), ([111.0], [-1] * 4)):
+        seen = view(P, (1.0,), alive=alive, scores=np.zeros((1, 1, 4)))
+        seen.setting.run = SimpleNamespace(experts=2)
+        out = applied({"policy": "grow", "budgets": budgets}, seen)
+        assert out.parent.tolist() == [grown]
 
 
 def test_every_structure_is_tested_here():
@@ -440,6 +446,9 @@ PLACEMENT = {
     # EPLB's copies; shares below
     "scheduled": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
     "lagged": ({}, problem((6.0, 2.0, 1.0)), [0, 1, 0, 2]),
+    # 9 : 1 would have three copies of the first, two of them together; apart they are one on each
+    "scheduled, together": ({}, problem((9.0, 1.0)), [0, 0, 0, 1]),
+    "scheduled, apart": ({"distinct": True}, problem((9.0, 1.0)), [0, 1, 0, 1]),
     # packed without copies: 6, 1 and 3, 2; the heaviest of each device copied from its neighbour, one slot left empty
     "scheduled, ring": (
         {"topology": "ring"},

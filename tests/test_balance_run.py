@@ -437,6 +437,19 @@ def test_policies_see_slow_devices():
     assert (idle["eplb"] < idle["static"]).all()
     static = run(over, placement="static")
     assert (static.records["regret_balance"] > 0.7).all()  # 4 against 8 / 3.5
+    # of equal work the mean device needs (1 + .5 + .5 + .5)/4 of the time of the slow one
+    assert static.setting.machine.cluster.busy_share == 0.625
+    dense = run({"steps": 2, "routing": even, "cluster": over["cluster"], "schedule": {"dense_ratio": 1e9}})
+    np.testing.assert_allclose(dense.records["utilisation"], 0.625, rtol=1e-6)
+
+
+def test_keys_without_effect_are_told():
+    from moesim.balance.run import idle
+
+    made = config()
+    assert {"routing.batch", "schedule.padding", "schedule.dense_share", "structure.threshold"} <= set(idle(made))
+    used = {"routing": {"capacity_factor": 2.0}, "schedule": {"dense_flops_per_token": 1e9}}
+    assert not {"schedule.padding", "schedule.dense_share"} & set(idle(config(used)))
 
 
 def test_slow_migration_is_paid_for():
@@ -535,17 +548,60 @@ def test_the_router_of_a_run_collapses_at_the_threshold(experts):
     assert largest(1.05) == pytest.approx(jump, rel=0.02)
 
 
-def test_the_experiment_runs_in_one_world():
-    one = {"rho": [0.02], "skew": [1.0], "exponent": [0.28], "indivisible": [0.1]}
-    made = config(
-        {"sweep": one, "seeds": 2, "steps": 120, "experts": 16, "cluster": {"devices": 8}}, experiment="split_and_feed"
-    )
+def asked(name, sweep, **over):
+    """An experiment as its file has it, with another sweep and other keys."""
+    return {**config(experiment=name), "experts": 16, "figures": False, **over, "sweep": sweep}
+
+
+def test_the_experiment_at_one_size_with_one_move():
+    sizes = config(experiment="split_and_feed")["sweep"]["sizes"]
+    made = asked("split_and_feed", {"sizes": {16: sizes[16]}, "moves": {"rho": [3]}}, seeds=2, steps=120)
     result = drive(made)
     data, table = result.dataset, result.table
-    assert list(data.policy.values) == ["static", "eplb", "hybrid", "hybrid_feed", "split_feed"]
-    np.testing.assert_array_equal(data.micro_loss_at_equal_tokens[0], data.micro_loss_at_equal_tokens[1])
-    assert (data.wall_clock.sel(policy="eplb") < data.wall_clock.sel(policy="static")).all()
-    assert "equal wall-clock" in table
+    rivals = ["static", "auxiliary", "loss_free", "loss_free_eplb"]
+    rivals += ["eplb_temperature", "eplb_optimal", "eplb_optimal_macro", "hybrid"]
+    assert list(data.policy.values) == [*rivals, "more_experts", "split_feed"]
+    assert list(data.world.values) == ["16", "16 rho=0.15"]
+    assert (data["size"].values.tolist(), data.moved.values.tolist()) == (["16"] * 2, ["nothing", "rho"])
+    # the same number of parameters from the start as splits end with
+    assert (data.experts_alive.sel(policy="more_experts") == 20).all()
+    assert (data.wall_clock.sel(policy="loss_free_eplb") < data.wall_clock.sel(policy="loss_free")).all()
+    best = data.micro_loss_at_equal_time.drop_sel(policy="split_feed").mean("seed").min("policy")
+    gap = data.micro_loss_at_equal_time.sel(policy="split_feed").mean("seed") - best
+    np.testing.assert_allclose(data.gap_to_best_micro_loss_at_equal_time.mean("seed"), gap)
+    assert "size 16, nothing moved" in table
+    assert "rho=0.15" in table
+
+
+def test_the_experiment_moves_every_parameter_at_two_sizes():
+    from moesim.balance import worlds
+
+    made = config(experiment="split_and_feed")
+    listed = worlds.listed(made)
+    moves = made["sweep"]["moves"]
+    assert len(listed) == 2 * (1 + 2 * len(moves)) + 1
+    size, own, values = listed["64 inertia=0.0833"]
+    assert (size, own["experts"], own["policies"]["more_experts"]["experts"]) == ("64", 64, 80)
+    assert values == {"inertia": pytest.approx(0.25 * 0.333)}
+    # the moved keys are all that a world can be moved in by, and are really put there
+    for axis in moves:
+        assert study.path_of(axis)[0] in (*GROUPS, *own)
+
+
+def test_a_search_looks_around_the_best_and_the_worst():
+    search = {"worlds": 4, "rounds": 1, "around": 1, "rho": [0.01, 0.3], "skew": [0.5, 1.5]}
+    policies = {"static": {}, "split_feed": {"structure": "split", "sampling": "feed_idle"}}
+    made = config({"policies": policies, "sweep": {"search": search}, "steps": 30, "figures": False})
+    result = drive(made)
+    data = result.dataset
+    gap = data.gap_to_best_micro_loss_at_equal_time.mean("seed").values[:4]
+    ends = np.log(data.at_skew.values) / np.log(3.0)
+    near = ends[[np.argmin(gap), np.argmax(gap)]].repeat(2)
+    assert data.sizes["world"] == 8
+    assert (np.abs(ends[4:] - near) <= 0.25 + 1e-9).all()
+    assert "what distinguishes worlds" in result.table
+    again = drive(made).dataset
+    assert again.identical(data)
 
 
 def test_run_gives_dataset_figures_and_table():

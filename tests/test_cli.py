@@ -49,7 +49,8 @@ def test_one_warning_line_where_the_law_extrapolates(command):
 
 # What makes a long study short enough for a test.
 SHORTER = {
-    "split_and_feed": ("steps=8", "seeds=2", "sweep.rho=[0.0]", "sweep.skew=[1.0]", "sweep.exponent=[0.28]"),
+    "split_and_feed": ("steps=8", "seeds=2", "sweep.sizes=null", "sweep.moves=null", "sweep.rho=[0.0,0.1]"),
+    "split_and_feed_search": ("steps=8", "seeds=2", "sweep.search.worlds=4", "sweep.search.rounds=0"),
     "chinchilla_refit": ("fit.draws=50",),
     "lab_repetition": (
         "corpus=synthetic",

@@ -38,7 +38,7 @@ def test_no_placement_beats_the_mean_nor_the_largest_copy():
     )  # 9 on two devices, whose copies carry 3
     assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), np.ones(2)) == 6.0
     # speeds 1 and .5: 9 over 1.5; the largest on the fast one
-    assert bounds.makespan_bound(loads, np.array([[2, 1, 1]]), np.array([1.0, 0.5])) == 6.0
+    assert bounds.makespan_bound(loads, np.array([[1, 1, 1]]), np.array([1.0, 0.5])) == 6.0
 
 
 def test_speeds_bound_schedules_and_lists():
@@ -47,7 +47,7 @@ def test_speeds_bound_schedules_and_lists():
     np.testing.assert_allclose(tokens, [6.0, 3.0])
     assert time == pytest.approx(6.0)
     # 4 to the fast (4 s against 8), 3 to the slow (6 against 7), 2 to the fast (6 against 10)
-    assert bounds.lpt([2.0, 4.0, 3.0], np.array([1.0, 0.5])) == 6.0
+    assert bounds.lpt([2.0, 4.0, 3.0], np.array([0.5, 1.0])) == 6.0
 
 
 def test_the_least_loss_is_a_bound_however_well_it_is_solved():
@@ -204,6 +204,8 @@ def test_effective_number_of_domains():
     values = {"E": 1.0, "A": 1e-300, "B": 1.0, "beta": 1.0}
     curve = {"coefficients": values, "first_tokens": 1e-9}
     assert world((0.8, 0.2), curve=curve).effective[0, 0] == pytest.approx(2.0)
+    root = {**curve, "coefficients": {**values, "beta": 0.5}}  # (.8^.5 + .2^.5)^2
+    assert world((0.8, 0.2), curve=root).effective[0, 0] == pytest.approx(1.8)
     assert world((0.8, 0.2), rho=0.5, curve=curve).effective[0, 0] == pytest.approx(0.8 / 0.9 + 1 / 3)
     bounded = world((0.8, 0.2), curve=curve)
     bounded = replace(bounded, curve=replace(bounded.curve, bound=1.1))
@@ -249,6 +251,8 @@ def test_the_finished_are_frozen():
     np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.5), [[False, False, False]])
     np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.6), [[True, False, False]])
     np.testing.assert_array_equal(learning.nothing_left(gains, alive, 0.0), [[False, False, False]])
+    # gains 3 and 2, of 10 and 90 tokens; where 90 tokens are half noise: 3 x .1, 2 x .5
+    np.testing.assert_allclose(learning.heard(row(3.0, 2.0), row(10.0, 90.0), 90.0), [[0.3, 1.0]])
 
 
 # Domains.

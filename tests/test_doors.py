@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import moesim
 from moesim import plugins
 from moesim.config import choices, conf_dir, read
 from moesim.errors import InputError
-from moesim.overrides import groups, quoted
+from moesim.overrides import groups, quoted, typed
 from moesim.usage import page
 from moesim.verbs import VERBS
 
@@ -104,6 +105,22 @@ def _words(line: str) -> list[str]:
         deep += (sign in "{[") - (sign in "}]")
         words = [*words, ""] if sign == " " and not deep else [*words[:-1], words[-1] + sign]
     return words
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("a=.inf", np.inf),
+        ("a=-.INF", -np.inf),
+        ("a=[2e9, .inf]", [2e9, np.inf]),
+        ("a={linspace: [1, .Inf, 3]}", {"linspace": [1, np.inf, 3]}),
+        ("a=x.inf", "x.inf"),
+        ("a=dir/.inf", "dir/.inf"),
+        ("a='.inf'", ".inf"),
+    ],
+)
+def test_infinity_as_in_yaml(word, value):
+    assert typed(word).value == value
 
 
 HARM = "{_target_: pathlib.Path.touch, self: harm}"

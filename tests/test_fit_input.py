@@ -158,6 +158,7 @@ def test_files_that_are_read(name, tmp_path):
     runs = load_runs(tmp_path / name)
     found = [runs[variable].values.tolist() for variable in ("total_params", "tokens", "loss")]
     assert found == [[1e8, 2e8], [1e10, 2e10], [3.5, 2.5]]
+    assert "epochs" not in runs  # blank in one row
     assert ("column 1" in runs) == (name == "index.csv")  # a column without a name is called by its place
 
 

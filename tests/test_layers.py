@@ -11,6 +11,7 @@ from moesim.models.layers import Conv2d, Embedding, GlobalAverage, Linear, Loss,
 from moesim.models.network import Network
 from moesim.models.recurrent import DeltaNet, Mamba, Mamba2
 from moesim.models.residual import AltUp, Laurel
+from moesim.models.tree import FFF
 
 SIZE = st.integers(1, 10**6)
 EVERY = [
@@ -39,6 +40,8 @@ EVERY = [
     Router(12, 8),
     Experts(12, 6, 8, 2),
     MoE(12, 6, 8, 2, shared_experts=1, shared_gate=True, selection_bias=True),
+    FFF(12, 3, 2, 5, outputs=7),
+    FFF(12, 3, 1, 5),
 ]
 
 

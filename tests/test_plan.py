@@ -206,6 +206,23 @@ def test_the_verb_writes_what_python_gives(tmp_path, capsys, small):
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] in ("mixtral", "llama")
 
 
+def test_a_plan_from_python_is_repeated_from_its_file(tmp_path, capsys):
+    data = moesim.plan(chip="b200", devices=8, days=2, unique_tokens=1e10, laws=[], cluster={"restart": 60.0})
+    moesim.save(data, tmp_path / "mine.nc")
+    main(["rerun", str(tmp_path / "mine.nc")])
+    assert "the same bit for bit" in capsys.readouterr().out
+
+
+def test_plans_of_a_multirun_stand_in_one_table(command):
+    small = ("cluster.devices=8", "budget.days=2", "space.unique_tokens=1e10", "laws=[]", "figures=false")
+    code, out, _ = command("plan", "-m", "repetition=none,muennighoff2023", *small)
+    assert code == 0
+    assert "collected 2 of 2" in out
+    rows = [line.split() for line in out.splitlines() if "  best  " in line]
+    assert [row[0] for row in rows] == ["none", "muennighoff2023"]
+    assert all(0 < float(row[-1]) < 5 for row in rows)
+
+
 def test_the_primary_config_says_what_the_code_does():
     from moesim.config import shipped
     from moesim.planning.budget import KINDS, Gating, Serving

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from moesim.hardware.chip import Chip, chip_of
 from moesim.hardware.exchange import LIBRARIES, Library, Link
 from moesim.hardware.failures import checkpoint_interval, goodput
 from moesim.hardware.layout import RECOMPUTE, SCHEDULES, Grid, Layout
-from moesim.hardware.published import step_residuals
+from moesim.hardware.published import other_residuals, step_residuals
 from moesim.hardware.release import RELEASES, Release, release_of
 from moesim.hardware.serving import decode_rate, kv_bytes
 from moesim.hardware.work import work_of
@@ -31,6 +32,12 @@ def test_steps_take_as_long_as_published():
     assert np.median(errors) < 0.12
     assert np.mean(errors < 0.20) >= 0.8
     assert errors.max() < 0.35
+
+
+def test_the_page_of_residuals_is_what_the_code_gives():
+    page = (Path(__file__).parent.parent / "docs" / "hardware.md").read_text()
+    for row in [*step_residuals(), *other_residuals()]:
+        assert f"| {row.name} | {row.measured:.4g} | {row.predicted:.4g} | {row.error:+.0%} |" in page
 
 
 def test_a_release_has_at_most_six_constants_and_the_newest_is_taken():

@@ -76,6 +76,42 @@ def test_ranks_of_a_folder_add_up(tmp_path):
         dumps.read_dump(str(tmp_path))
 
 
+def test_ranks_that_are_homes_say_nothing_of_the_source(tmp_path):
+    for rank in range(2):
+        own = np.zeros((1, 4))
+        own[0, 2 * rank : 2 * rank + 2] = 9.0 if rank else 1.0
+        np.save(tmp_path / f"rank{rank}.npy", own)
+    dump = dumps.read_dump(str(tmp_path))
+    np.testing.assert_array_equal(dump.loads, [[[1, 1, 9, 9]]])
+    np.testing.assert_array_equal(dump.source, [1.0])
+
+
+def test_tables_of_ranks_add_up(tmp_path):
+    # SGLang's recorder: a table for each rank, experts without a token left out, stamps of their own
+    for rank, rows in enumerate(([(3, 0, 2), (3, 1, 1)], [(3, 1, 6), (3, 2, 3)])):
+        file = tmp_path / f"expert_distribution_rank{rank}_timestamp174434775{rank}.372.csv"
+        file.write_text(lines(["layer_id", "expert_id", "count"], rows))
+    dump = dumps.read_dump(str(tmp_path))
+    np.testing.assert_array_equal(dump.loads, [[[2, 7, 3]]])
+    assert (dump.windows, dump.layers) == (("expert_distribution",), ("3",))
+    np.testing.assert_allclose(dump.source, 9 / 6)
+    (tmp_path / "latin.csv").write_bytes("layer,expert,count\n0,caf\xe9,1\n".encode("latin1"))
+    with pytest.raises(InputError, match=r"latin\.csv: no UTF-8 text"):
+        dumps.read_dump(str(tmp_path / "latin.csv"))
+
+
+def test_a_single_window_is_told(tmp_path):
+    from moesim.balance import figures, tables
+
+    file = tmp_path / "one.npy"
+    np.save(file, np.arange(1.0, 9.0).reshape(2, 4))
+    data = replayed(file, placement="scheduled", active_experts=2)
+    # even loads give no spare slot: experts 0, 1 | 2, 3 of both layers, as packed
+    assert np.isfinite(data.max_over_mean.values).all()
+    assert f"{float(data.max_over_mean[0, 0]):.4g}" in tables.trace_table(data)
+    assert list(figures.draw(data)) == ["trace"]
+
+
 def test_tokens_are_counted(tmp_path):
     # four tokens of two sequences, two experts each
     rows = [("a", 0, 1), ("a", 0, 2), ("b", 3, 1), ("b", 1, 0)]

@@ -1,7 +1,8 @@
 """Recorded loads as people have them: tables, per-token routing, dumps of ranks and servers, read into arrays.
 
 CSV (also ; or tab) with a row for each count (`window, layer, expert, count`; with `rank` the ranks add up) or for each
-token (`seq, e1..eK`), .npy, .json of SGLang and vLLM, and .pt without its code: only plain tensors are taken.
+token (`seq, e1..eK`), .npy, .json of SGLang and vLLM, and .pt without its code: only plain tensors are taken. In a
+folder the files of the ranks of a window add up.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _NAMES = {
 _HOLDERS = ("logical_count", "logical_expert_load", "expert_load", "load_history", "records")
 _CHOICE = re.compile(r"(?:e|expert_?)(\d+)")
 _RANK = re.compile(r"[._-]*rank[._-]*\d+", re.IGNORECASE)
+_STAMP = re.compile(r"[._-]*timestamp[\d.]*", re.IGNORECASE)
 _WINDOWS = 8  # of a file of tokens that says nothing of sequences
 
 
@@ -66,9 +68,13 @@ def read_dump(path: str, tokens_per_window: int | None = None) -> Dump:
 
 
 def _folder(place: Path) -> Dump:
-    files = sorted((f for f in place.iterdir() if f.suffix in _READERS), key=lambda f: _natural(f.name))
+    kinds = (*_READERS, ".csv")
+    files = sorted((f for f in place.iterdir() if f.suffix in kinds), key=lambda f: _natural(f.name))
     if not files:
-        raise InputError(f"world trace: {place} holds no dump; it takes files of {', '.join(_READERS)}")
+        raise InputError(f"world trace: {place} holds no dump; it takes files of {', '.join(kinds)}")
+    if all(file.suffix == ".csv" for file in files):
+        return _tables(files, place)
+    files = [file for file in files if file.suffix in _READERS]
     grouped: dict[str, list[np.ndarray]] = {}
     for file in files:
         name = _RANK.sub("", file.stem).strip("._-") or "0"
@@ -79,9 +85,31 @@ def _folder(place: Path) -> Dump:
     loads = np.concatenate([np.sum(parts, axis=0) for parts in grouped.values()])
     each = next(iter(shapes))[0]
     names = [f"{name}.{i}" if each > 1 else name for name in grouped for i in range(each)]
-    totals = [np.nansum(np.stack(parts), axis=(2, 3)) for parts in grouped.values()]  # (rank, window)
-    source = np.concatenate([t.max(axis=0) / np.maximum(t.mean(axis=0), 1e-300) for t in totals])
-    return Dump(loads, tuple(names), _numbered(loads.shape[1]), source=np.maximum(source, 1.0))
+    source = np.concatenate([_source(np.stack(parts)) for parts in grouped.values()])
+    return Dump(loads, tuple(names), _numbered(loads.shape[1]), source=source)
+
+
+def _source(parts: np.ndarray) -> np.ndarray:
+    """Most tokens that start at a rank over the mean (window,), from counts (rank, window, layer, expert).
+
+    Where no expert is counted by two ranks they are the experts' homes and say nothing of where tokens start: 1.
+    """
+    counts = np.nan_to_num(parts)
+    if ((counts > 0).sum(axis=0) <= 1).all():
+        return np.ones(counts.shape[1])
+    totals = counts.sum(axis=(2, 3))
+    return np.maximum(totals.max(axis=0) / np.maximum(totals.mean(axis=0), 1e-300), 1.0)
+
+
+def _tables(files: list[Path], place: Path) -> Dump:
+    """Tables of counts, one for each rank of a window; what a rank did not serve it may leave out."""
+    rows, ranks = [], []
+    for file in files:
+        name = _STAMP.sub("", _RANK.sub("", file.stem)).strip("._-") or "0"
+        own = _plain(f"world trace {file.name}", _rows(file))
+        rows += [{**row, "window": name if row["window"] == "" else row["window"]} for row in own]
+        ranks += [file.name] * len(own)
+    return _ranks(f"world trace {place}", rows, ranks)
 
 
 def _natural(name: str) -> list[Any]:
@@ -221,6 +249,15 @@ def _table(path: Path, tokens_per_window: int | None) -> Dump:
     owner = f"world trace {path.name}"
     if choices := sorted((c for c in rows[0] if _CHOICE.fullmatch(c)), key=_natural):
         return _tokens(owner, rows, choices, tokens_per_window)
+    plain = _plain(owner, rows)
+    if "rank" in rows[0]:
+        return _ranks(owner, plain, [row["rank"] for row in rows])
+    dump = counted(owner, plain)
+    return replace(dump, active=int(float(rows[0]["k"]))) if rows[0].get("k") else dump
+
+
+def _plain(owner: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rows with the columns window (empty if there is none), layer, expert and count, whatever they are called."""
     names = {name: next((c for c in known if c in rows[0]), None) for name, known in _NAMES.items()}
     for name in ("layer", "expert", "count"):
         if names[name] is None:
@@ -228,15 +265,14 @@ def _table(path: Path, tokens_per_window: int | None) -> Dump:
                 f"{owner}: no column {name!r}; it takes window, layer, expert, count, or a row for each token with "
                 f"seq, e1, e2, ...; it has {', '.join(rows[0])}"
             )
-    plain = [{name: row[column] if column else "0" for name, column in names.items()} for row in rows]
-    if "rank" in rows[0]:
-        return _ranks(owner, plain, [row["rank"] for row in rows])
-    dump = counted(owner, plain)
-    return replace(dump, active=int(float(rows[0]["k"]))) if rows[0].get("k") else dump
+    return [{name: row[column] if column else "" for name, column in names.items()} for row in rows]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"world trace {path.name}: no UTF-8 text; save it as UTF-8") from None
     head = text.partition("\n")[0]
     rows = list(csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=head.count)))
     if not rows:
@@ -252,10 +288,8 @@ def _ranks(owner: str, rows: list[dict[str, str]], rank: list[str]) -> Dump:
     ]
     parts = np.stack([np.nan_to_num(dump.loads) for dump in own])
     there = np.any([np.isfinite(dump.loads) for dump in own], axis=0)
-    totals = parts.sum(axis=(2, 3))
-    source = totals.max(axis=0) / np.maximum(totals.mean(axis=0), 1e-300)
     loads = np.where(there, parts.sum(axis=0), np.nan)
-    return Dump(loads, own[0].windows, own[0].layers, source=np.maximum(source, 1.0))
+    return Dump(loads, own[0].windows, own[0].layers, source=_source(parts))
 
 
 def counted(owner: str, rows: Sequence[Mapping[str, str]], all_rows: Sequence[Mapping[str, str]] | None = None) -> Dump:
@@ -264,12 +298,13 @@ def counted(owner: str, rows: Sequence[Mapping[str, str]], all_rows: Sequence[Ma
     With `all_rows` these are those of one rank, which may lack what it did not serve.
     """
     named = rows if all_rows is None else all_rows
-    windows = list(dict.fromkeys(row["window"] for row in named))
+    windows = list(dict.fromkeys(row["window"] or "0" for row in named))
     layers, experts = (sorted({row[key] for row in named}, key=_natural) for key in ("layer", "expert"))
     places = [{name: i for i, name in enumerate(names)} for names in (windows, layers, experts)]
     loads = np.full((len(windows), len(layers), len(experts)), np.nan)
     for row in rows:
-        place = tuple(where[row[key]] for where, key in zip(places, ("window", "layer", "expert"), strict=True))
+        keys = (row["window"] or "0", row["layer"], row["expert"])
+        place = tuple(where[key] for where, key in zip(places, keys, strict=True))
         if not np.isnan(loads[place]):
             raise InputError(
                 f"{owner}: window {row['window']}, layer {row['layer']}, expert {row['expert']} stands twice; "

@@ -33,6 +33,8 @@ POLICIES = {
 
 def draw(data: xr.Dataset) -> dict[str, Figure]:
     """Every figure that the Dataset has the variables for, by file name."""
+    if "world" in data.dims:
+        return {loss_: worlds(data, loss_) for loss_ in ("micro_loss", "macro_loss")}
     if "axes" in data.attrs:
         return {loss_: study(data, loss_) for loss_ in ("micro_loss", "macro_loss")}
     if "window" in data.coords:
@@ -287,6 +289,25 @@ def compared(data: xr.Dataset) -> Figure:
     panels[0][0].invert_yaxis()
     note = f"error bars: 95 % t interval over {data.sizes['seed']} seeds" if data.sizes.get("seed", 1) > 1 else ""
     return finish(figure, f"{', '.join(dims)}: at the last step; {heading(data, *ABOUT)}".rstrip("; "), note)
+
+
+def worlds(data: xr.Dataset, loss: str = "micro_loss") -> Figure:
+    """split_feed minus the best rival in every world of a study, at equal tokens and at equal wall-clock."""
+    gaps = {
+        said: data[f"gap_to_best_{loss}_at_equal_{b}"] for b, said in (("tokens", "tokens"), ("time", "wall-clock"))
+    }
+    order = np.argsort(gaps["wall-clock"].mean("seed").values, kind="stable")
+    figure, panels = grid_of_panels(1, 2, (3.2, 0.16 * len(order) + 0.8), sharey=True)
+    place = np.arange(len(order))
+    for axes, (said, gap) in zip(panels[0], gaps.items(), strict=True):
+        stats = np.array([interval(column) for column in gap.transpose("world", "seed").values[order]])
+        axes.errorbar(stats[:, 0], place, xerr=stats[:, 1], fmt="o", ms=3, capsize=1, lw=0.8, color=COLOURS[0])
+        axes.axvline(0.0, color="0.3", lw=0.8)
+        axes.set_xlabel(f"gap at equal {said} (nat/token)")
+    panels[0][0].set_yticks(place, data.world.values[order].tolist(), fontsize=5)
+    panels[0][0].invert_yaxis()
+    what = f"{loss.replace('_', ' ')} of split_feed minus that of the best rival of each world; below 0: better"
+    return finish(figure, what, f"error bars: 95 % t interval over {data.sizes['seed']} seeds")
 
 
 _AXES = {

@@ -264,24 +264,25 @@ def proportional_counts(loads: np.ndarray, slots: int) -> np.ndarray:
 
 
 @placement(present=True)
-def scheduled(problem: Problem, *, groups: int = 1, topology: str = "eplb") -> Placement:
+def scheduled(problem: Problem, *, groups: int = 1, topology: str = "eplb", distinct: bool = False) -> Placement:
     """A linear programme shares each step's tokens among the replicas, on that step's own loads (LPLB, MicroMoE).
 
     EPLB places the replicas by the past; or, with a `topology` of LPLB (ring, cube, hypercube, torus), each device's
     heaviest experts have copies on fixed neighbours.
     """
-    return _replicated(problem, groups, topology)
+    return _replicated(problem, groups, topology, distinct)
 
 
 @placement
-def lagged(problem: Problem, *, groups: int = 1, topology: str = "eplb") -> Placement:
+def lagged(problem: Problem, *, groups: int = 1, topology: str = "eplb", distinct: bool = False) -> Placement:
     """As `scheduled`, but on the average loads of the past: the shares hold until the next decision."""
-    return shared_out(_replicated(problem, groups, topology), problem.loads, problem.speed * np.ones(problem.devices))
+    placed = _replicated(problem, groups, topology, distinct)
+    return shared_out(placed, problem.loads, problem.speed * np.ones(problem.devices))
 
 
-def _replicated(problem: Problem, groups: int, topology: str) -> Placement:
+def _replicated(problem: Problem, groups: int, topology: str, distinct: bool) -> Placement:
     if topology == "eplb":
-        return eplb(problem, groups=groups)
+        return eplb(problem, groups=groups, distinct=distinct)
     if topology not in TOPOLOGIES:
         raise InputError(f"placement: topology={topology!r}; {known(['eplb', *TOPOLOGIES], topology)}")
     edges = TOPOLOGIES[topology](problem.devices, problem.nodes)

@@ -11,10 +11,10 @@ from moesim import config as files
 from moesim.balance import trace
 from moesim.balance.output import dataset
 from moesim.balance.records import outcomes
-from moesim.balance.setting import GROUPS
+from moesim.balance.setting import GROUPS, Run
 from moesim.errors import InputError
 from moesim.output.progress import Advance
-from moesim.settings import known
+from moesim.settings import defaults, known
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,14 +29,17 @@ def named(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_policy(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with some groups replaced: a name reads conf/GROUP/NAME.yaml, a mapping replaces single keys."""
+    """The config with some choices replaced, whatever they are.
+
+    Of a group a name reads conf/GROUP/NAME.yaml and a mapping replaces single keys; other keys are those of a run.
+    """
     if not isinstance(changes, Mapping):
         raise InputError(f"balance: policies: {changes!r} is no policy; it takes {{NAME: {{GROUP: CHOICE}}}}")
     out = {key: value for key, value in config.items() if key not in ("policies", "sweep")}
     for group, choice in named(changes).items():
-        if group not in GROUPS:
-            raise InputError(f"balance: policies: no group {group!r}; {known(GROUPS, group)}")
-        whole = isinstance(changes[group], str) or not isinstance(choice, Mapping)
+        if group not in (*GROUPS, *Run.__dataclass_fields__) or group in ("policies", "sweep"):
+            raise InputError(f"balance: policies: no group {group!r}; {known([*GROUPS, *defaults(Run)], group)}")
+        whole = group not in GROUPS or isinstance(changes[group], str) or not isinstance(choice, Mapping)
         out[group] = choice if whole else {**out.get(group, {}), **choice}
     return out
 
@@ -58,15 +61,16 @@ def compared(config: Mapping[str, Any], advance: Advance | None = None) -> xr.Da
     import xarray as xr
 
     runs = [one(with_policy(config, changes or {})) for changes in policies.values()]
-    width = max(run.sizes["expert"] for run in runs)
+    width = {dim: max(run.sizes[dim] for run in runs) for dim in ("expert", "device")}
     runs = [_widened(run, width) for run in runs]
     names = xr.DataArray([str(name) for name in policies], dims="policy", name="policy")
-    return xr.concat(runs, dim=names, join="exact", coords="minimal", compat="equals", combine_attrs="override")
+    return xr.concat(runs, dim=names, join="outer", coords="minimal", compat="equals", combine_attrs="override")
 
 
-def _widened(run: xr.Dataset, width: int) -> xr.Dataset:
-    """The run with room for `width` experts; those it never had carry no load and are not there."""
-    if run.sizes["expert"] == width:
+def _widened(run: xr.Dataset, width: Mapping[str, int]) -> xr.Dataset:
+    """The run with room for as many experts and devices; those it never had carry no load and are not there."""
+    if all(run.sizes[dim] == size for dim, size in width.items()):
         return run
     fill = {"parent": -1, "separation_steps": np.nan, "alive": False}
-    return run.reindex(expert=np.arange(width), fill_value={name: fill.get(str(name), 0) for name in run.data_vars})
+    indexers = {dim: np.arange(size) for dim, size in width.items()}
+    return run.reindex(indexers, fill_value={name: fill.get(str(name), 0) for name in run.data_vars})

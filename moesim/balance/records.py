@@ -52,9 +52,8 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
     placed = Placement(parts["slots"], np.ones(parts["slots"].shape))
     copies = placed.copies(given.most_experts)
     world, there, speed = given.world, copies > 0, given.machine.cluster.speed
-    natural, received = world.natural, parts["received"]
-    micro = (natural * state.loss).sum(axis=1)
-    busy = parts["compute"] + parts["dense"] + parts["update"]
+    received = parts["received"]
+    busy = parts["compute"] + parts["dense"] * given.machine.cluster.busy_share + parts["update"]
     hardest = bounds.makespan_bound(state.load, copies, speed)
     return {
         "loads": state.load,
@@ -72,11 +71,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         **{f"time_{name}": parts[name] for name in clock.PARTS},
         "tokens": np.full(state.seeds, given.tokens * state.step),
         "wall_clock": state.wall_clock,
-        "micro_loss": micro,
-        "macro_loss": (world.macro * state.loss).sum(axis=1),
-        "target_loss": (world.target * state.loss).sum(axis=1),
-        "tail_loss": metrics.tail_loss(world.means(state.loss), world.in_order(natural)),
-        "domain_loss": world.means(state.loss),
+        **_losses(given, state),
         "sampling_weight": world.in_order(state.mixture),
         "experts_alive": there.sum(axis=1),
         "splits": state.splits,
@@ -87,6 +82,17 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         **_memory(given, parts),
         "copies": copies,
         "shared_devices": placed.together(given.most_experts, given.devices),
+    }
+
+
+def _losses(given: Setting, state: State) -> dict[str, np.ndarray]:
+    world = given.world
+    weights = {"micro_loss": world.natural, "macro_loss": world.macro, "target_loss": world.target}
+    each = world.means(state.loss)
+    return {
+        **{name: (weight * state.loss).sum(axis=1) for name, weight in weights.items()},
+        "tail_loss": metrics.tail_loss(each, world.in_order(world.natural)),
+        "domain_loss": each,
     }
 
 

@@ -97,18 +97,22 @@ def inclusion(z: np.ndarray, active: int) -> np.ndarray:
         weights /= weights.sum(axis=-1, keepdims=True)
         return weights
     weights = np.where(np.isneginf(shifted), 0.0, np.exp(np.maximum(shifted, _LOWEST_LOGIT)))
-    scale = active / weights.sum(axis=-1)
-    for _ in range(active):
-        rows = np.nonzero(scale > 1.0)  # the largest weight of a row is 1, so only these can exceed the cap
-        capped = weights[rows] * scale[rows][:, None] >= 1.0
-        free = np.where(capped, 0.0, weights[rows]).sum(axis=-1)
-        left = active - capped.sum(axis=-1)
-        fresh = np.where(left > 0, left / np.where(free > 0, free, 1.0), scale[rows])
-        if np.array_equal(fresh, scale[rows]):
-            break
-        scale[rows] = fresh
-    weights *= scale[..., None]
+    scale = active / weights.sum(axis=-1, dtype=np.float64)
+    rows = np.nonzero(scale > 1.0)  # the largest weight of a row is 1, so only these can exceed the cap
+    scale[rows] = _capped_scale(weights[rows], active)
+    weights *= scale[..., None].astype(weights.dtype)
     return np.minimum(weights, 1.0, out=weights)
+
+
+def _capped_scale(weights: np.ndarray, active: int) -> np.ndarray:
+    """The scale of each row (row, expert) at which weights capped at 1 sum to `active`: the fewest capped that do."""
+    parts = np.partition(weights, weights.shape[1] - active, axis=1).astype(np.float64)
+    top = np.sort(parts[:, -active:], axis=1)
+    left = parts[:, :-active].sum(axis=1, keepdims=True) + np.cumsum(top, axis=1)  # without the largest ones
+    scale = np.arange(1, active + 1) / np.maximum(left, 1e-300)
+    fits = top * scale <= 1.0 + 1e-12
+    most = active - 1 - np.argmax(fits[:, ::-1], axis=1)
+    return np.take_along_axis(scale, most[:, None], axis=1)[:, 0]
 
 
 @routing(drawn=True, sees_tokens=False)

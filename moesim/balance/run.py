@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from moesim.balance import figures, placement, policies, routing, sampling, structure, study, tables, trace
+import numpy as np
+
+from moesim.balance import figures, placement, policies, routing, sampling, structure, study, tables, trace, worlds
 from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
 from moesim.domains.curves import curves
@@ -67,7 +69,7 @@ def run(config: Mapping[str, Any]) -> Result:
         data = _made(config, keep)
     table = tables.table
     if config.get("sweep"):
-        table = tables.study_table
+        table = tables.worlds_table if worlds.many(config) else tables.study_table
     elif trace.is_trace(config):
         table = tables.trace_table
     drawn = figures.draw(data) if config.get("figures", True) else {}
@@ -82,7 +84,8 @@ def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
 
 
 def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
-    data = study.study(config, keep) if config.get("sweep") else policies.compared(config)
+    asked = worlds.study if worlds.many(config) else study.study
+    data = asked(config, keep) if config.get("sweep") else policies.compared(config)
     return signed(data, "balance", config, **_names(config))
 
 
@@ -122,8 +125,14 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     idle = {}
     if not config.get("policies"):
         router, shape = config["routing"], config["structure"].get("policy")
+        if not config.get("selective"):
+            idle["gradient_noise"] = "with selective=0"
         if router.get("fidelity", "mean_field") != "tokens":
             idle["routing.batch"] = "without routing.fidelity=tokens"
+        if np.isinf(router.get("capacity_factor", np.inf)):
+            idle["schedule.padding"] = "without routing.capacity_factor"
+        if config["schedule"].get("dense_flops_per_token") is None:
+            idle["schedule.dense_share"] = "without schedule.dense_flops_per_token"
         if shape in structure.structure and not structure.structure[shape].traits["grows"]:
             idle |= dict.fromkeys(("structure.threshold", "structure.patience", "max_experts"), f"in structure={shape}")
     return idle

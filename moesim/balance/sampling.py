@@ -135,7 +135,7 @@ def optimal(state: State, setting: Setting, *, exponent: float | None = None) ->
 
 def served(state: State) -> np.ndarray:
     """Share of a domain's assignments that each expert gets (seed, domain, expert)."""
-    return state.probability / np.maximum(state.probability.sum(axis=-1, keepdims=True), 1e-300)
+    return state.probability / np.maximum(state.probability.sum(axis=-1, keepdims=True, dtype=np.float64), 1e-300)
 
 
 @sampling

@@ -17,6 +17,7 @@ from moesim.domains import learning
 from moesim.domains.tree import similarity
 from moesim.hardware import step as clock
 from moesim.hardware.placed import Placement
+from moesim.numerics.memory import keep_freed
 
 
 def start(given: Setting) -> State:
@@ -82,7 +83,9 @@ def _first_scores(given: Setting, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _logits(given: Setting, state: State) -> np.ndarray:
-    return routing.logits(state.scores, state.bias, given.routing.temperature)
+    if given.routing.temperature == 1.0 and not state.bias.any():
+        return state.scores
+    return routing.logits(state.scores, state.bias.astype(given.dtype), given.routing.temperature)
 
 
 def _chances(given: Setting, state: State, tokens: np.ndarray) -> np.ndarray:
@@ -185,7 +188,7 @@ def learn_step(given: Setting, state: State) -> State:
     state, worth = _received(given, state)
     if not due(given, state):
         return replace(state, pending=state.pending + state.drawn * worth, waiting=state.waiting + state.drawn)
-    before = state.learned.any(axis=1)
+    before = state.learned
     state = _taught(given, state, worth)
     params, tokens = given.abilities(state)
     state = _judged(given, state, params, tokens)
@@ -195,7 +198,9 @@ def learn_step(given: Setting, state: State) -> State:
     if given.run.selective > 0 and state.step % given.structure.every == 0:
         gains = learning.expert_gains(given.world, params, tokens, state.assigned)
         heard = learning.heard(gains, state.load, given.run.gradient_noise)
-        state = replace(state, frozen=before & learning.nothing_left(heard, state.alive, given.run.selective))
+        state = replace(
+            state, frozen=before.any(axis=1) & learning.nothing_left(heard, state.alive, given.run.selective)
+        )
     return state
 
 
@@ -239,7 +244,7 @@ def _steered(given: Setting, state: State) -> State:
     rule, stride, scores = given.routing, given.run.learn_every, state.scores
     probability = _meant(state)
     if rule.reinforcement or rule.decay:
-        reward = rule.reward(probability, state.expert_loss, state.loss)
+        reward = rule.reward(probability, state.expert_loss, state.loss.astype(given.dtype))
         moved = routing.reinforce(
             scores, probability, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach
         )
@@ -296,6 +301,7 @@ def rehearse(given: Setting) -> None:
 
 def trajectory(given: Setting) -> Iterator[tuple[State, dict[str, np.ndarray]]]:
     """States after each step, with the parts of its time."""
+    keep_freed()
     state = start(given)
     for _ in range(given.steps):
         state, parts = step(given, state)

@@ -17,7 +17,7 @@ from moesim.domains import tree
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
 from moesim.settings import defaults, number, read, setting, whole
-from moesim.variables import AT_LEAST_ONE
+from moesim.variables import AT_LEAST_ONE, POSITIVE, check
 
 ways = Policies("split way")
 criteria = Policies("split criterion")
@@ -334,13 +334,21 @@ def prune(view: View, *, below: float = 0.1, tail: float = 0.05, at_most: int = 
 
 
 @structure
-def grow(view: View, *, factor: float = 2.0, way: Any = "clone") -> list[Edit]:
-    """Multiply the experts by `factor` at every window while there is room, most loaded first (staged upcycling)."""
+def grow(view: View, *, factor: float = 2.0, way: Any = "clone", budgets: Any = None) -> list[Edit]:
+    """Multiply the experts by `factor` at every window while there is room, most loaded first (staged upcycling).
+
+    `budgets`: only at the first window after each of these numbers of tokens (EMO, 2605.13247).
+    """
     if not factor > 1:
         raise InputError(f"structure grow: factor={factor:g}; it takes a number above 1")
     order = view.alive[np.argsort(-view.load(view.alive), kind="stable")]
     vacant, way = view.vacant(), ways.only(way)
-    count = min(round((factor - 1.0) * len(order)), len(order), len(vacant), max(view.room([]), 0))
+    wanted = round(factor * len(order))
+    if budgets is not None:
+        tokens = check("structure grow", "budgets", list(budgets), POSITIVE)
+        passed = int((tokens <= view.setting.tokens * (view.state.step + 1)).sum())
+        wanted = round(view.setting.run.experts * factor**passed)
+    count = min(max(wanted - len(order), 0), len(order), len(vacant), max(view.room([]), 0))
     return [_split(view, int(e), child, way) for e, child in zip(order[:count], vacant, strict=False)]
 
 
@@ -350,7 +358,7 @@ PARTED = 0.5
 
 def apartness(tokens: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Total variation (seed, expert) between an expert's shares of tokens (seed, domain, expert) and another's."""
-    share = tokens / np.maximum(tokens.sum(axis=1), 1e-300)[:, None, :]
+    share = tokens / np.maximum(tokens.sum(axis=1, dtype=np.float64), 1e-300)[:, None, :]
     return 0.5 * np.abs(share - np.take_along_axis(share, other[:, None, :], axis=2)).sum(axis=1)
 
 

@@ -2,81 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.balance.policies import compared
+from moesim.balance.setting import GROUPS, Run
 from moesim.errors import InputError
 from moesim.output.kept import Keep, nothing
-from moesim.output.progress import progress
+from moesim.output.progress import Advance, progress
+from moesim.settings import known
 from moesim.variables import stamp
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# Axis of a study -> where its value goes in the config.
+# Axis of a study -> where its value goes in the config; any other is a dotted path of its own.
 AXES = {
     "rho": ("world", "rho"),
     "skew": ("world", "skew"),
     "exponent": ("world", "curve", "coefficients", "beta"),
     "indivisible": ("world", "atom"),
+    "part_similarity": ("world", "part_similarity"),
+    "overfit": ("world", "overfit", "strength"),
     "temperature": ("routing", "temperature"),
-    "experts": ("experts",),
+    "affinity": ("routing", "affinity"),
+    "reinforcement": ("routing", "reinforcement"),
+    "replay": ("sampling", "share"),
     "dense_ratio": ("schedule", "dense_ratio"),
 }
 LOSSES = ("micro_loss", "macro_loss", "tail_loss")
+BUDGETS = ("tokens", "time")
 CLAIM = "split_feed"
+SPECIAL = ("sizes", "moves", "search")  # keys of a sweep that are no axis
+
+
+def path_of(axis: str) -> tuple[str, ...]:
+    """Where the value of an axis goes in the config; InputError for a name that is neither an axis nor a key."""
+    path = AXES.get(axis, tuple(axis.split(".")))
+    if path[0] not in (*GROUPS, *Run.__dataclass_fields__) or axis in ("policies", "sweep"):
+        raise InputError(f"balance: sweep: no axis {axis!r}; {known([*AXES, *SPECIAL], axis)}, or a key, group.key")
+    return path
 
 
 def cells(sweep: Mapping[str, Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of the axes and every combination of their values."""
-    for name, values in sweep.items():
-        if name not in AXES:
-            raise InputError(f"balance: sweep: no axis {name!r}; it takes {', '.join(AXES)}")
+    axes = {name: values for name, values in sweep.items() if name not in SPECIAL}
+    for name, values in axes.items():
+        path_of(name)
         if not isinstance(values, (list, tuple)) or not values:
             raise InputError(f"balance: sweep: {name}={values!r}; it takes a list of values")
-    return list(sweep), list(product(*sweep.values()))
+    return list(axes), list(product(*axes.values()))
 
 
-def _put(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    head, *rest = path
-    return {**config, head: _put(config.get(head, {}), tuple(rest), value) if rest else value}
-
-
-def study(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
-    """The claim in many worlds: losses of every policy at equal tokens and at equal wall-clock.
-
-    Dims policy, seed and one for each axis of `sweep`. Equal wall-clock is the time that the fastest policy of a world
-    takes for all its tokens, seed by seed; the others are read from their curves at that time. `gap_*` is the loss of
-    `split_feed` minus a policy's, on the same seeds. `keep` is asked for every world, so that it may have it already.
-    """
-    import xarray as xr
-
-    names, combinations = cells(config["sweep"])
+def compared_policies(config: Mapping[str, Any]) -> list[str]:
+    """Names of the policies; InputError unless the claim is among several."""
     policies = [str(name) for name in config.get("policies") or {}]
     if CLAIM not in policies or len(policies) < 2:
         raise InputError(
             f"balance: a sweep compares {CLAIM} with other policies; give policies with that name among them"
         )
-    results = []
+    return policies
+
+
+def put(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The config with another value at a path."""
+    head, *rest = path
+    return {**config, head: put(config.get(head) or {}, tuple(rest), value) if rest else value}
+
+
+def study(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
+    """The claim in many worlds: losses of every policy at equal tokens and at equal wall-clock.
+
+    Dims policy, seed and one for each axis of `sweep`; or, with sizes, moves or a search among them, `world` (see
+    `moesim.balance.worlds`). Equal wall-clock is the time that the fastest policy of a world takes for all its tokens,
+    seed by seed; the others are read from their curves at that time. `gap_*` is the loss of `split_feed` minus a
+    policy's, on the same seeds. `keep` is asked for every world, so that it may have it already.
+    """
+    policies = compared_policies(config)
+    names, combinations = cells(config["sweep"])
     with progress(len(combinations), "world") as advance:
-        for number, values in enumerate(combinations):
-            world = dict(config)
-            for name, value in zip(names, values, strict=True):
-                world = _put(world, AXES[name], value)
-            results.append(keep(f"world_{number}", lambda world=world: _ends(compared(world, lambda _: advance(0)))))
-            advance(1)
+        results = [
+            one_world(config, dict(zip(names, values, strict=True)), f"world_{number}", keep, advance)
+            for number, values in enumerate(combinations)
+        ]
     shape = tuple(len(config["sweep"][name]) for name in names)
     coords = {"policy": policies, "seed": results[0].seed.values, **{n: list(config["sweep"][n]) for n in names}}
+    return with_gaps(stacked(results, names, shape, coords), names)
+
+
+def one_world(
+    config: Mapping[str, Any], values: Mapping[str, Any], name: str, keep: Keep, advance: Advance
+) -> xr.Dataset:
+    """The ends of all policies in the world where these axes have these values."""
+    for axis, value in values.items():
+        config = put(config, path_of(axis), value)
+    ends = keep(name, lambda: _ends(compared(config, lambda _: advance(0))))
+    advance(1)
+    return ends
+
+
+def stacked(
+    results: Sequence[xr.Dataset], names: Sequence[str], shape: tuple[int, ...], coords: Mapping[str, Any]
+) -> xr.Dataset:
+    """The worlds as one Dataset with a dim for each name."""
+    import xarray as xr
+
     data = {}
     for name in results[0].data_vars:
         values = np.stack([r[name].values for r in results], axis=-1)
         data[name] = (("policy", "seed", *names), values.reshape(*values.shape[:2], *shape))
-    out = xr.Dataset(data, coords=coords, attrs={"title": "moesim balance: split and feed", "axes": ", ".join(names)})
-    for budget, loss in product(("tokens", "time"), LOSSES):
+    return xr.Dataset(data, coords=dict(coords))
+
+
+def with_gaps(data: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """The same with `gap_*`, the claim's loss minus a policy's."""
+    out = data.assign_attrs({"title": "moesim balance: split and feed", "axes": ", ".join(names)})
+    for budget, loss in product(BUDGETS, LOSSES):
         name = f"{loss}_at_equal_{budget}"
         out[f"gap_{name}"] = (out[name].sel(policy=CLAIM, drop=True) - out[name]).transpose(*out[name].dims)
     return stamp(out)

@@ -9,7 +9,7 @@ import numpy as np
 
 from moesim.balance.figures import ABOUT, COMPARED
 from moesim.balance.intervals import interval, verdicts
-from moesim.balance.study import CLAIM, LOSSES
+from moesim.balance.study import BUDGETS, CLAIM, LOSSES
 from moesim.output.plots import heading
 from moesim.output.text import aligned, coordinate
 
@@ -95,6 +95,54 @@ def study_table(data: xr.Dataset) -> str:
     return "\n".join(parts)
 
 
+def worlds_table(data: xr.Dataset) -> str:
+    """Of a study over sizes and moves, or of a search: gaps to every rival, and to the best one world by world."""
+    rivals, parts = _rivals(data), []
+    for size in dict.fromkeys(data.size.values.tolist()) if "size" in data.coords else [None]:
+        own = data if size is None else data.isel(world=(data.size == size).values)
+        first = own.isel(world=[0])
+        rows = [["", *rivals], *(_means(first, budget, loss) for loss, budget in product(LOSSES, BUDGETS))]
+        title = "the first world" if size is None else f"size {size}, nothing moved"
+        parts += [f"{title}: {CLAIM} minus a policy (nat/token, 95 % interval; below 0: better)", aligned(rows, 2)]
+        if own.sizes["world"] > 1:
+            counts = [["", *rivals], *(_counts(own, budget, loss) for loss, budget in product(LOSSES, BUDGETS))]
+            parts += [f"{own.sizes['world']} worlds: better / undecided / worse", aligned(counts, 2)]
+    name = "micro_loss_at_equal_time"
+    gap = data[f"gap_to_best_{name}"].transpose("seed", "world").values
+    order = np.argsort(gap.mean(axis=0), kind="stable")
+    rows = [["world", "gap", "best rival"]]
+    for i in order:
+        rows.append(
+            [_where(data, i), "{:+.4f} ±{:.4f}".format(*interval(gap[:, i])), str(data[f"best_rival_{name}"].values[i])]
+        )
+    parts += ["micro loss at equal wall-clock against the best rival of each world, best first", aligned(rows)]
+    return "\n".join([*parts, *_what_distinguishes(data, gap.mean(axis=0))])
+
+
+def _means(data: xr.Dataset, budget: str, loss: str) -> list[str]:
+    gap = data[f"gap_{loss}_at_equal_{budget}"].isel(world=0)
+    cells = ["{:+.3f} ±{:.3f}".format(*interval(gap.sel(policy=rival).values)) for rival in _rivals(data)]
+    return [f"{loss.replace('_', ' ')} at equal {budget}", *cells]
+
+
+def _where(data: xr.Dataset, i: int) -> str:
+    at = {str(name): float(data[name][i]) for name in data.coords if str(name).startswith("at_")}
+    return ", ".join(f"{name[3:]}={value:.3g}" for name, value in at.items()) or str(data.world.values[i])
+
+
+def _what_distinguishes(data: xr.Dataset, gap: np.ndarray) -> list[str]:
+    """Rank correlation of the gap with every axis of a search."""
+    from scipy.stats import spearmanr
+
+    axes = [str(name) for name in data.coords if str(name).startswith("at_")]
+    if not axes:
+        return []
+    found = {axis[3:]: float(spearmanr(data[axis].values, gap)[0]) for axis in axes}
+    rows = [["axis", "rank correlation with the gap"]]
+    rows += [[axis, f"{r:+.2f}"] for axis, r in sorted(found.items(), key=lambda pair: -abs(pair[1]))]
+    return ["what distinguishes worlds (above 0: the larger, the worse for the claim)", aligned(rows)]
+
+
 def _rivals(data: xr.Dataset) -> list[str]:
     return [str(p) for p in data.policy.values if p != CLAIM]
 
@@ -121,7 +169,7 @@ def trace_table(data: xr.Dataset) -> str:
     )
     lines = [["policy", *columns]]
     for name, own in _rows(data):
-        lines.append([name, *(f"{float(own[c].isel(step=slice(1, None)).mean()):.4g}" for c in columns)])
+        lines.append([name, *(f"{float(own[c].isel(step=_judged(own)).mean()):.4g}" for c in columns)])
     return "\n".join([heading(data, *ABOUT), aligned(lines), *verdicts_of_memory(data)])
 
 
@@ -142,7 +190,12 @@ def compared(data: xr.Dataset) -> str:
     return aligned(rows)
 
 
+def _judged(data: xr.Dataset | xr.DataArray) -> slice:
+    """Windows that a plan had a past to go by; the only one if there is but one."""
+    return slice(min(1, data.sizes["step"] - 1), None)
+
+
 def _told(values: xr.DataArray, replayed: bool) -> np.ndarray:
     if replayed and values.name != "wall_clock":
-        return values.isel(step=slice(1, None)).mean("step").values
+        return values.isel(step=_judged(values)).mean("step").values
     return values.isel(step=-1).values

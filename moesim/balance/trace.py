@@ -228,7 +228,7 @@ def _judged(served, loads, machine, there, tokens, active, source, met) -> dict[
     times = {f"time_{name}": parts[name].mean() * layers for name in clock.PARTS}
     times["time_dense"] = clock.dense_seconds(machine, tokens, active)
     total = float(np.sum(list(times.values())))
-    busy = times["time_compute"] + times["time_dense"] + times["time_update"]
+    busy = times["time_compute"] + times["time_dense"] * cluster.busy_share + times["time_update"]
     same = np.zeros(len(loads), dtype=bool)
     sizes = (cluster.slots, cluster.devices, cluster.nodes, 0, cluster.speed, machine)
     hindsight = placement.eplb(Problem(loads, there, there.astype(int), None, same, *sizes))

@@ -18,7 +18,7 @@ from moesim.models import ratio
 from moesim.models.conventions import ACTIVE_CONVENTIONS, CONVENTIONS, TOTAL_CONVENTIONS, Setting
 from moesim.models.feedforward import Experts
 from moesim.models.layers import Passes
-from moesim.models.network import Network
+from moesim.models.network import Network, parameters_of
 from moesim.models.optimizers import Optimizer
 from moesim.models.optimizers import optimizer as optimizer_of
 from moesim.models.transformer import Transformer
@@ -102,7 +102,7 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _has_depth(network: Any) -> bool:
-    return "depth" in ((network or {}).get("parameters") or {})
+    return "depth" in parameters_of("network", network or {})
 
 
 def flops(
@@ -292,6 +292,7 @@ def _conditions(config: Mapping[str, Any], subjects: Sequence[Subject]) -> dict[
     if len(subjects) == 1:
         only = subjects[0]
         told |= {"description": only.network.description, "source": only.network.source}
+        told["layers"] = "; ".join(f"{e.name}: {e.layer.about}" for e in only.network.entries if e.layer.about)
         told |= {"published": only.published, "training_batch": only.training_batch}
     kept = ("counting", "recompute", "sequence", "mask", "as")
     return {**{k: v for k, v in told.items() if v}, **{name: config[name] for name in kept}}

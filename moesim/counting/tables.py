@@ -45,6 +45,7 @@ def _heading(dataset: xr.Dataset) -> str:
     about = [dataset.attrs[key] for key in ("names", "description") if dataset.attrs.get(key)]
     published = dataset.attrs.get("published")
     lines = [": ".join(about), *([f"  published: {published}"] if published else [])]
+    lines += [f"  {dataset.attrs['layers']}"] if "layers" in dataset.attrs else []
     if "params" not in dataset:
         return "\n".join(lines)
     params = zip(dataset.params_convention.values, dataset.params.values, strict=True)

@@ -119,7 +119,9 @@ def learn(
     if forgetting > 0.0:
         foreign = np.maximum(taken.sum(axis=1, keepdims=True) - world.mix(taken), 0.0)
         kept = learned * np.exp(np.log1p(-forgetting) * foreign)
-    return kept + taken * worth[:, :, None].astype(taken.dtype)
+    out = taken * worth[:, :, None].astype(taken.dtype)
+    out += kept
+    return out
 
 
 def trained_on(assigned: np.ndarray, frozen: np.ndarray) -> np.ndarray:
@@ -133,9 +135,11 @@ def trained_after(trained: np.ndarray, assigned: np.ndarray, horizon: float) -> 
     The first tokens of an expert are its shares in full.
     """
     load = assigned.sum(axis=1, keepdims=True, dtype=np.float64)
-    kept = np.where(trained.any(axis=1, keepdims=True) | (load <= 0), np.exp(-load / horizon), 0.0)
+    kept = np.where((trained.sum(axis=1, keepdims=True) > 0) | (load <= 0), np.exp(-load / horizon), 0.0)
     fresh = (1.0 - kept) / np.where(load > 0, load, 1.0)
-    return trained * kept.astype(trained.dtype) + assigned * fresh.astype(trained.dtype)
+    out = trained * kept.astype(trained.dtype)
+    out += assigned * fresh.astype(trained.dtype)
+    return out
 
 
 def abilities(
@@ -152,21 +156,28 @@ def abilities(
     (seed, expert): experts of one number are never chosen together (None: no such).
     """
     dtype = known.learned.dtype
-    params = capacity.alone * _place(world, known.trained) ** capacity.focus
+    params = _place(world, known.trained) ** capacity.focus
+    params *= capacity.alone
     tokens = world.mix(known.learned) * effective[:, :, None].astype(dtype)
     if capacity.active == 1 and not capacity.common:
         return params, tokens
     most = np.maximum(world.mix(known.common_learned).max(axis=1, keepdims=True) * effective, 1.0)[:, :, None].astype(
         dtype
     )
-    size, knowing = params, params * _power(tokens / most)
+    knowing = _power(tokens * (1.0 / most))
+    knowing *= params
+    size = params
     if capacity.active > 1:
-        size, knowing = (x + _companions(probability, x, capacity.twins, family) for x in (size, knowing))
+        size, knowing = with_companions(probability, (size, knowing), capacity.twins, family)
     if capacity.common:
         own = (capacity.common * _place(world, known.common_trained[:, :, None]) ** capacity.focus).astype(dtype)
         seen = (world.mix(known.common_learned) * effective)[:, :, None].astype(dtype)
         size, knowing = size + own, knowing + own * _power(seen / most)
-    return size, most * np.sqrt(np.sqrt(np.sqrt(knowing / np.maximum(size, np.finfo(dtype).tiny))))
+    knowing /= np.maximum(size, np.finfo(dtype).tiny)
+    for _ in range(3):
+        np.sqrt(knowing, out=knowing)
+    knowing *= most
+    return size, knowing
 
 
 def _power(x: np.ndarray) -> np.ndarray:
@@ -181,36 +192,56 @@ def _place(world: World, trained: np.ndarray) -> np.ndarray:
     return world.mix(trained) * (1.0 / np.maximum(world.ordinary, _TINY))[:, :, None].astype(trained.dtype)
 
 
-def _companions(probability: np.ndarray, values: np.ndarray, twins: int, family: np.ndarray | None) -> np.ndarray:
-    """Expected sum of `values` over the other experts of a token that has this one (seed, part, expert).
+def with_companions(
+    probability: np.ndarray, terms: tuple[np.ndarray, ...], twins: int, family: np.ndarray | None
+) -> tuple[np.ndarray, ...]:
+    """Expected sums of each term over the experts of a token that has this one (seed, part, expert).
 
     Twins always come together, a family never. Another comes with its own probability P less what its uncertainty
     P (1 - P) bears, in proportion, of the place that is taken, so that K come in all and the certain ones always do
     (Hajek's approximation to sampling without replacement, made to sum up).
     """
     if np.isclose(probability.sum(axis=2).max(), twins):
-        return (twins - 1.0) * values  # there is but one place
-    taken = _of_family(probability, family)
-    unsure = probability * (1.0 - taken)
-    expected, borne, room = (_others(x, twins, family) for x in (probability * values, unsure * values, unsure))
-    share = twins * (1.0 - taken) / np.maximum(room, np.finfo(values.dtype).tiny)
-    return np.maximum(expected - np.where(room > 1e-9, share, 0.0) * borne, 0.0) + (twins - 1.0) * values
+        return tuple(twins * term for term in terms)  # there is but one place
+    kin = [] if family is None else _families(family)
+    unsure = probability * (1.0 - _summed(probability, kin))
+    room = unsure.sum(axis=2, keepdims=True) - twins * _summed(unsure, kin)
+    share = (1.0 - _summed(probability, kin)) * (twins / np.where(room > 1e-9, room, np.inf)).astype(unsure.dtype)
+    own = twins * (share * unsure - probability + 1.0)
+    return tuple(_joined(probability, unsure, share, own, term, kin) for term in terms)
 
 
-def _others(values: np.ndarray, twins: int, family: np.ndarray | None) -> np.ndarray:
-    """Sums over the experts that are neither twins nor family."""
-    total = values.sum(axis=2, keepdims=True, dtype=np.float64).astype(values.dtype)
-    return total - twins * _of_family(values, family)
+def _joined(
+    P: np.ndarray, unsure: np.ndarray, share: np.ndarray, own: np.ndarray, term: np.ndarray, kin: Kin
+) -> np.ndarray:
+    """Twins, and others by their probability less the share that their uncertainty bears."""
+    expected, borne = (np.einsum("ske,ske->sk", weight, term)[:, :, None] for weight in (P, unsure))
+    out = own * term
+    out += expected
+    out -= share * borne
+    for row, members in kin:  # the family's others do not come either
+        weights = (unsure[row][:, members] * term[row][:, members], P[row][:, members] * term[row][:, members])
+        kept, gone = (w.sum(axis=1, keepdims=True) - w for w in weights)
+        out[row, :, members] += (share[row][:, members] * kept - gone).T
+    return np.maximum(out, term, out=out)
 
 
-def _of_family(values: np.ndarray, family: np.ndarray | None) -> np.ndarray:
-    if family is None:
+Kin = list[tuple[int, np.ndarray]]
+
+
+def _families(family: np.ndarray) -> Kin:
+    """(seed, experts) of every family of more than one."""
+    sizes = [(row, np.bincount(numbers)) for row, numbers in enumerate(family)]
+    return [(row, np.flatnonzero(family[row] == n)) for row, size in sizes for n in np.flatnonzero(size > 1)]
+
+
+def _summed(values: np.ndarray, kin: Kin) -> np.ndarray:
+    """Values with those of a family replaced by their sum."""
+    if not kin:
         return values
     out = values.copy()
-    for row, numbers in enumerate(family):
-        for number in np.flatnonzero(np.bincount(numbers) > 1):
-            members = np.flatnonzero(numbers == number)
-            out[row][:, members] = values[row][:, members].sum(axis=1, keepdims=True)
+    for row, members in kin:
+        out[row, :, members] = values[row][:, members].sum(axis=1)
     return out
 
 

@@ -31,7 +31,7 @@ def mix(values: np.ndarray, rho: float, decay: float) -> np.ndarray:
     sums = [_padded(values, 2**levels)]
     for _ in range(levels):
         sums.append(sums[-1][:, ::2] + sums[-1][:, 1::2])
-    weight = rho * decay ** np.arange(levels)
+    weight = [rho * decay**level for level in range(levels)]  # plain numbers leave the precision of `values`
     mixed = weight[-1] * sums[levels]
     for level in range(levels - 1, -1, -1):
         own = (weight[level - 1] if level else 1.0) - weight[level]
@@ -44,7 +44,7 @@ def mix(values: np.ndarray, rho: float, decay: float) -> np.ndarray:
 def _padded(values: np.ndarray, size: int) -> np.ndarray:
     if values.shape[1] == size:
         return values
-    out = np.zeros((values.shape[0], size, *values.shape[2:]))
+    out = np.zeros((values.shape[0], size, *values.shape[2:]), values.dtype)
     out[:, : values.shape[1]] = values
     return out
 

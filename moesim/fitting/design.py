@@ -38,7 +38,7 @@ def next_runs(fit: Fit, candidates: Any, target: Any, cost: Any, count: int) -> 
     order, left = _greedy(lines, wanted, noise, price, min(count, lines.shape[1]))
     rank = np.zeros(lines.shape[1], int)
     rank[order] = np.arange(1, len(order) + 1)
-    found = {"variance_reduction": narrowed, "cost": price, "reduction_per_cost": narrowed / price, "rank": rank}
+    found = {"variance_reduction": narrowed, "cost": price, "reduction_per_cost": narrowed / price, "order": rank}
     data = {name: (template.dims, values.reshape(template.shape)) for name, values in found.items()}
     data |= {name: (template.dims, values.reshape(template.shape)) for name, values in inputs.items()}
     return xr.Dataset(data, attrs={"left_after_ranked": left})

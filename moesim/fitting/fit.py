@@ -179,8 +179,14 @@ def _runs(runs: Any, columns: Mapping[str, Any] | None, arrays: Mapping[str, Any
             raise InputError(f"fit: unknown argument {name!r}; {takes}")
     if runs is None and not arrays:
         raise InputError("fit: no runs; give a table, or variables by name (total_params=..., tokens=..., loss=...)")
-    loaded = isinstance(runs, xr.Dataset) and {*runs.dims} == {"run"} and {"loss", "row"} <= {*runs.variables}
-    return runs if loaded and not columns else load_runs(arrays or runs, columns)
+    if isinstance(runs, xr.Dataset) and not columns and _loaded(runs):
+        return runs
+    return load_runs(arrays or runs, columns)
+
+
+def _loaded(runs: xr.Dataset) -> bool:
+    """Whether a Dataset is one of `load_runs`."""
+    return {*runs.dims} == {"run"} and {"loss", "row"} <= {*runs.variables}
 
 
 def _check_counts(**counts: Any) -> None:

@@ -124,8 +124,8 @@ def _share(holdout: Mapping[str, Any], key: str) -> float:
     return float(share)
 
 
-def compute_of(runs: xr.Dataset, who: str) -> np.ndarray:
-    """FLOPs of each run: its compute, else 6 x active parameters x tokens; `who` asks, for the error."""
+def compute_of(runs: Any, who: str) -> np.ndarray:
+    """FLOPs of each run (of a Dataset or mapping): its compute, else 6 x active parameters x tokens; `who` asks."""
     if "compute" in runs:
         return np.asarray(runs["compute"])
     active = active_of(runs)
@@ -134,7 +134,7 @@ def compute_of(runs: xr.Dataset, who: str) -> np.ndarray:
     return 6.0 * active * np.asarray(runs["tokens"])
 
 
-def active_of(runs: Mapping[Any, Any]) -> np.ndarray | None:
+def active_of(runs: Any) -> np.ndarray | None:
     """Active parameters of each run: given, else those of any other kind less the inactive share; None without."""
     name = next((name for name in ("active_params", *SIZES) if name in runs), None)
     if name is None:

@@ -41,7 +41,8 @@ def posterior(fit: Fit, draws: int, seed: int, most: int) -> Fit:
         said = f"{sampler.iteration} steps are {sampler.iteration / time:.0f} autocorrelation times, not {_LONG}"
         warnings.warn(f"posterior: {said}: its ends are rough; give more steps", RunsWarning, stacklevel=3)
     every = max(1, int(time / 2))
-    kept = sampler.get_chain(discard=min(int(5 * time), sampler.iteration // 2), thin=every, flat=True)
+    chain = sampler.get_chain(discard=min(int(5 * time), sampler.iteration // 2), thin=every, flat=True)
+    kept = np.asarray(chain)
     kept = kept[np.random.default_rng(seed).permutation(len(kept))[:draws]]
     objective = values(fit.task.problem, kept, fit.task.rows)
     found = Draws(kept, objective, np.full(len(kept), CONVERGED))

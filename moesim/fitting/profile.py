@@ -376,7 +376,7 @@ def along(
     at = rng.uniform(ends[which, 0], ends[which, 1])
     held = np.zeros((count, len(x)), bool)
     held[range(count), which] = True
-    starts = [_beside(found, which, at, side) for side in (-1.0, 1.0)]
+    starts = [_beside(found, found.full, which, at, side) for side in (-1.0, 1.0)]
     parts, size = [], max(1, BLOCK // len(task.loss))
     for cut in (slice(first, first + size) for first in range(0, count, size)):
         rows = resampled(task, x, len(which[cut]), kind, rng)
@@ -385,12 +385,11 @@ def along(
     return Draws(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "objective", "status")))
 
 
-def _beside(found: Profile, which: np.ndarray, at: np.ndarray, side: float) -> np.ndarray:
+def _beside(found: Profile, full: np.ndarray, which: np.ndarray, at: np.ndarray, side: float) -> np.ndarray:
     """The nearest minima of the profiles of entries `which` on that side of `at`, (draws, p), entries put to `at`."""
-    assert found.full is not None
     off = np.where(found.solved, found.points, np.nan)[which] - at[:, None]
     far = np.where(np.isnan(off), np.inf, np.abs(off) + np.where(side * off < 0.0, 1e6, 0.0))
-    start = found.full[which, np.argmin(far, axis=1)]
+    start = full[which, np.argmin(far, axis=1)]
     start[range(len(at)), which] = at
     return start
 

@@ -189,7 +189,7 @@ class Fit:
         its loss), a quantity of `allocation` at a budget (("best_sparsity", 1e22)), or any quantity in each draw.
         `cost` of each candidate: numbers, FLOPs by default, or {"chip": "h100", "utilisation": 0.4} for its hours.
         Gives
-        the expected `variance_reduction` of the target as a share, `cost`, `reduction_per_cost`, and the `rank` (1 is
+        the expected `variance_reduction` of the target as a share, `cost`, `reduction_per_cost`, and the `order` (1 is
         best, 0 none) of the `count` runs that are best together, each chosen after those before; the attribute
         `left_after_ranked` is the share of the variance left. As if draws were normal (the value of information of a
         linear model); the scatter of runs counts as it does in `predict`.

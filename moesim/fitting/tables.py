@@ -164,7 +164,9 @@ def _folds(dataset: xr.Dataset) -> list[str]:
 
 def rolling(data: xr.Dataset) -> str:
     """The fits below each cut of compute, and how they predict the runs above."""
-    rows = [("fitted up to", "below", "above", "MAPE", "bias", "in interval", *map(str, data.coefficient.values))]
+    rows: list[Sequence[str]] = [
+        ("fitted up to", "below", "above", "MAPE", "bias", "in interval", *map(str, data.coefficient.values))
+    ]
     for cut in data.cut.values:
         one = data.sel(cut=cut)
         cells = [f"{float(one.mape):.3%}", f"{float(one.bias):+.4f}", f"{float(one.coverage):.0%}"]

@@ -97,16 +97,18 @@ class StepRow(NamedTuple):
         return Residual(self.release, self.name, self.tflops, float(flops / seconds[0] / 1e12))
 
 
-def step_rows() -> list[StepRow]:
-    """The published steps."""
-    return [_step(row) for row in shipped("step_times.csv")]
+def step_rows(table: str = "step_times.csv") -> list[StepRow]:
+    """The published steps of a table."""
+    return [_step(row) for row in shipped(table)]
 
 
 def _step(row: dict[str, str]) -> StepRow:
     names = ("tensor", "pipeline", "interleave", "expert", "micro_batch")
     layout = Layout.of({name: int(row[name]) for name in names})
     work, batch = work_of(Transformer.load(row["model"]), int(row["sequence"])), int(row["batch"])
-    setup = Setup.of(work, chip_of(row["chip"]), int(row["devices"]), row["precision"], release_of(row["release"]), 1.0)
+    setup = Setup.of(
+        work, chip_of(row["chip"]), int(row["devices"]), row["precision"], release_of(row["release"] or None), 1.0
+    )
     value = float(row["value"]) * (work.flops / 1e12 if row["unit"] == "tokens_per_second" else 1.0)
     cut = " ".join(f"{short}{row[name]}" for short, name in zip(("TP", "PP", "VP", "EP", "MB"), names, strict=True))
     name = f"{row['model']}, {row['devices']} {row['chip']} {row['precision']}, {cut}"
@@ -116,3 +118,8 @@ def _step(row: dict[str, str]) -> StepRow:
 def step_residuals() -> list[Residual]:
     """TFLOP/s of training steps, by release."""
     return [row.residual() for row in step_rows()]
+
+
+def other_residuals() -> list[Residual]:
+    """The same of steps of other software, under the newest release; part of what the layout was is a guess."""
+    return [row.residual() for row in step_rows("step_times_other.csv")]

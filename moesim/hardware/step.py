@@ -109,6 +109,11 @@ class Cluster:
         """Relative speed of each device (device,)."""
         return np.ones(self.devices) if self.speeds is None else np.asarray(self.speeds, dtype=float)
 
+    @property
+    def busy_share(self) -> float:
+        """Share of the time of equal work that a mean device needs, where the slowest is waited for."""
+        return float((self.speed.min() / self.speed).mean())
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -333,18 +338,16 @@ def step_seconds(
 ) -> dict[str, np.ndarray]:
     """Parts of a step's time (seed,), the names of PARTS; also `busy` and `received` of each device (seed, device).
 
-    `loads`, `frozen` (seed, expert): assignments, and experts without weight updates; `tokens` and `active` experts per
-    token of the step; `arrivals` (seed, device): copies to fetch. `room` (seed,): assignments that an expert has
-    capacity for, all computed with `padding`. `source`: see `exchange_seconds`. Migration takes the `planned` seconds
-    (seed,) of the host too; it may hide `behind` the experts and the dense part. Compute is the mean over devices of
-    the experts' time, wait what the slowest adds to it. With `overlap` the part of the exchange that hides behind the
-    experts costs nothing.
+    `loads`, `frozen` (seed, expert): assignments, and experts without weight updates; `tokens`, `active` experts of
+    each; `arrivals` (seed, device): copies to fetch. `room` (seed,): assignments that an expert has capacity for, all
+    computed with `padding`. `source`: see `exchange_seconds`. Migration takes the `planned` seconds (seed,) of the host
+    too; it may hide `behind` the experts and the dense part. Compute is the mean over devices of the experts' time,
+    wait what the slowest adds to it. With `overlap` the part of the exchange behind the experts costs nothing.
     """
     cluster, schedule, slots, depth = machine.cluster, machine.schedule, placement.slots, machine.depth
     updated = np.where(slots >= 0, 1.0 - np.take_along_axis(frozen, np.maximum(slots, 0), axis=1), 0.0)
     received = placement.slot_loads(loads).reshape(len(slots), cluster.devices, -1).sum(axis=-1)
-    if schedule.padding and np.isfinite(room).all():
-        loads = np.where(placement.copies(loads.shape[1]) > 0, np.reshape(room, (-1, 1)), 0.0)
+    loads = _filled(machine, placement, loads, room)
     per_device = expert_seconds(machine, placement.slot_loads(loads), updated) * depth
     sent = np.maximum(loads.sum(axis=1) / active, tokens)  # empty rows travel too
     exchange = exchange_seconds(machine, placement, loads, sent, active, source) * depth
@@ -361,6 +364,13 @@ def step_seconds(
         "update": update_seconds(machine, updated),
         "migration": np.maximum(migration_seconds(machine, arrivals) + planned - behind * (slowest + dense), 0.0),
     }
+
+
+def _filled(machine: Machine, placement: Placement, loads: np.ndarray, room: Any) -> np.ndarray:
+    """Rows that experts compute and send: with padding all that they have room for."""
+    if not (machine.schedule.padding and np.isfinite(room).all()):
+        return loads
+    return np.where(placement.copies(loads.shape[1]) > 0, np.reshape(room, (-1, 1)), 0.0)
 
 
 def bubble_seconds(machine: Machine, experts: np.ndarray, exchange: np.ndarray, dense: float) -> np.ndarray:

@@ -67,6 +67,11 @@ class Layer:
         """Named layers it consists of, all reading the same input; itself if it is simple."""
         return {"": self}
 
+    @property
+    def about(self) -> str:
+        """What a reader wants to know of it beside weights and FLOPs; empty for most."""
+        return ""
+
     def output(self, shape: Shape) -> Shape:
         """Shape of what it hands on, from the shape it is given."""
         return shape

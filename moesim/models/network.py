@@ -12,7 +12,7 @@ from typing import Any
 
 from moesim.config import read
 from moesim.errors import InputError
-from moesim.models import attention, feedforward, layers, recurrent, residual
+from moesim.models import attention, feedforward, layers, recurrent, residual, tree
 from moesim.models.layers import NOTHING, Layer, Passes, Shape, image
 from moesim.models.operations import Cost, Counting, choose, counting, whole
 from moesim.models.optimizers import optimizer
@@ -41,6 +41,7 @@ LAYERS: Mapping[str, type[Layer]] = {
     "router": feedforward.Router,
     "experts": feedforward.Experts,
     "moe": feedforward.MoE,
+    "fff": tree.FFF,
 }
 
 _BLOCK = frozenset({"linear", "last", "scores", "values", "state"})
@@ -216,20 +217,18 @@ class Network:
 
         A layer is a name (`relu`), or a mapping of that name to its settings with, if wanted, `name`, `copies`,
         `applied` and `updating`. What a layer is given follows from the one before. A setting that is the name of a
-        parameter takes its value. Raises InputError for anything unknown or missing.
+        parameter takes its value; numbers beside `input` are parameters too. Raises InputError for anything unknown or
+        missing, and for a parameter that no layer uses.
         """
-        known = {"description", "source", "input", "parameters", "layers"}
-        _only(name, spec, known)
-        values = spec.get("parameters") or {}
-        if not isinstance(values, Mapping):
-            raise InputError(f"{name}: parameters={values!r}; it takes a mapping of names to whole numbers")
-        values = dict(values)
+        values = parameters_of(name, spec)
         _only(f"{name}: parameters", parameters, values)
         values.update(parameters)
         shape, items = _shape(name, spec.get("input")), spec.get("layers")
         if not isinstance(items, list) or not items:
             raise InputError(f"{name}: layers={items!r}; it takes a list of layers")
         entries: list[Entry] = []
+        if unused := [key for key in values if key not in _texts(items)]:
+            raise InputError(f"{name}: no layer uses the parameter {unused[0]!r}; name it in a layer's settings")
         for item in items:
             new, shape = _entries(name, item, shape, values, len(entries))
             entries += new
@@ -237,6 +236,24 @@ class Network:
 
 
 _rule, _optimizer = counting, optimizer
+_KNOWN = ("description", "source", "input", "parameters", "layers")
+
+
+def parameters_of(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a stack from a mapping, with their values; InputError for a key that is no number."""
+    numbers = {key: value for key, value in spec.items() if key not in _KNOWN and isinstance(value, int | float)}
+    _only(name, spec, {*_KNOWN, *numbers})
+    values = spec.get("parameters") or {}
+    if not isinstance(values, Mapping):
+        raise InputError(f"{name}: parameters={values!r}; it takes a mapping of names to whole numbers")
+    return numbers | dict(values)
+
+
+def _texts(value: Any) -> set[str]:
+    """Every text among the values of a nest of mappings and lists."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    below = {text for each in inner for text in _texts(each)}
+    return below | ({value} if isinstance(value, str) else set())
 
 
 def _updating(name: str, shares: Any) -> Updating:

@@ -251,6 +251,7 @@ def write_figures(figures: Mapping[str, Figure], directory: str | Path) -> list[
     written = []
     for name, figure in figures.items():
         with matplotlib.rc_context(_STYLE):
+            figure.set_dpi(150)  # text is wider at some resolutions
             if engine := figure.get_layout_engine():
                 engine.execute(figure)
                 figure.set_layout_engine("none")
@@ -258,5 +259,5 @@ def write_figures(figures: Mapping[str, Figure], directory: str | Path) -> list[
                 written.append(Path(directory) / f"{name}.{suffix}")
                 with whole(written[-1]) as path:
                     date = {"Date": None} if suffix == "svg" else None
-                    figure.savefig(path, format=suffix, dpi=150, metadata=date)
+                    figure.savefig(path, format=suffix, dpi=figure.dpi, metadata=date)
     return written

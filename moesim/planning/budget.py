@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import numpy as np
+
 from moesim.errors import InputError
 from moesim.hardware.chip import Chip
 from moesim.hardware.failures import goodput
@@ -53,9 +55,10 @@ class Gating:
     penalty: float = setting(0.0, number(NON_NEGATIVE))
     effective: float = setting(1.0, number(FRACTION))
 
-    def sparsity(self, given: float) -> float:
-        """The sparsity that so many effective experts have, not below 0."""
-        return max(1.0 - (1.0 - given) / self.effective, 0.0) if given > 0 else given
+    def sparsity(self, given: Any) -> Any:
+        """The sparsity that so many effective experts have, not below 0; dense models have no gate."""
+        given = np.asarray(given, dtype=float)
+        return np.where(given > 0, np.maximum(1.0 - (1.0 - given) / self.effective, 0.0), given)
 
 
 @dataclass(frozen=True)

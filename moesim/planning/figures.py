@@ -136,14 +136,19 @@ def sparsity(dataset: xr.Dataset) -> Figure:
             for budget in budgets:
                 cell = data.sel(compute=budget, unique_tokens=unique)
                 _against_sparsity(axes, cell, name, color=shades[budget], label=f"C = {plain(budget)} FLOP")
+            if len(budgets) == 1 and f"parabola_{name}" in data:
+                read = data[f"parabola_{name}"].sel(compute=budgets[0], unique_tokens=unique)
+                read = read.median("draw") if "draw" in read.dims else read
+                axes.plot(per_active(read.sparsity), read, "x", ms=5, color="0.3")
             axes.set(yscale=scale, ylabel=text)
             titled(axes, _data(unique))
             axes.tick_params(labelbottom=True)
     sparsity_axis(panels[0][0], data.sparsity)
     label(figure, _SPARSITY)
     star = "" if "draw" in dataset.dims or "best_loss" not in dataset else "stars: best sparsity; "
+    cross = "crosses: as parabolas would read it; " if len(budgets) == 1 and "parabola_epochs" in data else ""
     shown = how_many("budgets", budgets, data["compute"])
-    return finish(figure, _title(dataset, note, shown), f"{star}hollow, {_PALE}")
+    return finish(figure, _title(dataset, note, shown), f"{star}{cross}hollow, {_PALE}")
 
 
 def _against_sparsity(axes: Axes, cell: xr.Dataset, name: str, star: bool = True, **style: Any) -> None:
@@ -296,11 +301,11 @@ def _with_base(figure: Figure, scarce: float, plenty: float) -> dict[str, Any]:
 
 
 def _plottable(dataset: xr.Dataset, dims: tuple[str, ...], prefix: str = "optim") -> tuple[xr.Dataset, str]:
-    """The best_* and PREFIX* variables with all of `dims` (scalars become axes), and in words what else was chosen.
+    """Variables best_*, parabola_*, PREFIX* with all `dims` (scalars become axes), and in words what else was chosen.
 
     `draw` is kept; of any other dim it is the middle value.
     """
-    dataset = dataset[[name for name in dataset.data_vars if str(name).startswith(("best_", prefix))]]
+    dataset = dataset[[name for name in dataset.data_vars if str(name).startswith(("best_", "parabola_", prefix))]]
     missing = [dim for dim in dims if dim not in dataset.dims]
     scalars = {"sparsity": 0.0, "unique_tokens": np.inf}
     data = dataset.assign_coords({dim: scalars[dim] for dim in missing if dim not in dataset.coords})

@@ -88,16 +88,16 @@ class Question:
         """Tokens of a sequence."""
         return round(self.fields["context"])
 
-    def losses(self, d_model: Any, sparsity: float, tokens: Any, model: Model | None = None) -> np.ndarray:
-        """Loss (width, draw) of runs of so many tokens, by the question's law or another."""
+    def losses(self, d_model: Any, sparsity: Any, tokens: Any, model: Model | None = None) -> np.ndarray:
+        """Loss (run, draw) of runs of such widths, sparsities and tokens, by the question's law or another."""
         one = model or self.model
-        d_model, tokens = (np.atleast_1d(np.asarray(x, dtype=float))[:, None] for x in (d_model, tokens))
-        effective, penalty = self.gating.sparsity(sparsity), self.gating.penalty * (sparsity > 0)
-        cell = {"sparsity": np.array(effective), "unique_tokens": np.array(self.unique_tokens), "tokens": tokens}
-        cell |= {name: np.asarray(value) for name, value in one.varying().items()}
+        columns = (np.atleast_1d(np.asarray(x, dtype=float))[:, None] for x in (d_model, sparsity, tokens))
+        d_model, sparsity, tokens = columns
+        cell = {"sparsity": self.gating.sparsity(sparsity), "unique_tokens": np.array(self.unique_tokens)}
+        cell |= {"tokens": tokens} | {name: np.asarray(value) for name, value in one.varying().items()}
         with np.errstate(all="ignore"):
             out = one.loss(np.log(d_model), one.with_taught_params(cell))
-        return np.asarray(out) + np.full((len(d_model), 1), penalty)
+        return np.asarray(out) + self.gating.penalty * (sparsity > 0) + np.zeros((len(d_model), 1))
 
     def tokens(self, d_model: Any, sparsity: float, rate: Any) -> np.ndarray:
         """Tokens that the budget allows at a rate of so many FLOP a second of the whole cluster."""

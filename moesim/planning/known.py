@@ -11,6 +11,7 @@ from moesim.config import choices, read
 from moesim.models.transformer import Transformer
 from moesim.output.text import aligned, count
 from moesim.planning.optimum import optimum
+from moesim.planning.run import model_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,8 +27,6 @@ def known_runs(config: Mapping[str, Any]) -> tuple[xr.Dataset, str]:
     best sparsity with its size and tokens, and the best size at the sparsity that was taken.
     """
     import xarray as xr
-
-    from moesim.planning.run import model_of
 
     runs = dict(_runs())
     taken = {name: _taken(Transformer.load(name), tokens) for name, tokens in runs.items()}

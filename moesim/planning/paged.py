@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.output.plots import colours_of, grid_of_panels, sparsity_axis, titled
-from moesim.output.text import aligned, count, epochs
+from moesim.output.text import aligned, coordinate, count, epochs
 from moesim.variables import OUTSIDE
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def table(dataset: xr.Dataset) -> str:
         for name in dataset.choice.values:
             at = one.sel(choice=name)
             if np.isfinite(at.tokens):
-                where = [count(float(at[dim])) for dim in dims]
+                where = [coordinate(str(dim), at[dim].item()) for dim in dims]
                 rows.append([*where, str(name), f"{at.chosen_sparsity.item():.3f}", *_cells(at), _loss(at)])
     return aligned(rows, len(dims) + 1)
 
@@ -91,9 +91,8 @@ def _cells(at: xr.Dataset) -> list[str]:
 
 
 def _loss(at: xr.Dataset) -> str:
-    loss = at.loss
-    first = {dim: 0 for dim in ("law", "repetition") if dim in loss.dims}
-    return f"{float(loss.isel(first).mean()):.4f}"
+    """By the plan's own law and reading."""
+    return f"{float(at.scan_loss.sel(sparsity=float(at.chosen_sparsity))):.4f}"
 
 
 def _layout(best: xr.Dataset) -> str:
@@ -135,7 +134,7 @@ def across(dataset: xr.Dataset) -> str:
         best = float(one.chosen_sparsity.sel(choice="best"))
         margins = one.sel(sparsity=best)
         told = [f"{float(margins[f'margin_{name}']):.3f}" for name in ("time", "flops", "experts")]
-        where = [count(float(one[dim])) for dim in dims]
+        where = [coordinate(str(dim), one[dim].item()) for dim in dims]
         rows.append([*where, f"{best:.3f}", f"{float(one.equal_flop_sparsity):.3f}", str(one.binds.item()), *told])
     return aligned(rows, len(dims) + 1)
 
@@ -199,4 +198,4 @@ def draw(dataset: xr.Dataset) -> dict[str, Figure]:
 
 
 def _name(one: xr.Dataset, dims: list[Any]) -> str:
-    return ", ".join(f"{count(float(one[dim]))} {dim}" for dim in dims) or "plan"
+    return ", ".join(f"{dim} {coordinate(str(dim), one[dim].item())}" for dim in dims) or "plan"

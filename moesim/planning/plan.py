@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.hardware.chip import PRECISIONS, chip_of, precision_bytes
+from moesim.hardware.chip import PRECISIONS, Chip, chip_of, precision_bytes
 from moesim.hardware.release import release_of
 from moesim.laws.load import load_law
 from moesim.numerics.axes import axis
@@ -97,7 +97,10 @@ def plan(
         _planned(_question(model, {**fixed, **at}, machine), laws).expand_dims({n: [v] for n, v in at.items()})
         for at in _points(axes)
     ]
-    config = {**model.config, **swept, "chip": _named(chip), **groups, **common}
+    given = {"budget": {**budgets, "start": start}, "space": {"unique_tokens": unique_tokens}, "laws": list(laws)}
+    groups["cluster"] = {**groups["cluster"], "devices": devices, "domain": domain}
+    choices = {**model.config["choices"], "chip": chip if isinstance(chip, str) else "custom"}
+    config = {**model.config, **given, **groups, **common, "chip": _keys(machine["chip"]), "choices": choices}
     return signed(_joined(found, axes), "plan", config, **model.parts)
 
 
@@ -113,8 +116,9 @@ def _is_axis(value: Any) -> bool:
     return isinstance(value, list | tuple | dict | np.ndarray)
 
 
-def _named(chip: Any) -> Any:
-    return chip if isinstance(chip, str | Mapping) else vars(chip)
+def _keys(chip: Chip) -> dict[str, Any]:
+    """What a file of `conf/chip` would say of a chip: the numbers that are known."""
+    return {name: value for name, value in vars(chip).items() if not (isinstance(value, float) and np.isnan(value))}
 
 
 def _points(axes: Mapping[str, Any]) -> Iterator[dict[str, float]]:
@@ -271,9 +275,10 @@ def _share(question: Question, run: Run | None, target: float) -> float:
     if run is None or run.sparsity == 0 or not run.loss <= target:
         return np.nan
     shares = np.geomspace(1.0 - run.sparsity, 1.0, 65)
-    one = [replace(question, gating=replace(question.gating, effective=float(share))) for share in shares]
-    losses = [float(q.losses(run.d_model, run.sparsity, run.tokens).mean()) for q in one]
-    return float(shares[int(np.argmax(np.array(losses) <= target))])
+    perfect = replace(question, gating=replace(question.gating, effective=1.0))
+    left = np.maximum(1.0 - (1.0 - run.sparsity) / (shares * question.gating.effective), 0.0)
+    losses = perfect.losses(np.full(65, run.d_model), left, np.full(65, run.tokens)).mean(axis=1)
+    return float(shares[int(np.argmax(losses <= target))])
 
 
 def _losses(question: Question, chosen: Mapping[str, Run | None], laws: Sequence[str]) -> xr.Dataset:
@@ -291,7 +296,8 @@ def _losses(question: Question, chosen: Mapping[str, Run | None], laws: Sequence
     better = (loss < loss.isel(choice=0)).where(loss.notnull() & loss.isel(choice=0).notnull())
     dataset = xr.Dataset({"loss": loss, "odds": better.mean(("law", "repetition", "draw"))})
     dataset["extrapolated_by"] = (("law", "repetition", "choice"), outside.reshape(shape))
-    return dataset.assign_coords(law=names[0], repetition=names[1], choice=list(CHOICES)).transpose("choice", ...)
+    coords = {"law": names[0], "repetition": names[1], "choice": list(CHOICES), "draw": np.arange(draws)}
+    return dataset.assign_coords(coords).transpose("choice", ...)
 
 
 def _compared(question: Question, laws: Sequence[str]) -> Iterator[_Compared]:

@@ -22,8 +22,8 @@ READINGS: dict[str, dict[str, Any]] = {
 }
 EVIDENCE = {
     "light": "no parameters in excess; as Li et al. 2026 saw up to 8 epochs, not as Ni et al. 2025 at 96",
-    "heavy": "total parameters against what data teach a dense model; as Li et al., Ni et al. and Xue et al. 2023 saw",
-    "between": "a loss that rises, total parameters counted: repetition=lovelace2026, alone in agreeing with all of it",
+    "heavy": "total parameters against what data teach a dense model; orders as in Li, Ni and Xue et al. 2023, no rise",
+    "between": "a loss that rises, total parameters counted: repetition=lovelace2026, alone in rising as Ni et al. saw",
 }
 _KEPT = ("optimal_loss", "optimal_active_params", "best_loss", "best_sparsity", "best_sparsity_status")
 _KEPT += ("best_active_params", "best_epochs", "best_extrapolated_by")

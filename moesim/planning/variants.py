@@ -17,6 +17,7 @@ from moesim.output.text import aligned, count
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
 from moesim.planning.readings import READINGS
+from moesim.planning.run import model_of
 from moesim.planning.shape import WIDTHS, shape
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ def _optimum(model: Model) -> Transformer:
 def llama3_405b_95(config: Mapping[str, Any]) -> tuple[xr.Dataset, str]:
     """The question of `moesim plan question=llama3_405b_95`: a Dataset over the variants, and its table."""
     import xarray as xr
-
-    from moesim.planning.run import model_of
 
     model = model_of(config, {})
     made = variants(model)

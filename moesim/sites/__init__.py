@@ -11,6 +11,7 @@ _PUBLIC = {
     "compute_utilisation": "moesim.sites.links",
     "bandwidth_for": "moesim.sites.links",
     "goodput": "moesim.sites.failures",
+    "simulate": "moesim.sites.run",
 }
 __all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -1,0 +1,142 @@
+"""`moesim sites`, and `moesim.sites.simulate` for Python: a config to a Dataset, its table and its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from moesim import config as files
+from moesim.errors import InputError
+from moesim.laws.law import Law
+from moesim.laws.load import law_from, load_law
+from moesim.models.operations import choose
+from moesim.models.transformer import Transformer
+from moesim.output.provenance import signed
+from moesim.output.result import Result
+from moesim.settings import defaults, known
+from moesim.settings import read as read_settings
+from moesim.sites.engine import Run, simulated
+from moesim.sites.place import Site, groups_of
+from moesim.sites.protocols import protocol
+from moesim.sites.quality import MEASURED_STEPS
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# Mappings whose keys are the user's own.
+OPEN = ("site.groups", "site.availability", "model.transformer")
+# Keys that take an axis: a list or a range.
+AXES: tuple[str, ...] = ()
+_GROUPS = ("site", "protocol", "model", "law")
+_BESIDE = ("verb", "figures", "question", "plugins", "choices", "experiment")
+
+
+def run(config: Mapping[str, Any]) -> Result:
+    """What `conf/sites.yaml` asks for."""
+    from moesim.sites import figures, questions, tables
+
+    if config.get("question") is not None:
+        return _answered(config, choose("question", config["question"], questions.QUESTIONS))
+    data = _made(config)
+    drawn = figures.draw(data) if config.get("figures", True) else {}
+    return Result(data, tables.table(data), file="sites.nc", figures=drawn, warnings=_outside(config, data))
+
+
+def _answered(config: Mapping[str, Any], question: Any) -> Result:
+    from moesim.sites import figures, questions
+
+    data = signed(question(config, _made), "sites", config, question=str(config["question"]))
+    drawn = figures.answer(data) if config.get("figures", True) else {}
+    return Result(data, questions.table(data), file="sites.nc", figures=drawn)
+
+
+def keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key that these choices take, with its default in the code."""
+    chosen = str((config.get("protocol") or {}).get("policy"))
+    takes = protocol[chosen].takes if chosen in protocol else {}
+    site = dict.fromkeys(Site.__dataclass_fields__) | defaults(Site)
+    return {**defaults(Run), "site": {**site, "groups": None}, "protocol": {"policy": chosen, **takes}}
+
+
+def idle(config: Mapping[str, Any]) -> dict[str, str]:
+    """Keys without an effect under a config, and why."""
+    if config.get("question") == "folding_at_home":
+        return dict.fromkeys((*_GROUPS, *defaults(Run)), "with question=folding_at_home")
+    of_models = ("params", "active_params", "flops_per_token")
+    if config.get("model") is not None:
+        return dict.fromkeys(of_models, "with model=NAME")
+    return {"sequence": "without model=NAME"}
+
+
+def simulate(
+    site: Any = "three_continents",
+    protocol: Any = "diloco",
+    model: Any = None,
+    law: Any = "hoffmann2022",
+    **settings: Any,
+) -> xr.Dataset:
+    """Simulate training across sites; the Dataset of `moesim sites`, with the same defaults.
+
+    `site`, `protocol`: the name of a file in conf/, a path, or a mapping of its keys (`protocol` also a function);
+    `model`: a name, a path, a Transformer, or a number of parameters; `law`: a name or a Law. `settings`: the keys of
+    `moesim sites` (`hours`, `seeds`, `batch`, ...; see `engine.Run`), and keys of groups by their dotted names
+    (`**{"site.up": 1e8}`). Variables by (seed, round): hours up, working, waiting and sending summed over sites,
+    tokens, bytes, cost, energy, what of these is slack, and the loss; `site_*` by (seed, site). Raises InputError for
+    what is unknown or out of its domain.
+    """
+    given = {"site": site, "protocol": protocol, "model": model, "law": law}
+    config = {group: _content(group, choice) for group, choice in given.items()}
+    for name, value in settings.items():
+        group, _, key = name.partition(".")
+        if key and group not in config:
+            raise InputError(f"sites: no key {name!r}; {known(_GROUPS, group)}")
+        config = {**config, group: {**config[group], key: value}} if key else {**config, name: value}
+    names = {group: str(getattr(choice, "name", choice)) for group, choice in given.items() if choice is not None}
+    return _made({**config, "choices": names})
+
+
+def _content(group: str, choice: Any) -> Any:
+    if isinstance(choice, str) and group != "law":
+        return files.read(group, choice)
+    return {"policy": choice} if group == "protocol" and callable(choice) else choice
+
+
+def _made(config: Mapping[str, Any]) -> xr.Dataset:
+    names = config.get("choices") or {}
+    law = _law(config["law"], names)
+    settings = {key: value for key, value in config.items() if key not in (*_GROUPS, *_BESIDE)}
+    asked = _with_model(read_settings(Run, "sites", settings), config.get("model"), names)
+    chosen = protocol.only(config["protocol"])
+    data = simulated(asked, groups_of(config["site"]), chosen, law)
+    told = {name: str(names[name]) for name in ("site", "protocol", "model") if names.get(name)}
+    return signed(data.assign_attrs(policy=chosen.name), "sites", config, law=law, **told)
+
+
+def _law(content: Any, names: Mapping[str, Any]) -> Law:
+    if isinstance(content, Law):
+        return content
+    return load_law(content) if isinstance(content, str) else law_from(str(names.get("law", "law")), content)
+
+
+def _with_model(run: Run, model: Any, names: Mapping[str, Any]) -> Run:
+    """The run with the sizes and the cost of a token of the model."""
+    if model is None:
+        return run
+    if isinstance(model, int | float):
+        return read_settings(Run, "sites", {**run.__dict__, "params": model})
+    shape = model if isinstance(model, Transformer) else Transformer.from_spec(str(names.get("model", "model")), model)
+    cost = shape.training_flops(run.sequence)
+    return replace(run, params=shape.total_params, active_params=shape.active_params, flops_per_token=cost)
+
+
+def _outside(config: Mapping[str, Any], data: xr.Dataset) -> tuple[str, ...]:
+    """What the numbers rest on that nobody has measured."""
+    steps, (low, high) = float(config["protocol"].get("steps", 100.0)), MEASURED_STEPS
+    told = []
+    if not low <= steps <= high:
+        told.append(f"protocol.steps={steps:g} lies outside of {low:g} to {high:g}, where its effect on the loss holds")
+    if not bool(data.fits.all()):
+        out = float(data.weight.where(~data.fits).sum())
+        told.append(f"{out:,.0f} sites cannot hold their part of the model and do nothing")
+    return tuple(told)

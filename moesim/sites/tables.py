@@ -1,0 +1,36 @@
+"""The console table of `moesim sites`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moesim.output.text import aligned
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def table(data: xr.Dataset) -> str:
+    """What the run came to, mean over seeds: time by state, tokens, traffic, loss, and the bill with its slack."""
+    total = data.sum("round").mean("seed")
+    up, energy, cost = float(total.up), float(total.energy), float(total.cost)
+    share = {name: float(total[name]) / up if up else 0.0 for name in ("working", "waiting", "sending")}
+    last = data.loss.isel(round=-1).mean("seed")
+    rows = [
+        ["sites", f"{float(data.weight.sum()):,.0f}"],
+        ["hours", f"{float(data.hours[-1]):,.4g}"],
+        ["site-hours up", f"{up:,.4g}"],
+        *([f"  of them {name}", f"{value:.1%}"] for name, value in share.items()),
+        ["tokens", f"{float(total.tokens):.4g}"],
+        ["bytes sent", f"{float(total.bytes):.4g}"],
+        ["loss, nat/token", f"{float(last):.4f}"],
+        ["cost, $", f"{cost:,.4g}"],
+        ["  of it slack", f"{float(total.slack_cost) / cost:.1%}" if cost else "-"],
+        ["energy, kWh", f"{energy:,.4g}"],
+        ["  of it slack", f"{float(total.slack_energy) / energy:.1%}" if energy else "-"],
+    ]
+    if "hours_to_target" in data:
+        ends = {name: float(data[f"{name}_to_target"].mean("seed")) for name in ("hours", "cost")}
+        rows += [[f"{name} to the target loss", f"{value:,.4g}"] for name, value in ends.items()]
+    told = [f"{name} {data.attrs[name]}" for name in ("site", "protocol", "model", "law") if name in data.attrs]
+    return f"{', '.join(told)}; mean of {data.sizes['seed']} seeds\n" + aligned(rows) + "\n"

@@ -1,0 +1,417 @@
+"""The simulator of sites: the ideal run, the closed forms, sums, prices, parts and presence on paper, and bad input."""
+
+from itertools import pairwise
+from math import gamma, log
+
+import numpy as np
+import pytest
+
+from moesim.config import choices, read
+from moesim.errors import InputError
+from moesim.laws.load import load_law
+from moesim.models.tree import fff
+from moesim.output.store import open_result
+from moesim.sites import compute_utilisation, presence, quality, questions, simulate
+from moesim.sites.engine import SUMS
+from moesim.sites.place import generator
+from moesim.sites.protocols import path_bits, protocol
+from moesim.sites.run import _made
+
+ALL = {"flops": 1e15, "mfu": 0.5, "memory": 1e12, "up": 1e9, "down": 1e9}
+ONE = {**ALL, "devices": 2, "price": 3.0, "watts": 700, "idle_watts": 100, "tariff": 0.1}
+PLACE = {**ONE, "sites": 4}
+UNEQUAL = {**ONE, "groups": {"a": {"sites": 2}, "b": {"flops": 2e15, "up": 5e8}, "c": {"mfu": 0.3, "spread": 0.2}}}
+SHORT = {"hours": 5.5, "seeds": 2, "batch": 1e5}
+STEM = {"policy": "frozen_stem", "levels": 2, "stem_tokens": 1e9}
+PROTOCOLS = {
+    "data_parallel": {"policy": "data_parallel"},
+    "diloco": {"policy": "diloco", "steps": 50},
+    "streaming": {"policy": "diloco", "steps": 50, "fragments": 5, "overlap": 1, "bits": 4},
+    "quorum": {"policy": "diloco", "steps": 50, "quorum": 3},
+    "asynchronous": {"policy": "asynchronous", "steps": 50, "copies": 2, "success": 0.9},
+    "frozen_stem": STEM,
+    "path_sync": {"policy": "path_sync", "levels": 2, "d_model": 4096, "layers": 32},
+}
+
+
+def of(protocol, site=PLACE, params=1e9, **settings):
+    return simulate(
+        site, PROTOCOLS[protocol] if isinstance(protocol, str) else protocol, params, **{**SHORT, **settings}
+    )
+
+
+@pytest.mark.parametrize("name", ["data_parallel", "diloco", "streaming"])
+def test_the_ideal_run(name):
+    """Endless bandwidth and no failures: every site trains all the time, and each round is sent once round the ring."""
+    found = of(name, {**PLACE, "up": 1e30, "down": 1e30})
+    rate = 2 * 1e15 * 0.5 / (6 * 1e9)
+    tokens = 4 * rate * 5.5 * 3600
+    assert found.tokens.sum("round").values == pytest.approx(tokens, rel=1e-12)
+    assert found.working.sum("round").values == pytest.approx(4 * 5.5, rel=1e-12)
+    options = {"steps": 1, "bits": 16, **PROTOCOLS[name]}
+    rounds = 5.5 * 3600 / (options["steps"] * 1e5 / rate)
+    sent = 4 * rounds * 2 * 3 / 4 * 1e9 * options["bits"] / 8
+    assert found.bytes.sum("round").values == pytest.approx(sent, rel=1e-9)
+    level = float(load_law("hoffmann2022")(total_params=1e9, tokens=tokens))
+    steps = options["steps"]
+    factor = 1 if steps == 1 else 4 ** (1.0923 * 1e9**-0.2342 * log(steps) / log(30))
+    assert found.loss.isel(round=-1).values == pytest.approx(level * factor, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["diloco", "streaming", "data_parallel"])
+@pytest.mark.parametrize("bandwidth", [1e7, 1e9, 3e10])
+def test_equal_sites_compute_as_the_closed_form_says(name, bandwidth):
+    found = of(name, {**PLACE, "up": bandwidth, "down": 1e30}).sum(["round", "seed"])
+    options = PROTOCOLS[name]
+    expected = compute_utilisation(
+        1e9,
+        1e5 * 6e9 / 1e15,
+        options.get("steps", 1),
+        options.get("bits", 16),
+        bandwidth,
+        options.get("fragments", 1),
+        options.get("overlap", 0),
+        replicas=4,
+    )
+    assert float(found.working / found.up) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("up", ["always", {"policy": "exponential", "up_hours": 1.0, "down_hours": 0.5}])
+def test_sums(name, up):
+    """Seconds by state, and every sum by round and by site and in the whole trace, add up; the last tick is short."""
+    found = of(name, {**UNEQUAL, "availability": up}, record="all")
+    parts = found.site_working + found.site_waiting + found.site_sending
+    assert parts.values == pytest.approx(found.site_up.values, rel=1e-9, abs=1e-9)
+    for sum_ in SUMS:
+        whole = found[f"trace_{sum_}"]
+        assert whole.sum("site").values == pytest.approx(found[sum_].values, rel=1e-9, abs=1e-9)
+        assert whole.sum("round").values == pytest.approx(found[f"site_{sum_}"].values, rel=1e-9, abs=1e-9)
+        assert (whole >= 0).all()
+    assert found.sizes["round"] == 17
+    assert float(found.hours[-1]) == 5.5
+    assert (found.slack_cost <= found.cost + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_order_of_sites_changes_nothing(name):
+    up = {"policy": "exponential", "up_hours": 2.0, "down_hours": 0.5}
+    turned = dict(reversed(UNEQUAL["groups"].items()))
+    one, other = (of(name, {**UNEQUAL, "groups": g, "availability": up}) for g in (UNEQUAL["groups"], turned))
+    for sum_ in (*SUMS, "loss"):
+        assert other[sum_].values == pytest.approx(one[sum_].values, rel=1e-9, nan_ok=True)
+    sites = other.sel(site=one.site)
+    assert sites.site_tokens.values == pytest.approx(one.site_tokens.values, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_same_seed_same_run_and_seeds_stand_alone(name):
+    site = {**UNEQUAL, "availability": {"policy": "exponential", "up_hours": 2.0, "down_hours": 0.5}}
+    both, again, second = of(name, site), of(name, site), of(name, site, seed=1, seeds=1)
+    assert both.drop_attrs().identical(again.drop_attrs())
+    assert (second.up.values == both.up.sel(seed=[1]).values).all()
+    assert (both.up.sel(seed=0) != both.up.sel(seed=1)).any()
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_slower_link_never_helps(name):
+    tokens = []
+    for up in (1e12, 1e10, 1e9, 1e8, 1e7, 1e5):
+        site = {**ONE, "groups": {"a": {"sites": 3}, "b": {"up": up, "down": up}}}
+        tokens.append(float(of(name, site, seeds=1).tokens.sum()))
+    assert all(after <= before * (1 + 1e-12) for before, after in pairwise(tokens))
+    if name in ("data_parallel", "diloco", "streaming", "quorum"):  # the slowest link stalls all
+        assert tokens[-1] < 0.1 * tokens[0]
+
+
+def test_the_slowest_and_the_quorum():
+    """Steps of .6, .6, .3 and 1 s: a round of all takes 1 s a step, of three .6 s, and the fourth works for nothing."""
+    site = {**ONE, "up": 1e30, "down": 1e30}
+    site["groups"] = {"a": {"sites": 2}, "b": {"flops": 2e15}, "c": {"mfu": 0.3}}
+    every, three = (of(name, site, seeds=1).isel(seed=0) for name in ("diloco", "quorum"))
+    assert (every.site_working / every.site_up).values == pytest.approx([0.6, 0.6, 0.3, 1.0])
+    assert (every.site_tokens / (5.5 * 3600)).values == pytest.approx(np.full(4, 1e5))
+    assert (three.site_working / three.site_up).values == pytest.approx([1, 1, 0.5, 1])
+    assert (three.site_tokens / (5.5 * 3600)).values == pytest.approx([1e5 / 0.6, 1e5 / 0.6, 1e5 / 0.6, 0])
+
+
+def test_a_stem_and_its_parts_on_paper():
+    """1e9 tokens at one of four equal sites, then 3 copies of 2e9 byte at 1 Gbit/s: 48 s; then nothing is sent."""
+    found = of(STEM, seeds=1, record="all").isel(seed=0)
+    rate = 1e15 / 6e9
+    stem, cut = 1e9 / rate, 48.0
+    assert found.tokens.sum().item() == pytest.approx(1e9 + 4 * rate * (5.5 * 3600 - stem - cut))
+    assert found.bytes.sum().item() == pytest.approx(6e9)
+    ends = found.hours.values * 3600
+    assert (found.bytes.values[ends > stem + cut + 1200] == 0).all()
+    assert found.sending.sum().item() * 3600 == pytest.approx(cut)
+    path = 1e9 + rate * (5.5 * 3600 - stem - cut)
+    apart = (path - 1e9 - rate * 600) / (path - rate * 600)  # as it was before the last, short tick
+    level = float(load_law("hoffmann2022")(total_params=1e9, tokens=path))
+    gain = 0.035 * 2 * min(apart / (64 / 88), 1)
+    assert found.loss.values[-1] == pytest.approx(level - gain, rel=1e-9)
+
+
+def test_a_tree_without_branches_is_one_site():
+    found = of({**STEM, "levels": 0, "stem_tokens": 0.0}, UNEQUAL, seeds=1)
+    assert found.tokens.sum().item() == pytest.approx(2 * 2e15 * 0.5 / 6e9 * 5.5 * 3600)
+    assert found.bytes.sum().item() == 0
+    assert fff(0).leaves == 1
+
+
+def test_parts_on_paper():
+    """The unit example: a tenth is stem, the rest even or .2 on one of eight; DiPaCo's 8 parts; a path's report."""
+    assert quality.frozen_stem_time(0.1, np.full(8, 1 / 8), np.ones(8), 1.0) == pytest.approx(0.2125)
+    uneven = [0.2, 0.15, 0.15, *[0.1] * 5]
+    assert quality.frozen_stem_time(0.1, uneven, np.ones(8), 1.0) == pytest.approx(0.28)
+    assert quality.parts_gain(8, 64 / 88) == pytest.approx(log(16.23 / 14.62), abs=1e-3)
+    assert quality.parts_gain(8, 32 / 88) == pytest.approx(0.105 / 2)
+    assert quality.parts_gain(1, 1) == 0
+    report = path_bits(11, 4096, 32) / 8
+    assert report == 11 * 4097 * 32 * 2 == pytest.approx(2.88e6, rel=2e-3)
+    assert 1e5 * report * 8 / 600 == pytest.approx(3.85e9, rel=2e-3)
+
+
+def test_the_server_of_paths_is_shared():
+    """Four reports of .52 Mbyte a round: at 2.5e4 bit/s into the server a round of 600 s waits 71 s in the queue."""
+    bits = path_bits(2, 4096, 32)
+    options = {**PROTOCOLS["path_sync"], "server": 2.5e4}
+    found = of(options).sum(["seed", "round"])
+    stall = 4 * bits / 2.5e4 - 600 + 2 * bits / 1e9
+    assert float(found.working / found.up) == pytest.approx(600 / (600 + stall))
+
+
+def test_a_swap_with_a_server_on_paper():
+    """50 steps of .6 s, then 2e9 byte up and down at 1 Gbit/s; half of .9 of it counts."""
+    found = of("asynchronous").sum(["seed", "round"])
+    work, stall = 50 * 0.6, 2 * 16.0
+    assert float(found.working / found.up) == pytest.approx(work / (work + stall))
+    expected = 2 * 4 * 5.5 * 3600 / (work + stall) * 50 * 1e5 * 0.9 / 2
+    assert float(found.tokens) == pytest.approx(expected)
+
+
+def test_the_bill_on_paper():
+    """2 devices of 4 sites for 5.5 h at $3 and .50 lost a device-hour; 700 W at work, 100 W else, $.1/kWh."""
+    site = {**PLACE, "depreciation": 0.5}
+    found = of({"policy": "diloco", "steps": 50}, site, seeds=1).sum(["seed", "round"])
+    busy = float(found.working) * 2
+    energy = (busy * 700 + (44 - busy) * 100) / 1000
+    assert float(found.energy) == pytest.approx(energy)
+    assert float(found.cost) == pytest.approx(44 * 3.5 + energy * 0.1)
+    assert float(found.slack_energy) == pytest.approx((44 - busy) * 0.1)
+    assert float(found.slack_cost) == pytest.approx((44 - busy) * 3.5 + (44 - busy) * 0.1 * 0.1)
+
+
+def test_prices_by_the_hour_begin_anew():
+    found = of("data_parallel", {**PLACE, "price": [1.0, 5.0], "watts": 0, "idle_watts": 0}, seeds=1)
+    assert (found.cost.isel(seed=0) / (8 / 3)).values == pytest.approx([1, 1, 1, 5, 5, 5] * 2 + [1, 1, 1, 5, 2.5])
+    assert found.cost.sum().item() == pytest.approx(8 * (3 * 1 + 2.5 * 5))
+
+
+SPELLS = {
+    "exponential": ({"policy": "exponential", "up_hours": 5.74, "down_hours": 0.81}, 5.74 / 6.55),
+    "weibull_lognormal": (
+        {"policy": "weibull_lognormal", "shape": 0.6, "scale_hours": 3.0, "mu": 0.2, "sigma": 1.0},
+        3 * gamma(1 + 1 / 0.6) / (3 * gamma(1 + 1 / 0.6) + np.exp(0.7)),
+    ),
+    "trace": ({"policy": "trace", "up": [1, 1, 0, 1, 0], "hours": 2.0}, 0.6),
+}
+
+
+@pytest.mark.parametrize("name", SPELLS)
+def test_sites_are_up_as_often_as_renewal_theory_says(name):
+    """Also in the first tick: what is found under way is long by choice. Within 4 standard errors over 4000 sites."""
+    config, expected = SPELLS[name]
+    ticks = presence.availability.only(config)()(generator(0, name, 1), 4000, 1200.0)
+    seconds = np.array([next(ticks).seconds for _ in range(200)]) / 1200
+    assert ((seconds >= 0) & (seconds <= 1 + 1e-12)).all()
+    for values in (seconds[0], seconds[:3].mean(0), seconds.mean(0)):
+        assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(4000)
+
+
+def test_stops_come_as_often_as_cycles():
+    ticks = presence.exponential(up_hours=2.0, down_hours=1.0)(generator(3, "x", 1), 2000, 3600.0)
+    assert np.mean([next(ticks).stops for _ in range(60)]) == pytest.approx(1 / 3, rel=0.02)
+    recorded = presence.trace(up=[1, 0, 1, 0])(generator(3, "x", 1), 500, 3600.0)
+    assert np.mean([next(recorded).stops for _ in range(40)]) == pytest.approx(0.5, rel=1e-6)
+
+
+def test_a_restart_is_time_that_is_waited():
+    """600 s for each 2 h up, but for what reaches beyond the tick of the stop."""
+    up = {"policy": "exponential", "up_hours": 2.0, "down_hours": 0.2}
+    site = {**PLACE, "sites": 60, "availability": up, "up": 1e30, "down": 1e30}
+    free, paid = (of({"policy": "data_parallel", "restart": r}, site, params=1e8, hours=48) for r in (0.0, 600.0))
+    lost = float((free.working - paid.working).sum() / free.up.sum())
+    assert 0.85 * 600 / 7200 < lost < 1.03 * 600 / 7200
+    assert (paid.up.values == free.up.values).all()
+
+
+# Charles et al. 2025, arXiv:2503.09799, table 4: ln(L8/L1)/ln 8 at H = 30; Streaming DiLoCo table 6: H 100 over 30.
+BETAS = {35e6: 0.0188, 90e6: 0.0154, 335e6: 0.0110, 2.4e9: 0.0070}
+
+
+def test_replicas_and_bits():
+    for params, beta in BETAS.items():
+        assert quality.exponent(params, 30) == pytest.approx(beta, abs=6e-4)
+    assert quality.exponent(1e9, 100) / quality.exponent(1e9, 30) == pytest.approx(1.38, abs=0.03)
+    assert quality.multiplier(1, 1e9, 100) == 1
+    assert quality.multiplier(8, 1e9, 1) == 1
+    assert quality.kept([16, 4, 1, 0.16, 0.032, 1e-6]).tolist() == pytest.approx([1, 1, 0.99, 0.98, 0.95, 0.95])
+    assert quality.kept(0.4) == pytest.approx(0.99 - 0.01 * log(2.5) / log(6.25))
+    for grow in ((quality.multiplier, [1, 2, 9], 1e9, 50), (quality.multiplier, 8, 1e9, [10, 99, 1000])):
+        assert (np.diff(grow[0](*map(np.array, grow[1:]))) > 0).all()
+    assert (np.diff(quality.multiplier(8, np.array([1e8, 1e9, 1e10]), 50)) < 0).all()
+
+
+def test_a_simulated_site_stands_for_many():
+    one, grouped = (of("diloco", {**PLACE, "sites": 60, "weight": w}) for w in (1, 20))
+    assert grouped.sizes["site"] == 3
+    for sum_ in (*SUMS, "loss"):
+        assert grouped[sum_].values == pytest.approx(one[sum_].values, rel=1e-9)
+
+
+def test_sites_that_cannot_hold_the_model_do_nothing():
+    site = {**ONE, "groups": {"a": {"sites": 3}, "b": {"memory": 7e9}}}
+    found = of("diloco", site)
+    assert found.fits.values.tolist() == [True] * 3 + [False]
+    assert (found.site_tokens.values[:, 3] == 0).all()
+    assert (found.site_tokens.values[:, :3] > 0).all()
+
+
+def test_time_and_cost_to_a_loss():
+    found = of("diloco", target_loss=2.9)
+    first = int(np.argmax(found.loss.values[0] <= 2.9))
+    assert 0 < first < 16
+    assert found.hours_to_target.values.tolist() == [float(found.hours[first])] * 2
+    assert found.cost_to_target.values[0] == found.cost.values[0, : first + 1].sum()
+    assert np.isnan(of("diloco", target_loss=0.1).cost_to_target).all()
+
+
+def test_a_model_by_name_has_its_sizes():
+    found = simulate("one_cluster", "diloco", "llama3_8b", hours=1, seeds=1)
+    assert found.attrs["model"] == "llama3_8b"
+    dense = simulate("one_cluster", "diloco", 8.03e9, hours=1, seeds=1)
+    assert float(found.tokens.sum() / dense.tokens.sum()) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("name", choices("site"))
+def test_every_place(name):
+    found = simulate(name, "streaming", 4e8, hours=2, seeds=1)
+    assert float(found.tokens.sum()) > 0
+    assert read("site", name)["source"]
+
+
+@pytest.mark.parametrize("name", choices("protocol"))
+def test_every_protocol(name):
+    assert read("protocol", name)["policy"] in protocol
+    assert float(simulate("three_continents", name, 1e9, hours=2, seeds=1).tokens.sum()) > 0
+
+
+BAD = {
+    "a part of 1.6e\\+14 bytes fits on no site: the largest lacks 1.58e\\+14 bytes": {"params": 1e13},
+    "quorum=9 of 4 sites": {"protocol": {"policy": "diloco", "quorum": 9}},
+    "price=-1 is outside": {"site": {**PLACE, "price": -1}},
+    "a gap at entry 1": {"site": {**PLACE, "availability": {"policy": "trace", "up": [1, None, 0]}}},
+    "up takes numbers from 0 to 1": {"site": {**PLACE, "availability": {"policy": "trace", "up": [2]}}},
+    "no policy 'sometimes'": {"site": {**PLACE, "availability": "sometimes"}},
+    "unknown key 'speed'": {"site": {**PLACE, "speed": 3}},
+    "no value for 'flops'": {"site": {"sites": 3}},
+    "groups=3": {"site": {**PLACE, "groups": 3}},
+    "record=all of 1.2e\\+07 cells": {
+        "site": {**PLACE, "sites": 10**5},
+        "record": "all",
+        "hours": 20,
+        "tick_minutes": 20,
+    },
+    "record='some'": {"record": "some"},
+    "hours=0": {"hours": 0},
+    "8 parts for 4 simulated sites": {"protocol": {"policy": "frozen_stem", "levels": 3}},
+    "levels=50": {"protocol": {"policy": "frozen_stem", "levels": 50}},
+    "steps=0": {"protocol": {"policy": "diloco", "steps": 0}},
+    "success=2": {"protocol": {"policy": "asynchronous", "success": 2}},
+    "stale=1 ": {"protocol": {"policy": "asynchronous", "stale": 1}},
+    "unknown option 'step'": {"protocol": {"policy": "diloco", "step": 5}},
+    "unknown key 'hour'": {"hour": 3},
+    "no key 'sites.up'": {"sites.up": 3},
+    "takes experts, which a run here does not have": {"law": "ludziejewski2025"},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input(message):
+    given = {"site": PLACE, "protocol": "diloco", **SHORT, **BAD[message]}
+    params = given.pop("params", 1e9)
+    with pytest.raises(InputError, match=message):
+        simulate(model=params, **given)
+
+
+def test_the_command(command):
+    code, out, err = command("sites", "site=spot", "protocol=diloco", "protocol.steps=2000", "hours=10", "seeds=1")
+    assert code == 0, err
+    assert "site spot, protocol diloco, law hoffmann2022" in out
+    found = open_result(next(line.split()[-1] for line in out.splitlines() if line.endswith("sites.nc")))
+    assert "protocol.steps=2000 lies outside of 10 to 1000" in found.attrs["warnings"]
+    again = simulate("spot", "diloco", 1e10, hours=10, seeds=1, **{"protocol.steps": 2000})
+    assert found.tokens.values.tolist() == again.tokens.values.tolist()
+    assert found.tokens.attrs["units"] == "token"
+    code, _, err = command("sites", "model=llama3_8b", "params=1e9")
+    assert (code, "params has no effect with model=NAME" in err) == (2, True)
+
+
+def answer(name):
+    return questions.QUESTIONS[name]
+
+
+def test_folding_at_home():
+    """Days at the peak as 6 N D gives them, the chain of shares, and one host's pipe on paper."""
+    found = answer("folding_at_home")({}, None)
+    ideal = found.days.sel(factor="peak", reading="BOINC hosts 2006")
+    assert ideal.values == pytest.approx([2.42, 26, 293], rel=0.03)
+    share = found.share.sel(reading="BOINC hosts 2006")
+    assert share.sel(factor="there").values == pytest.approx(0.612, abs=5e-4)
+    assert share.sel(factor="checked").values == pytest.approx(1 / 2.04, rel=1e-3)
+    rate = 1.5e18 / 7e5 * 0.3 * 350 / (6 * 174.6e9)
+    assert share.sel(factor="piped", model="gpt3_175b").item() == pytest.approx(1e7 / (rate * 12288 * 32))
+    assert share.sel(factor="sent", model="gpt3_175b").item() == pytest.approx(3600 / 3606, rel=1e-3)
+    assert found.hosts_of_a_replica.values.tolist() == [350, 1342, 812]
+    assert (found.days.diff("factor") >= 0).all()
+    text = questions.table(found)
+    assert "gpt3_175b, BOINC hosts 2006" in text
+    assert "2.431" in text
+
+
+# Loss and its factor at N parameters and 25.6 N tokens -> share of the compute of the best run with that loss.
+WORTH = [(2.4e9, 1.0145, 0.69), (10e9, 1.0104, 0.67), (250e9, 1.016, 0.21)]
+
+
+@pytest.mark.parametrize(("params", "factor", "share"), WORTH)
+def test_a_loss_in_compute(params, factor, share):
+    loss = 1.8172 + 482.01 / params**0.3478 + 2085.43 / (25.6 * params) ** 0.3658
+    slope = 0.3478 * 0.3658 / (0.3478 + 0.3658)
+    assert quality.effective_share(loss, factor, 1.8172, slope) == pytest.approx(share, abs=0.015)
+
+
+def test_when_a_low_power_mode_pays():
+    assert questions.break_even_idle(80.0, 105, 25) == 1.0
+    with pytest.raises(InputError, match="watts saved"):
+        questions.break_even_idle(80.0, 25, 25)
+
+
+def test_questions_by_simulation():
+    config = {"site": {**PLACE}, "protocol": PROTOCOLS["diloco"], "model": None, "law": "hoffmann2022"}
+    config |= {"params": 1e8, "batch": 1e5, "hours": 6, "seeds": 1, "target_loss": 3.0}
+    by_link = answer("stem_path_or_diloco")({**config, "site": {**PLACE, "sites": 8}}, _made)
+    at_work = by_link.at_work.sel(protocol=["diloco", "streaming"])
+    assert (at_work.diff("bandwidth") >= -1e-12).all()
+    assert (at_work.isel(bandwidth=-1) > 0.99).all()
+    assert by_link.bytes.sel(protocol="frozen_stem").values == pytest.approx(7 * 2e8, rel=1e-9, abs=7 * 2e8)
+    found = answer("slack")(config, _made)
+    assert found.slack_cost.sel(protocol="data_parallel") > found.slack_cost.sel(protocol="streaming")
+    assert found.idle_that_pays.values == pytest.approx(found.entry.values / 0.75)
+    with pytest.raises(InputError, match="cheapest_provider: a site without groups"):
+        answer("cheapest_provider")(config, _made)
+    zones = {**ONE, "groups": {"near": {"price": 2.0}, "far": {"price": 4.0}}}
+    sets = answer("cheapest_provider")({**config, "site": zones}, _made)
+    assert sets.zones.values.tolist() == ["near", "far", "near + far"]
+    assert sets.cost.values[2] == pytest.approx(sets.cost.values[:2].sum(), rel=0.05)
+    assert sets.hours_to_target.values[2] < sets.hours_to_target.values[0]
