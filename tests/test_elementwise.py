@@ -172,7 +172,8 @@ def test_late_formulas_are_the_plain_ones_bit_for_bit(formula, shape, cells, mon
     x, y = rng.uniform(0.1, 3.0, shape), rng.uniform(0.1, 3.0, (1, 4, 5))
     late, plain = formula(Late(np.asarray, x), y), formula(x, y)
     assert np.asarray(late).dtype == plain.dtype
-    assert (np.asarray(late) == plain).all() and np.shape(late) == plain.shape
+    assert (np.asarray(late) == plain).all()
+    assert np.shape(late) == plain.shape
     out = np.empty((3, 4, 5), plain.dtype)
     formula(Late(np.asarray, x), y).write(out)
     assert (out == plain).all()
