@@ -811,6 +811,7 @@ SITES = {
         ("apart / _SPLIT, 1.0", "apart, 1.0"),
         ("16.0 / np.asarray(bits", "32.0 / np.asarray(bits"),
         ("(1.0 - shared) * slowest", "slowest"),
+        ("** (-1.0 / slope)", "** -slope"),
     ],
     ("sites/engine.py", "test_sites_run.py"): [
         ("int(hour) % len(price)", "0"),
@@ -826,6 +827,11 @@ SITES = {
         ("level * mean - quality[:, 2]", "level * mean"),
         ("self.hours * _HOUR)", "np.inf)"),
         ("np.sum(values * team.weight)", "np.sum(values)"),
+    ],
+    ("sites/questions.py", "test_sites_run.py"): [
+        ("rate * model.d_model * 16 * 2", "rate * model.d_model * 16"),
+        ("np.cumprod(shares, axis=-1)", "shares"),
+        ("NON_NEGATIVE) / check", "NON_NEGATIVE) * check"),
     ],
     ("sites/place.py", "test_sites_run.py"): [
         ("group.sites / group.simulated", "group.weight", "equal where it divides"),

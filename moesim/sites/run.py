@@ -10,6 +10,7 @@ from moesim import config as files
 from moesim.errors import InputError
 from moesim.laws.law import Law
 from moesim.laws.load import law_from, load_law
+from moesim.models.operations import choose
 from moesim.models.transformer import Transformer
 from moesim.output.provenance import signed
 from moesim.output.result import Result
@@ -28,16 +29,26 @@ OPEN = ("site.groups", "site.availability", "model.transformer")
 # Keys that take an axis: a list or a range.
 AXES: tuple[str, ...] = ()
 _GROUPS = ("site", "protocol", "model", "law")
-_BESIDE = ("figures", "plugins", "choices", "experiment")
+_BESIDE = ("verb", "figures", "question", "plugins", "choices", "experiment")
 
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sites.yaml` asks for."""
-    from moesim.sites import figures, tables
+    from moesim.sites import figures, questions, tables
 
+    if config.get("question") is not None:
+        return _answered(config, choose("question", config["question"], questions.QUESTIONS))
     data = _made(config)
     drawn = figures.draw(data) if config.get("figures", True) else {}
     return Result(data, tables.table(data), file="sites.nc", figures=drawn, warnings=_outside(config, data))
+
+
+def _answered(config: Mapping[str, Any], question: Any) -> Result:
+    from moesim.sites import figures, questions
+
+    data = signed(question(config, _made), "sites", config, question=str(config["question"]))
+    drawn = figures.answer(data) if config.get("figures", True) else {}
+    return Result(data, questions.table(data), file="sites.nc", figures=drawn)
 
 
 def keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +61,8 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
+    if config.get("question") == "folding_at_home":
+        return dict.fromkeys((*_GROUPS, *defaults(Run)), "with question=folding_at_home")
     of_models = ("params", "active_params", "flops_per_token")
     if config.get("model") is not None:
         return dict.fromkeys(of_models, "with model=NAME")
