@@ -198,7 +198,9 @@ PLANNING = {
     ],
     ("planning/describe.py", PLAN): [
         ('at["tokens"] / at["unique_tokens"]', 'at["unique_tokens"] / at["tokens"]'),
-        ("_any(model.law.outside(at), not known and repeats)", "np.asarray(False)"),
+        ("not known and repeats]", "False]"),
+        ("rest[home] = rest[home] | flag", "rest[home] = flag"),
+        ("for where in (repeats, excess)", "for where in (repeats,)"),
     ],
     ("planning/model.py", PLAN): [
         ("once / (1.0 + times)", "once * (1.0 + times)"),
