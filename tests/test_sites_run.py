@@ -11,7 +11,7 @@ from moesim.errors import InputError
 from moesim.laws.load import load_law
 from moesim.models.tree import fff
 from moesim.output.store import open_result
-from moesim.sites import compute_utilisation, presence, quality, questions, simulate
+from moesim.sites import compute_utilisation, cut, presence, quality, questions, simulate
 from moesim.sites.engine import SUMS
 from moesim.sites.place import generator
 from moesim.sites.protocols import path_bits, protocol
@@ -415,3 +415,40 @@ def test_questions_by_simulation():
     assert sets.zones.values.tolist() == ["near", "far", "near + far"]
     assert sets.cost.values[2] == pytest.approx(sets.cost.values[:2].sum(), rel=0.05)
     assert sets.hours_to_target.values[2] < sets.hours_to_target.values[0]
+
+    levels = answer("levels_given_away")(config, _made)
+    assert levels.levels.values.tolist() == [0, 1, 2]
+    assert (levels.tokens.diff("levels") > 0).all()
+
+
+def test_steps_that_nobody_tried_are_told():
+    assert "outside of 10 to 1000" in of({"policy": "diloco", "steps": 2000}).attrs["outside"]
+    assert "outside" not in of("diloco").attrs | of("data_parallel").attrs
+
+
+# Leaves of 4, 1, 1, 2 for machines of speed 1 and 3: machine of each leaf, and time over 8/4.
+CUT = {
+    "equal": ([0, 1, 1, 1], 2.0),
+    "proportional": ([0, 1, 1, 1], 2.0),
+    "longest_first": ([1, 1, 1, 0], 1.0),
+}
+
+
+@pytest.mark.parametrize("how", CUT)
+def test_leaves_for_unequal_machines(how):
+    masses, speeds = [4, 1, 1, 2], [1, 3]
+    owner = cut.cut(masses, speeds, how)
+    expected, time = CUT[how]
+    assert owner.tolist() == expected
+    assert cut.slowest_machine(masses, speeds, owner) == pytest.approx(time)
+
+
+def test_many_leaves_are_cut_as_fine_as_they_are():
+    rng = np.random.default_rng(0)
+    masses, speeds = rng.exponential(size=512), np.array([1, 2, 3, 10.0])
+    times = {how: cut.slowest_machine(masses, speeds, cut.cut(masses, speeds, how)) for how in cut.CUTS}
+    assert times["equal"] == pytest.approx(4.0, rel=0.05)  # a quarter of the mass at a sixteenth of the speed
+    assert 1 <= times["longest_first"] < 1.01 < times["equal"]
+    assert 1 <= times["proportional"] < 1.1
+    with pytest.raises(InputError, match="no 'best'"):
+        cut.cut([1], [1], "best")

@@ -16,7 +16,9 @@ _ABOUT = ("site", "protocol", "model", "law")
 
 
 def draw(data: xr.Dataset) -> dict[str, Figure]:
-    """Every figure, by file name."""
+    """Every figure of a run or of a question, by file name."""
+    if "round" not in data.dims:
+        return answer(data)
     return {"timeline": timeline(data), "sites_loss": sites_loss(data)}
 
 

@@ -104,6 +104,15 @@ def break_even_idle(joules: Any, idle_watts: Any, low_watts: Any) -> Any:
     return check("sites", "joules", joules, NON_NEGATIVE) / check("sites", "watts saved", saved, POSITIVE)
 
 
+def levels_given_away(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
+    """Loss and cost after the hours of the config, by levels of the tree that are cut off: each part sees less data."""
+    sites = sum(group.simulated for group in groups_of(config["site"]).values())
+    levels = np.arange(int(np.log2(sites)) + 1)
+    stems = [{**files.read("protocol", "frozen_stem"), "levels": int(n)} for n in levels]
+    found = [[_outcome(made({**config, "protocol": stem})) for stem in stems]]
+    return _grid(found, {"run": [0], "levels": levels}).isel(run=0, drop=True)
+
+
 def cheapest_provider(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
     """Hours and cost until the target loss, and the loss and cost after the hours of the config, by set of zones."""
     groups = config["site"].get("groups")
@@ -135,7 +144,9 @@ def _grid(found: list[list[dict[str, float]]], coords: Mapping[str, Any]) -> xr.
     return xr.Dataset(values, coords)
 
 
-QUESTIONS = {each.__name__: each for each in (folding_at_home, stem_path_or_diloco, cheapest_provider, slack)}
+QUESTIONS = {
+    each.__name__: each for each in (folding_at_home, stem_path_or_diloco, levels_given_away, cheapest_provider, slack)
+}
 """The questions by name."""
 
 

@@ -14,6 +14,7 @@ from moesim.models.operations import choose
 from moesim.models.transformer import Transformer
 from moesim.output.provenance import signed
 from moesim.output.result import Result
+from moesim.registry import Policy
 from moesim.settings import defaults, known
 from moesim.settings import read as read_settings
 from moesim.sites.engine import Run, simulated
@@ -40,14 +41,20 @@ def run(config: Mapping[str, Any]) -> Result:
         return _answered(config, choose("question", config["question"], questions.QUESTIONS))
     data = _made(config)
     drawn = figures.draw(data) if config.get("figures", True) else {}
-    return Result(data, tables.table(data), file="sites.nc", figures=drawn, warnings=_outside(config, data))
+    return Result(
+        data,
+        tables.table(data),
+        file="sites.nc",
+        figures=drawn,
+        warnings=tuple(data.attrs.get("outside", "").splitlines()),
+    )
 
 
 def _answered(config: Mapping[str, Any], question: Any) -> Result:
     from moesim.sites import figures, questions
 
     data = signed(question(config, _made), "sites", config, question=str(config["question"]))
-    drawn = figures.answer(data) if config.get("figures", True) else {}
+    drawn = figures.draw(data) if config.get("figures", True) else {}
     return Result(data, questions.table(data), file="sites.nc", figures=drawn)
 
 
@@ -110,7 +117,10 @@ def _made(config: Mapping[str, Any]) -> xr.Dataset:
     chosen = protocol.only(config["protocol"])
     data = simulated(asked, groups_of(config["site"]), chosen, law)
     told = {name: str(names[name]) for name in ("site", "protocol", "model") if names.get(name)}
-    return signed(data.assign_attrs(policy=chosen.name), "sites", config, law=law, **told)
+    about = {"policy": chosen.name, "outside": "\n".join(_outside(chosen, data))}
+    return signed(
+        data.assign_attrs({key: text for key, text in about.items() if text}), "sites", config, law=law, **told
+    )
 
 
 def _law(content: Any, names: Mapping[str, Any]) -> Law:
@@ -130,13 +140,14 @@ def _with_model(run: Run, model: Any, names: Mapping[str, Any]) -> Run:
     return replace(run, params=shape.total_params, active_params=shape.active_params, flops_per_token=cost)
 
 
-def _outside(config: Mapping[str, Any], data: xr.Dataset) -> tuple[str, ...]:
+def _outside(chosen: Policy, data: xr.Dataset) -> list[str]:
     """What the numbers rest on that nobody has measured."""
-    steps, (low, high) = float(config["protocol"].get("steps", 100.0)), MEASURED_STEPS
+    low, high = MEASURED_STEPS
+    steps = {**chosen.takes, **chosen.options}.get("steps")
     told = []
-    if not low <= steps <= high:
+    if steps is not None and not low <= steps <= high:
         told.append(f"protocol.steps={steps:g} lies outside of {low:g} to {high:g}, where its effect on the loss holds")
     if not bool(data.fits.all()):
         out = float(data.weight.where(~data.fits).sum())
         told.append(f"{out:,.0f} sites cannot hold their part of the model and do nothing")
-    return tuple(told)
+    return told
