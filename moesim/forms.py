@@ -61,11 +61,16 @@ class Form:
         return {c: check(owner, c, values[c], spec.domain) for c, spec in self.coefficients.items()}
 
 
-def outside(data_range: Mapping[str, tuple[float, float]], quantities: Mapping[str, Any]) -> Any:
-    """Whether any of the quantities lies outside its range (None if the range names none of them)."""
-    flags = [
+def each_outside(data_range: Mapping[str, tuple[float, float]], quantities: Mapping[str, Any]) -> list[Any]:
+    """For each of the quantities that the range names, whether it lies outside."""
+    return [
         (quantities[name] < low * (1 - 1e-9)) | (quantities[name] > high * (1 + 1e-9))
         for name, (low, high) in data_range.items()
         if name in quantities
     ]
+
+
+def outside(data_range: Mapping[str, tuple[float, float]], quantities: Mapping[str, Any]) -> Any:
+    """Whether any of the quantities lies outside its range (None if the range names none of them)."""
+    flags = each_outside(data_range, quantities)
     return reduce(or_, flags) if flags else None

@@ -18,6 +18,7 @@ from moesim.errors import InputError
 from moesim.fitting.figures import allocation, predictions, profiles, trade_offs
 from moesim.fitting.figures import isoflop as fitted_isoflop
 from moesim.planning.figures import coefficient, comparison, isoflop, perplexity, sparsity
+from moesim.sites.figures import crossing, sites_loss, timeline, waterfall
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,6 +29,7 @@ __all__ = [
     "balance",
     "coefficient",
     "comparison",
+    "crossing",
     "draw",
     "expert_update",
     "family",
@@ -43,14 +45,18 @@ __all__ = [
     "ratio_by_depth",
     "sampling",
     "serves",
+    "sites_loss",
     "sparsity",
     "study",
     "time",
+    "timeline",
     "trace",
     "trade_offs",
+    "waterfall",
 ]
 
 _DRAWN = {"sweep": "planning", "optimum": "planning", "flops": "counting", "balance": "balance", "fit": "fitting"}
+_DRAWN |= {"sites": "sites"}
 
 
 def draw(dataset: xr.Dataset) -> dict[str, Figure]:

@@ -179,6 +179,10 @@ VARIABLES = {
     "slack_energy": Variable("kWh", "energy of time up and not at work", "", NON_NEGATIVE),
     "hours_to_target": Variable("h", "wall-clock until the target loss", "", NON_NEGATIVE),
     "cost_to_target": Variable("$", "cost until the target loss", "", NON_NEGATIVE),
+    "bandwidth": Variable("bit/s", "bandwidth of each link", "W"),
+    "days": Variable("d", "days of the run", ""),
+    "at_work": Variable("1", "share of the time up that is work", "", NON_NEGATIVE),
+    "idle_that_pays": Variable("s", "idling from which a low-power mode pays", "", NON_NEGATIVE),
     "weight": Variable("1", "sites that a simulated one stands for", "", NON_NEGATIVE),
     "fits": Variable("1", "whether a site can hold its part of the model", "", NON_NEGATIVE),
 }

@@ -198,7 +198,9 @@ PLANNING = {
     ],
     ("planning/describe.py", PLAN): [
         ('at["tokens"] / at["unique_tokens"]', 'at["unique_tokens"] / at["tokens"]'),
-        ("_any(model.law.outside(at), not known and repeats)", "np.asarray(False)"),
+        ("not known and repeats]", "False]"),
+        ("rest[home] = rest[home] | flag", "rest[home] = flag"),
+        ("for where in (repeats, excess)", "for where in (repeats,)"),
     ],
     ("planning/model.py", PLAN): [
         ("once / (1.0 + times)", "once * (1.0 + times)"),
@@ -811,6 +813,7 @@ SITES = {
         ("apart / _SPLIT, 1.0", "apart, 1.0"),
         ("16.0 / np.asarray(bits", "32.0 / np.asarray(bits"),
         ("(1.0 - shared) * slowest", "slowest"),
+        ("** (-1.0 / slope)", "** -slope"),
     ],
     ("sites/engine.py", "test_sites_run.py"): [
         ("int(hour) % len(price)", "0"),
@@ -826,6 +829,11 @@ SITES = {
         ("level * mean - quality[:, 2]", "level * mean"),
         ("self.hours * _HOUR)", "np.inf)"),
         ("np.sum(values * team.weight)", "np.sum(values)"),
+    ],
+    ("sites/questions.py", "test_sites_run.py"): [
+        ("rate * model.d_model * 16 * 2", "rate * model.d_model * 16"),
+        ("np.cumprod(shares, axis=-1)", "shares"),
+        ("NON_NEGATIVE) / check", "NON_NEGATIVE) * check"),
     ],
     ("sites/place.py", "test_sites_run.py"): [
         ("group.sites / group.simulated", "group.weight", "equal where it divides"),

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.numerics.elementwise import blocks, crossing, dips, minimum, part, parts, root, secant, select, shape_of
+from moesim.numerics.product import Late
 
 GRID = np.linspace(-3, 3, 61)
 CELLS = {"centre": np.array([-1.234, 0.5, 2.0])[:, None], "width": np.array([0.5, 2.0]), "shift": 7.0}
@@ -150,3 +151,29 @@ def test_a_crossing_beyond_the_grid_says_on_which_side():
     """x - c turns at c: before the grid -inf, since it is positive all along, and behind it inf."""
     found = crossing(lambda x, cell: x - cell["c"], {"c": np.array([-5.0, 0.3, 5.0])}, np.linspace(0.0, 1.0, 11))
     assert found == pytest.approx([-np.inf, 0.3, np.inf])
+
+
+FORMULAS = {
+    "a term that lacks an axis": lambda x, y: 1.0 + np.exp(x) * 2.0 + y**-0.3,
+    "used twice": lambda x, y: (z := np.minimum(x * y, 3.0)) + z**2 - np.where(z > 1.0, x, z),
+    "powers": lambda x, y: x**2 + y**0.5 + 2.0**x + (x * y) ** -1.0,
+    "not elementwise": lambda x, y: x - np.cumsum(x, axis=-1) + y,
+    "of one only": lambda x, y: x + 1.0,
+    "bool": lambda x, y: (x > 1.0) & (y < 2.0) | (x < 0.5),
+}
+
+
+@pytest.mark.parametrize("formula", FORMULAS.values(), ids=FORMULAS)
+@pytest.mark.parametrize("shape", [(3, 1, 5), (3, 4, 5), (1, 1, 1), (1, 4, 5)], ids=str)
+@pytest.mark.parametrize("cells", [1, 7, 2**17])
+def test_late_formulas_are_the_plain_ones_bit_for_bit(formula, shape, cells, monkeypatch):
+    monkeypatch.setattr("moesim.numerics.product._CELLS", cells)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0.1, 3.0, shape), rng.uniform(0.1, 3.0, (1, 4, 5))
+    late, plain = formula(Late(np.asarray, x), y), formula(x, y)
+    assert np.asarray(late).dtype == plain.dtype
+    assert (np.asarray(late) == plain).all()
+    assert np.shape(late) == plain.shape
+    out = np.empty((3, 4, 5), plain.dtype)
+    formula(Late(np.asarray, x), y).write(out)
+    assert (out == plain).all()

@@ -11,10 +11,11 @@ from moesim.errors import InputError
 from moesim.laws.load import load_law
 from moesim.models.tree import fff
 from moesim.output.store import open_result
-from moesim.sites import compute_utilisation, presence, quality, simulate
+from moesim.sites import compute_utilisation, cut, presence, quality, questions, simulate
 from moesim.sites.engine import SUMS
 from moesim.sites.place import generator
 from moesim.sites.protocols import path_bits, protocol
+from moesim.sites.run import _made
 
 ALL = {"flops": 1e15, "mfu": 0.5, "memory": 1e12, "up": 1e9, "down": 1e9}
 ONE = {**ALL, "devices": 2, "price": 3.0, "watts": 700, "idle_watts": 100, "tariff": 0.1}
@@ -119,6 +120,8 @@ def test_a_slower_link_never_helps(name):
         site = {**ONE, "groups": {"a": {"sites": 3}, "b": {"up": up, "down": up}}}
         tokens.append(float(of(name, site, seeds=1).tokens.sum()))
     assert all(after <= before * (1 + 1e-12) for before, after in pairwise(tokens))
+    if name in ("data_parallel", "diloco", "streaming", "quorum"):  # the slowest link stalls all
+        assert tokens[-1] < 0.1 * tokens[0]
 
 
 def test_the_slowest_and_the_quorum():
@@ -165,7 +168,7 @@ def test_parts_on_paper():
     assert quality.parts_gain(8, 32 / 88) == pytest.approx(0.105 / 2)
     assert quality.parts_gain(1, 1) == 0
     report = path_bits(11, 4096, 32) / 8
-    assert report == pytest.approx(2.88e6, rel=2e-3)
+    assert report == 11 * 4097 * 32 * 2 == pytest.approx(2.88e6, rel=2e-3)
     assert 1e5 * report * 8 / 600 == pytest.approx(3.85e9, rel=2e-3)
 
 
@@ -353,3 +356,99 @@ def test_the_command(command):
     assert found.tokens.attrs["units"] == "token"
     code, _, err = command("sites", "model=llama3_8b", "params=1e9")
     assert (code, "params has no effect with model=NAME" in err) == (2, True)
+
+
+def answer(name):
+    return questions.QUESTIONS[name]
+
+
+def test_folding_at_home():
+    """Days at the peak as 6 N D gives them, the chain of shares, and one host's pipe on paper."""
+    found = answer("folding_at_home")({}, None)
+    ideal = found.days.sel(factor="peak", reading="BOINC hosts 2006")
+    assert ideal.values == pytest.approx([2.42, 26, 293], rel=0.03)
+    share = found.share.sel(reading="BOINC hosts 2006")
+    assert share.sel(factor="there").values == pytest.approx(0.612, abs=5e-4)
+    assert share.sel(factor="checked").values == pytest.approx(1 / 2.04, rel=1e-3)
+    rate = 1.5e18 / 7e5 * 0.3 * 350 / (6 * 174.6e9)
+    assert share.sel(factor="piped", model="gpt3_175b").item() == pytest.approx(1e7 / (rate * 12288 * 32))
+    assert share.sel(factor="sent", model="gpt3_175b").item() == pytest.approx(3600 / 3606, rel=1e-3)
+    assert found.hosts_of_a_replica.values.tolist() == [350, 1342, 812]
+    assert (found.days.diff("factor") >= 0).all()
+    text = questions.table(found)
+    assert "gpt3_175b, BOINC hosts 2006" in text
+    assert "2.431" in text
+
+
+# Loss and its factor at N parameters and 25.6 N tokens -> share of the compute of the best run with that loss.
+WORTH = [(2.4e9, 1.0145, 0.69), (10e9, 1.0104, 0.67), (250e9, 1.016, 0.21)]
+
+
+@pytest.mark.parametrize(("params", "factor", "share"), WORTH)
+def test_a_loss_in_compute(params, factor, share):
+    loss = 1.8172 + 482.01 / params**0.3478 + 2085.43 / (25.6 * params) ** 0.3658
+    slope = 0.3478 * 0.3658 / (0.3478 + 0.3658)
+    assert quality.effective_share(loss, factor, 1.8172, slope) == pytest.approx(share, abs=0.015)
+
+
+def test_when_a_low_power_mode_pays():
+    assert questions.break_even_idle(80.0, 105, 25) == 1.0
+    with pytest.raises(InputError, match="watts saved"):
+        questions.break_even_idle(80.0, 25, 25)
+
+
+def test_questions_by_simulation():
+    config = {"site": {**PLACE}, "protocol": PROTOCOLS["diloco"], "model": None, "law": "hoffmann2022"}
+    config |= {"params": 1e8, "batch": 1e5, "hours": 6, "seeds": 1, "target_loss": 3.0}
+    by_link = answer("stem_path_or_diloco")({**config, "site": {**PLACE, "sites": 8}}, _made)
+    at_work = by_link.at_work.sel(protocol=["diloco", "streaming"])
+    assert (at_work.diff("bandwidth") >= -1e-12).all()
+    assert (at_work.isel(bandwidth=-1) > 0.99).all()
+    assert by_link.bytes.sel(protocol="frozen_stem").values == pytest.approx(7 * 2e8, rel=1e-9, abs=7 * 2e8)
+    found = answer("slack")(config, _made)
+    assert found.slack_cost.sel(protocol="data_parallel") > found.slack_cost.sel(protocol="streaming")
+    assert found.idle_that_pays.values == pytest.approx(found.entry.values / 0.75)
+    with pytest.raises(InputError, match="cheapest_provider: a site without groups"):
+        answer("cheapest_provider")(config, _made)
+    zones = {**ONE, "groups": {"near": {"price": 2.0}, "far": {"price": 4.0}}}
+    sets = answer("cheapest_provider")({**config, "site": zones}, _made)
+    assert sets.zones.values.tolist() == ["near", "far", "near + far"]
+    assert sets.cost.values[2] == pytest.approx(sets.cost.values[:2].sum(), rel=0.05)
+    assert sets.hours_to_target.values[2] < sets.hours_to_target.values[0]
+
+    levels = answer("levels_given_away")(config, _made)
+    assert levels.levels.values.tolist() == [0, 1, 2]
+    assert (levels.tokens.diff("levels") > 0).all()
+
+
+def test_steps_that_nobody_tried_are_told():
+    assert "outside of 10 to 1000" in of({"policy": "diloco", "steps": 2000}).attrs["outside"]
+    assert "outside" not in of("diloco").attrs | of("data_parallel").attrs
+
+
+# Leaves of 4, 1, 1, 2 for machines of speed 1 and 3: machine of each leaf, and time over 8/4.
+CUT = {
+    "equal": ([0, 1, 1, 1], 2.0),
+    "proportional": ([0, 1, 1, 1], 2.0),
+    "longest_first": ([1, 1, 1, 0], 1.0),
+}
+
+
+@pytest.mark.parametrize("how", CUT)
+def test_leaves_for_unequal_machines(how):
+    masses, speeds = [4, 1, 1, 2], [1, 3]
+    owner = cut.cut(masses, speeds, how)
+    expected, time = CUT[how]
+    assert owner.tolist() == expected
+    assert cut.slowest_machine(masses, speeds, owner) == pytest.approx(time)
+
+
+def test_many_leaves_are_cut_as_fine_as_they_are():
+    rng = np.random.default_rng(0)
+    masses, speeds = rng.exponential(size=512), np.array([1, 2, 3, 10.0])
+    times = {how: cut.slowest_machine(masses, speeds, cut.cut(masses, speeds, how)) for how in cut.CUTS}
+    assert times["equal"] == pytest.approx(4.0, rel=0.05)  # a quarter of the mass at a sixteenth of the speed
+    assert 1 <= times["longest_first"] < 1.01 < times["equal"]
+    assert 1 <= times["proportional"] < 1.1
+    with pytest.raises(InputError, match="no 'best'"):
+        cut.cut([1], [1], "best")

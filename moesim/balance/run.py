@@ -125,6 +125,8 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     idle = {}
     if not config.get("policies"):
         router, shape = config["routing"], config["structure"].get("policy")
+        if not config.get("selective"):
+            idle["gradient_noise"] = "with selective=0"
         if router.get("fidelity", "mean_field") != "tokens":
             idle["routing.batch"] = "without routing.fidelity=tokens"
         if np.isinf(router.get("capacity_factor", np.inf)):

@@ -26,6 +26,7 @@ def start(given: Setting) -> State:
     shape, pair = (seeds, world.domains, given.most_experts), (seeds, given.most_experts)
     alive = np.broadcast_to(np.arange(given.most_experts) < given.run.experts, pair).copy()
     zeros, blank = np.zeros(pair), np.zeros(seeds)
+    of_domains = ("common_learned", "common_trained", "pending", "waiting", "loss", "seen", "made", "drawn")
     even = alive * (given.tokens * given.active / given.run.experts)
     state = State(
         step=0,
@@ -34,17 +35,9 @@ def start(given: Setting) -> State:
         bias=zeros,
         learned=np.zeros(shape, given.dtype),
         trained=np.zeros(shape, given.dtype),
-        common_learned=np.zeros(shape[:2]),
-        common_trained=np.zeros(shape[:2]),
-        pending=np.zeros(shape[:2]),
-        waiting=np.zeros(shape[:2]),
         assigned=np.zeros(shape, given.dtype),
         probability=np.zeros(shape, given.dtype),
-        loss=np.zeros(shape[:2]),
         expert_loss=np.zeros(shape, given.dtype),
-        seen=np.zeros(shape[:2]),
-        made=np.zeros(shape[:2]),
-        drawn=np.zeros(shape[:2]),
         dropped=blank,
         load=zeros,
         mean_load=even,
@@ -57,6 +50,7 @@ def start(given: Setting) -> State:
         copies=alive.astype(int),
         mixture=world.natural,
         placement=Placement(np.zeros((seeds, 0), dtype=int), np.zeros((seeds, 0))),
+        **dict.fromkeys(of_domains, np.zeros(shape[:2])),
         splits=np.zeros(seeds, dtype=int),
         migrated=np.zeros((seeds, given.devices)),
         planned=blank,

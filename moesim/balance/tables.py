@@ -132,12 +132,12 @@ def _where(data: xr.Dataset, i: int) -> str:
 
 def _what_distinguishes(data: xr.Dataset, gap: np.ndarray) -> list[str]:
     """Rank correlation of the gap with every axis of a search."""
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     axes = [str(name) for name in data.coords if str(name).startswith("at_")]
     if not axes:
         return []
-    found = {axis[3:]: float(spearmanr(data[axis].values, gap).statistic) for axis in axes}
+    found = {axis[3:]: float(np.corrcoef(rankdata(data[axis].values), rankdata(gap))[0, 1]) for axis in axes}
     rows = [["axis", "rank correlation with the gap"]]
     rows += [[axis, f"{r:+.2f}"] for axis, r in sorted(found.items(), key=lambda pair: -abs(pair[1]))]
     return ["what distinguishes worlds (above 0: the larger, the worse for the claim)", aligned(rows)]

@@ -116,7 +116,8 @@ def _searched(config: Mapping[str, Any], keep: Keep) -> xr.Dataset:
     from scipy.stats import qmc
 
     given = dict(config["sweep"]["search"])
-    worlds, rounds, around = (whole()("search", key, given.pop(key, start)) for key, start in _SEARCH.items())
+    chosen = {key: given.pop(key, start) for key, start in _SEARCH.items()}
+    worlds, rounds, around = (whole(key == "worlds")("search", key, value) for key, value in chosen.items())
     axes = {axis: _range(axis, bounds) for axis, bounds in given.items()}
     points = qmc.LatinHypercube(len(axes), rng=np.random.default_rng(config.get("seed", 0))).random(worlds)
     results: list[xr.Dataset] = []

@@ -161,8 +161,11 @@ def worth_of(config: Any) -> Callable[[Any, Any], Any]:
     form, values = chosen.form, chosen.coefficients
     fixed = {"params": 1.0, "taught_params": 1.0, "density": 1.0}
 
-    def worth(tokens, unique):
+    def effective(tokens, unique):
         inputs = {**fixed, "tokens": tokens, "unique_tokens": unique}
-        return form.function(**{key: inputs[key] for key in form.inputs}, **values).tokens
+        return form.function(**{key: inputs[key] for key in form.inputs}, **values)
 
-    return worth
+    added = effective(2.0, 1.0).penalty
+    if callable(added) or np.any(added):
+        raise InputError(f"world: repetition {chosen.name} adds to the loss, by a whole corpus; use world.overfit")
+    return lambda tokens, unique: effective(tokens, unique).tokens

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Context = Mapping[str, Any]
-# Cells evaluated at once for a result, and cells x grid points of a scan, whose several arrays of 1 MiB stay in cache.
-# Smaller blocks spend their time in the interpreter; of larger ones every temporary array is fetched anew.
-CELLS_IN_GRID = 2**20
+# Cells x grid points of a scan evaluated at once, whose several arrays of 1 MiB stay in cache. Smaller blocks spend
+# their time in the interpreter; of larger ones every temporary array is fetched anew.
 CELLS_IN_SCAN = 2**17
+CELLS_IN_GRID = 2**27  # of a result, written in one go: its terms are arrays too, of half the cells at most
 _RIVALS = 3  # further dips of a cell that are looked into
 _TIE = 4e-15  # relative: values that differ by less are equal
 _ZERO = 1e-16  # of f, of order 1: its rounding

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
 
+from moesim.forms import each_outside
 from moesim.laws.wrapped import dense
+from moesim.numerics.product import Late
 from moesim.planning.model import Model
 from moesim.variables import OUTSIDE
 
 Cell = Mapping[str, Any]
+_ALL = np.uint8(255)
 
 
 def describe(model: Model, log_size: Any, cell: Cell) -> dict[str, Any]:
@@ -34,31 +39,51 @@ def extrapolated_by(model: Model, at: Cell, cell: Cell) -> np.ndarray:
     excess = model.repetition.counted(at) > cell["taught_params"] if "taught_params" in cell else False
     repeats = np.asarray(at["epochs"] > 1 + 1e-9)
     known = "epochs" in model.law.data_range or "epochs" in model.repetition.data_range
-    flags = {
-        "law": _any(model.law.outside(at), not known and repeats),
-        "repetition": _any(model.repetition.outside(at)) & (repeats | excess),
-        "anchor": _any(_anchor_outside(model, cell)) & excess,
-    }
-    total = np.uint8(0)
-    for name, flag in flags.items():
-        total = total | np.asarray(flag).astype(np.uint8) * np.uint8(OUTSIDE[name])
-    return np.asarray(total)
+    outside = [*each_outside(model.law.data_range, at), not known and repeats]
+    flags = [_flag("law", flag) for flag in _gathered(outside)]
+    for flag in _gathered(each_outside(model.repetition.data_range, at)):
+        flags += [_flag("repetition", flag) & _mask(where) for where in (repeats, excess)]
+    flags += [_flag("anchor", flag) & _mask(excess) for flag in _gathered(_anchor_outside(model, cell))]
+    return np.asarray(reduce(or_, _gathered(flags), np.uint8(0)))
 
 
-def _any(*flags: Any) -> np.ndarray:
-    out = np.asarray(False)
-    for flag in flags:
-        out = out if flag is None else out | np.asarray(flag)
+def _gathered(flags: Iterable[Any]) -> list[Any]:
+    """As few flags that together hold where any of these do: each joins another that varies along all its dims."""
+    rest = sorted(flags, key=lambda flag: np.prod(_shape(flag)))
+    out = []
+    while rest:
+        flag, *rest = rest
+        home = next((i for i, other in enumerate(rest) if _within(flag, other)), None)
+        if home is None:
+            out.append(flag)
+        else:
+            rest[home] = rest[home] | flag
     return out
 
 
-def _anchor_outside(model: Model, cell: Cell) -> Any:
-    """Whether the run of one epoch that measures the excess lies outside the law's data range."""
+def _within(flag: Any, other: Any) -> bool:
+    return np.broadcast_shapes(_shape(flag), _shape(other)) == _shape(other)
+
+
+def _shape(flag: Any) -> tuple[int, ...]:
+    return flag.shape if isinstance(flag, Late) else np.shape(flag)
+
+
+def _flag(name: str, flag: Any) -> Late:
+    return Late(np.multiply, flag, np.uint8(OUTSIDE[name]))
+
+
+def _mask(flag: Any) -> Late:
+    return Late(np.multiply, flag, _ALL)
+
+
+def _anchor_outside(model: Model, cell: Cell) -> list[Any]:
+    """Where the run of one epoch that measures the excess lies outside of each of the law's data ranges."""
     if "taught_params" not in cell or not isinstance(model.repetition.taught, str):
-        return None
+        return []
     log_size = np.asarray(cell["taught_log_size"])
     run = dense(cell) if model.repetition.taught == "dense" else cell
     at = model.described(np.where(np.isfinite(log_size), log_size, np.nan), run)
     unique = cell["unique_tokens"]
     once = {"tokens": unique, "compute": unique * at["flops_per_token"], "epochs": 1.0}
-    return model.law.outside({**at, **once})
+    return each_outside(model.law.data_range, {**at, **once})

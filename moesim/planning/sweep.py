@@ -9,6 +9,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.numerics.elementwise import CELLS_IN_GRID, blocks, part, parts, shape_of
+from moesim.numerics.product import Late
 from moesim.output.provenance import signed
 from moesim.output.result import Stream
 from moesim.planning.describe import describe
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from moesim.models.architecture import Architecture
 
 WINDOW = 8.0  # times the best size: where the parabola beside it is fitted
+_ROW = 2**12  # cells of the last axis that stay together: they lie side by side in memory
 _PER_DECADE, _MARGIN = 24, 10.0  # of the sizes around the optima
 
 
@@ -134,9 +136,12 @@ def _dataset(model: Model, grid: _Product) -> xr.Dataset:
 
 
 def fill(f: Callable[..., Any], x: np.ndarray, cell: Mapping[str, Any]) -> np.ndarray:
-    """f(x, cell) on every cell of the product, written block by block so that no temporary leaves the cache."""
+    """f(x, cell) on every cell of the product: its terms on their own axes, the whole written once (numerics.product).
+
+    In blocks so large that few need more than one: the terms of a block are kept at once.
+    """
     shape = np.broadcast_shapes(np.shape(x), shape_of(cell))
     out = np.empty(shape)
-    for block in blocks(shape, CELLS_IN_GRID, row=256):
-        out[block] = f(part(x, block), parts(cell, block))
+    for block in blocks(shape, CELLS_IN_GRID, row=_ROW):
+        Late(np.asarray, f(Late(np.asarray, part(x, block)), parts(cell, block))).write(out[block])
     return out

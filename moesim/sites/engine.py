@@ -27,6 +27,7 @@ SUMS = (*PARTS, "tokens", "bytes", "cost", "energy", "slack_cost", "slack_energy
 _KINDS = {"rounds": ("", "round"), "sites": ("site_", "site"), "all": ("trace_", "round", "site")}
 _HOUR, _KWH = 3600.0, 3.6e6
 _CELLS = 1e7
+_ROUNDING = 1e-12  # of a tick
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ class Bill:
 
     def __call__(self, flow: Flow, share: np.ndarray, seconds: float, hour: float) -> dict[str, np.ndarray]:
         prices = np.repeat([price[int(hour) % len(price)] for price in self.prices], self.sizes)
-        slack, per_hour = np.maximum(share - flow.working, 0.0), self.devices * seconds / _HOUR
+        slack, per_hour = share - flow.working, self.devices * seconds / _HOUR
+        slack = np.where(slack > _ROUNDING, slack, 0.0)
         idle = slack * self.idle * self.devices * seconds / _KWH
         energy = flow.working * self.watts * self.devices * seconds / _KWH + idle
         cost = (share * prices + self.depreciation) * per_hour + energy * self.tariff

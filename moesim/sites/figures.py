@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moesim.output.plots import COLOURS, finish, grid_of_panels, heading, label
+import numpy as np
+
+from moesim.output.plots import COLOURS, colours_of, finish, grid_of_panels, heading, label, titled
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -14,7 +16,9 @@ _ABOUT = ("site", "protocol", "model", "law")
 
 
 def draw(data: xr.Dataset) -> dict[str, Figure]:
-    """Every figure, by file name."""
+    """Every figure of a run or of a question, by file name."""
+    if "round" not in data.dims:
+        return answer(data)
     return {"timeline": timeline(data), "sites_loss": sites_loss(data)}
 
 
@@ -42,3 +46,40 @@ def sites_loss(data: xr.Dataset) -> Figure:
         axes.set_xlabel(name)
     panels[0].set_ylabel("loss, nat/token")
     return finish(figure, heading(data, *_ABOUT), "a line for each seed")
+
+
+def answer(data: xr.Dataset) -> dict[str, Figure]:
+    """The figure of a question, if it has one."""
+    if "factor" in data.dims:
+        return {"waterfall": waterfall(data)}
+    return {"crossing": crossing(data)} if "bandwidth" in data.dims else {}
+
+
+def waterfall(data: xr.Dataset) -> Figure:
+    """Days of each model as the factors come in, one above the other."""
+    figure, (panels,) = grid_of_panels(1, data.sizes["model"], (2.4, 2.6), sharey=True)
+    place = np.arange(data.sizes["factor"])
+    for axes, model in zip(panels, data.model.values, strict=True):
+        for i, reading in enumerate(data.reading.values):
+            days = data.days.sel(model=model, reading=reading).values
+            before = np.concatenate([[1.0], days[:-1]])
+            axes.bar(place + 0.4 * i - 0.2, days - before, 0.4, before, color=COLOURS[i], label=str(reading))
+        axes.set_yscale("log")
+        axes.set_xticks(place, [str(name) for name in data.factor.values], rotation=60)
+        titled(axes, str(model))
+    panels[0].set_ylabel("days")
+    return finish(figure, "Folding@home of 2020, factor by factor", of="availability")
+
+
+def crossing(data: xr.Dataset) -> Figure:
+    """Loss after the hours of the run, and share of the time at work, by protocol against bandwidth."""
+    figure, (panels,) = grid_of_panels(1, 2, (3.0, 2.4))
+    for name, colour in colours_of([str(p) for p in data.protocol.values]).items():
+        one = data.sel(protocol=name)
+        panels[0].plot(data.bandwidth.values, one.loss.values, "o-", ms=3, color=colour, label=name)
+        panels[1].plot(data.bandwidth.values, one.at_work.values, "o-", ms=3, color=colour)
+    for axes, what in zip(panels, ("loss, nat/token", "share of the time at work"), strict=True):
+        axes.set_xscale("log")
+        axes.set_ylabel(what)
+    label(figure, "bit/s")
+    return finish(figure, heading(data, "question"), of="protocol")

@@ -50,3 +50,11 @@ def frozen_stem_time(shared: float, shares: Any, speeds: Any, centre: float) -> 
     """Time of unit work of which `shared` is done by a centre, the rest by parts: f/S + (1 - f) max q_j/s_j."""
     slowest = np.max(np.asarray(shares, dtype=float) / np.asarray(speeds, dtype=float))
     return float(shared / centre + (1.0 - shared) * slowest)
+
+
+def effective_share(loss: Any, factor: Any, floor: Any, slope: Any) -> Any:
+    """Compute of the best run that has `factor` times the loss, over that of the one that has `loss`.
+
+    Along best runs loss - floor falls as compute^-slope (alpha beta/(alpha + beta) of the law).
+    """
+    return ((loss * factor - floor) / (loss - floor)) ** (-1.0 / slope)

@@ -10,9 +10,11 @@ from moesim import config as files
 from moesim.errors import InputError
 from moesim.laws.law import Law
 from moesim.laws.load import law_from, load_law
+from moesim.models.operations import choose
 from moesim.models.transformer import Transformer
 from moesim.output.provenance import signed
 from moesim.output.result import Result
+from moesim.registry import Policy
 from moesim.settings import defaults, known
 from moesim.settings import read as read_settings
 from moesim.sites.engine import Run, simulated
@@ -28,16 +30,32 @@ OPEN = ("site.groups", "site.availability", "model.transformer")
 # Keys that take an axis: a list or a range.
 AXES: tuple[str, ...] = ()
 _GROUPS = ("site", "protocol", "model", "law")
-_BESIDE = ("figures", "plugins", "choices", "experiment")
+_BESIDE = ("verb", "figures", "question", "plugins", "choices", "experiment")
 
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/sites.yaml` asks for."""
-    from moesim.sites import figures, tables
+    from moesim.sites import figures, questions, tables
 
+    if config.get("question") is not None:
+        return _answered(config, choose("question", config["question"], questions.QUESTIONS))
     data = _made(config)
     drawn = figures.draw(data) if config.get("figures", True) else {}
-    return Result(data, tables.table(data), file="sites.nc", figures=drawn, warnings=_outside(config, data))
+    return Result(
+        data,
+        tables.table(data),
+        file="sites.nc",
+        figures=drawn,
+        warnings=tuple(data.attrs.get("outside", "").splitlines()),
+    )
+
+
+def _answered(config: Mapping[str, Any], question: Any) -> Result:
+    from moesim.sites import figures, questions
+
+    data = signed(question(config, _made), "sites", config, question=str(config["question"]))
+    drawn = figures.draw(data) if config.get("figures", True) else {}
+    return Result(data, questions.table(data), file="sites.nc", figures=drawn)
 
 
 def keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +68,8 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
+    if config.get("question") == "folding_at_home":
+        return dict.fromkeys((*_GROUPS, *defaults(Run)), "with question=folding_at_home")
     of_models = ("params", "active_params", "flops_per_token")
     if config.get("model") is not None:
         return dict.fromkeys(of_models, "with model=NAME")
@@ -97,7 +117,10 @@ def _made(config: Mapping[str, Any]) -> xr.Dataset:
     chosen = protocol.only(config["protocol"])
     data = simulated(asked, groups_of(config["site"]), chosen, law)
     told = {name: str(names[name]) for name in ("site", "protocol", "model") if names.get(name)}
-    return signed(data.assign_attrs(policy=chosen.name), "sites", config, law=law, **told)
+    about = {"policy": chosen.name, "outside": "\n".join(_outside(chosen, data))}
+    return signed(
+        data.assign_attrs({key: text for key, text in about.items() if text}), "sites", config, law=law, **told
+    )
 
 
 def _law(content: Any, names: Mapping[str, Any]) -> Law:
@@ -117,13 +140,14 @@ def _with_model(run: Run, model: Any, names: Mapping[str, Any]) -> Run:
     return replace(run, params=shape.total_params, active_params=shape.active_params, flops_per_token=cost)
 
 
-def _outside(config: Mapping[str, Any], data: xr.Dataset) -> tuple[str, ...]:
+def _outside(chosen: Policy, data: xr.Dataset) -> list[str]:
     """What the numbers rest on that nobody has measured."""
-    steps, (low, high) = float(config["protocol"].get("steps", 100.0)), MEASURED_STEPS
+    low, high = MEASURED_STEPS
+    steps = {**chosen.takes, **chosen.options}.get("steps")
     told = []
-    if not low <= steps <= high:
+    if steps is not None and not low <= steps <= high:
         told.append(f"protocol.steps={steps:g} lies outside of {low:g} to {high:g}, where its effect on the loss holds")
     if not bool(data.fits.all()):
         out = float(data.weight.where(~data.fits).sum())
         told.append(f"{out:,.0f} sites cannot hold their part of the model and do nothing")
-    return tuple(told)
+    return told

@@ -14,7 +14,7 @@ def slowest(sites: int, spread: float, needed: int | None = None) -> float:
 
     k = sites if needed is None else needed
     # the k-th smallest of n uniform numbers is Beta(k, n - k + 1)
-    density = beta(k, sites - k + 1)
+    density: Any = beta(k, sites - k + 1)
     low, high = density.ppf([1e-14, 1 - 1e-14])
     value, _ = quad(lambda u: np.exp(spread * norm.ppf(u)) * density.pdf(u), low, min(high, 1 - 1e-15), limit=500)
     return float(value / np.exp(spread**2 / 2))

@@ -1,0 +1,174 @@
+"""Questions about training apart that are answered by a table: each a function of the config of `moesim sites`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import combinations, product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from moesim import config as files
+from moesim.errors import InputError
+from moesim.laws.load import load_law
+from moesim.sites.place import groups_of
+from moesim.sites.quality import effective_share, kept, multiplier
+from moesim.variables import NON_NEGATIVE, POSITIVE, check
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Simulated = Callable[[Mapping[str, Any]], Any]
+_DAY = 86400.0
+_PEAK, _HOSTS, _MEMORY, _UP, _DOWN = 1.5e18, 7e5, 8e9, 1e7, 1e8  # of Folding@home in March 2020; memory, links assumed
+
+
+class Published(NamedTuple):
+    """A model whose training is known."""
+
+    total: float  # parameters
+    active: float
+    d_model: float
+    compute: float  # FLOP
+
+
+MODELS = {
+    "gpt3_175b": Published(174.6e9, 174.6e9, 12288, 3.15e23),
+    "deepseek_v3": Published(671e9, 37e9, 7168, 3.3e24),
+    "llama31_405b": Published(405.9e9, 405.9e9, 16384, 3.79e25),
+}
+AVAILABLE = {"BOINC hosts 2006": 0.81 * 0.84 * 0.90, "Weibull and lognormal": 0.246}
+"""Published readings of the share of the time that a volunteer's device computes."""
+_UTILISED, _RETURNED, _BITS, _UNIT, _STEPS = 0.3, 0.98 / 2, 16 / 146, 3600.0, 10.0
+
+
+def folding_at_home(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
+    """Days that a published model would take on Folding@home of 2020, factor by factor (dims model, reading, factor).
+
+    Peak; 30 % of it used; there; two copies of each piece, 98 % of which come back; piped, since a host holds a shard
+    of 8 GB and hands on activations and their gradients in 16 bits at 10 Mbit/s; sent, the shard's parameters 146 times
+    compressed after each hour of work; and learned, the loss of so many replicas as lost compute. Nobody has tried more
+    than 64 replicas: the last factor is extrapolated.
+    """
+    import xarray as xr
+
+    names = ["peak", "used", "there", "checked", "piped", "sent", "learned"]
+    holders = {name: np.ceil(model.total * 16 / _MEMORY) for name, model in MODELS.items()}
+    shares = np.array([[_factors(name, there, holders) for there in AVAILABLE.values()] for name in MODELS])
+    compute = np.array([model.compute for model in MODELS.values()])
+    days = compute[:, None, None] / (_PEAK * np.cumprod(shares, axis=-1)) / _DAY
+    coords = {"model": list(MODELS), "reading": list(AVAILABLE), "factor": names}
+    told = {"share": (("model", "reading", "factor"), shares), "days": (("model", "reading", "factor"), days)}
+    return xr.Dataset({**told, "hosts_of_a_replica": ("model", list(holders.values()))}, coords)
+
+
+def _factors(name: str, there: float, holders: Mapping[str, float]) -> list[float]:
+    """What each factor leaves of the one before."""
+    model, hosts = MODELS[name], holders[name]
+    rate = _PEAK / _HOSTS * _UTILISED * hosts / (6 * model.active)  # tokens/s of a replica
+    piped = min(1.0, _UP / (rate * model.d_model * 16 * 2)) if hosts > 1 else 1.0
+    sending = model.total / hosts * _BITS * (1 / _UP + 1 / _DOWN)
+    law = load_law("besiroglu2024")
+    loss = float(law(total_params=model.active, tokens=model.compute / 6 / model.active))
+    alpha, beta, floor = (float(law.coefficients[c]) for c in ("alpha", "beta", "E"))
+    factor = multiplier(_HOSTS * there / 2 / hosts, model.active, _STEPS)
+    lost = effective_share(loss, factor, floor, alpha * beta / (alpha + beta))
+    return [1.0, _UTILISED, there, _RETURNED, piped, _UNIT / (_UNIT + sending), float(lost * kept(_BITS))]
+
+
+def stem_path_or_diloco(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
+    """Loss, cost and share of the time at work after the hours of the config, by protocol and bandwidth of links."""
+    links = np.geomspace(1e6, 1e11, 6)
+    names = ("diloco", "streaming", "frozen_stem", "path_sync")
+    found = [[_outcome(made(_with(config, name, up=link, down=link))) for link in links] for name in names]
+    return _grid(found, {"protocol": list(names), "bandwidth": links})
+
+
+def slack(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
+    """What is paid for time up and not at work, by protocol, and from which idle length a low-power mode pays.
+
+    The mode takes as little as a quarter of the idle watts, and costs as many joules to enter and leave as the device
+    takes idle in 1 ms to 100 s (parameters: nothing public says).
+    """
+    names = ("data_parallel", "diloco", "streaming", "asynchronous")
+    found = _grid([[_outcome(made(_with(config, name)))] for name in names], {"protocol": list(names), "run": [0]})
+    place = next(iter(groups_of(config["site"]).values()))
+    seconds = np.geomspace(1e-3, 1e2, 6)
+    pays = break_even_idle(seconds * place.idle_watts, place.idle_watts, place.idle_watts / 4)
+    return found.isel(run=0, drop=True).assign_coords(entry=seconds).assign(idle_that_pays=("entry", pays))
+
+
+def break_even_idle(joules: Any, idle_watts: Any, low_watts: Any) -> Any:
+    """Seconds of idling above which a mode of `low_watts`, whose entry and exit take `joules`, saves energy."""
+    saved = check("sites", "idle_watts", idle_watts, POSITIVE) - check("sites", "low_watts", low_watts, NON_NEGATIVE)
+    return check("sites", "joules", joules, NON_NEGATIVE) / check("sites", "watts saved", saved, POSITIVE)
+
+
+def levels_given_away(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
+    """Loss and cost after the hours of the config, by levels of the tree that are cut off: each part sees less data."""
+    sites = sum(group.simulated for group in groups_of(config["site"]).values())
+    levels = np.arange(int(np.log2(sites)) + 1)
+    stems = [{**files.read("protocol", "frozen_stem"), "levels": int(n)} for n in levels]
+    found = [[_outcome(made({**config, "protocol": stem})) for stem in stems]]
+    return _grid(found, {"run": [0], "levels": levels}).isel(run=0, drop=True)
+
+
+def cheapest_provider(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
+    """Hours and cost until the target loss, and the loss and cost after the hours of the config, by set of zones."""
+    groups = config["site"].get("groups")
+    if not groups:
+        raise InputError("cheapest_provider: a site without groups; choose one with several, as site=spot")
+    chosen = [zones for size in range(1, len(groups) + 1) for zones in combinations(groups, size)]
+    found = [[_outcome(made(_with(config, None, groups={zone: groups[zone] for zone in zones}))) for zones in chosen]]
+    return _grid(found, {"run": [0], "zones": [" + ".join(zones) for zones in chosen]}).isel(run=0, drop=True)
+
+
+def _with(config: Mapping[str, Any], protocol: str | None, **site: Any) -> dict[str, Any]:
+    chosen = {} if protocol is None else {"protocol": files.read("protocol", protocol)}
+    return {**config, **chosen, "site": {**config["site"], **site}}
+
+
+def _outcome(data: xr.Dataset) -> dict[str, float]:
+    """What a run came to, mean over seeds."""
+    total = data.sum("round").mean("seed")
+    ends = {name: float(data[name].mean("seed")) for name in ("hours_to_target", "cost_to_target") if name in data}
+    up, loss = float(total.up), float(data.loss.isel(round=-1).mean("seed"))
+    sums = {name: float(total[name]) for name in ("tokens", "bytes", "cost", "energy", "slack_cost", "slack_energy")}
+    return {"loss": loss, "at_work": float(total.working) / up if up else 0.0, **sums, **ends}
+
+
+def _grid(found: list[list[dict[str, float]]], coords: Mapping[str, Any]) -> xr.Dataset:
+    import xarray as xr
+
+    values = {name: (tuple(coords), np.array([[one[name] for one in row] for row in found])) for name in found[0][0]}
+    return xr.Dataset(values, coords)
+
+
+QUESTIONS = {
+    each.__name__: each for each in (folding_at_home, stem_path_or_diloco, levels_given_away, cheapest_provider, slack)
+}
+"""The questions by name."""
+
+
+def table(data: xr.Dataset) -> str:
+    """Variables of one dim side by side; of the others a block each, with a column for each place of the last dim."""
+    from moesim.output.text import aligned
+
+    alone: dict[str, list[list[str]]] = {}
+    blocks = []
+    for name, values in data.data_vars.items():
+        *outer, last = map(str, values.dims)
+        if not outer:
+            labels = alone.setdefault(last, [["", *map(_label, data[last].values)]])
+            labels.append([str(name), *map(_label, values.values)])
+            continue
+        places = [", ".join(map(_label, at)) for at in product(*(data[dim].values for dim in outer))]
+        rows = zip(places, values.values.reshape(len(places), -1), strict=True)
+        cells = [["", *map(_label, data[last].values)], *([place, *map(_label, row)] for place, row in rows)]
+        blocks.append(f"{name}\n" + aligned(cells))
+    blocks += [aligned(list(map(list, zip(*columns, strict=True)))) for columns in alone.values()]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _label(value: Any) -> str:
+    return str(value) if isinstance(value, str) else f"{value:.4g}"
