@@ -797,6 +797,9 @@ def test_what_lies_outside_and_of_which_data():
     by = found.optimal_extrapolated_by.transpose("unique_tokens", "compute", "sparsity").values
     assert by[1].tolist() == [[0, 0, 1]] * 2  # unlimited data: only the sparsity
     assert by[0].tolist() == [[4, 6, 7]] * 2  # the anchor lies at 1e17 FLOP; R_D was measured on dense models
+    large = sweep(model("abnar2025", "muennighoff2023"), optima=False, **axes, active_params=1e11)
+    assert (large.epochs < 1).all()
+    assert (large.extrapolated_by.sel(unique_tokens=2e9) & 2).all()  # no repeats, but 100B parameters are excess
     assert (found.optimal_extrapolated == (found.optimal_extrapolated_by > 0)).all()
     flags = found.optimal_extrapolated_by
     assert flags.dtype == np.uint8
