@@ -452,3 +452,13 @@ def test_many_leaves_are_cut_as_fine_as_they_are():
     assert 1 <= times["proportional"] < 1.1
     with pytest.raises(InputError, match="no 'best'"):
         cut.cut([1], [1], "best")
+
+
+def test_parts_overfit_their_shards():
+    """A part's own tokens before the last tick over a quarter of 4e7: so many passes, of which 4 are free."""
+    free, paid = (of({**STEM, "unique_tokens": u, "overfit": 0.1}, seeds=1) for u in (np.inf, 4e7))
+    own = 1e15 / 6e9 * (5.5 * 3600 - 6000 - 48 - 600)
+    cost = (paid.loss - free.loss).values[0]
+    assert cost[-1] == pytest.approx(0.1 * log(own / 1e7 / 4))
+    assert cost[3] == 0
+    assert quality.overfitted([1, 4, 4 * np.e], 0.1).tolist() == pytest.approx([0, 0, 0.1])

@@ -67,6 +67,7 @@ def waterfall(data: xr.Dataset) -> Figure:
         axes.set_yscale("log")
         axes.set_xticks(place, [str(name) for name in data.factor.values], rotation=60)
         titled(axes, str(model))
+    panels[0].set_ylim(1.0, None)
     panels[0].set_ylabel("days")
     return finish(figure, "Folding@home of 2020, factor by factor", of="availability")
 

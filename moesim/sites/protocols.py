@@ -13,10 +13,10 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.registry import Policies
 from moesim.sites.links import BACKWARD, ring
-from moesim.sites.quality import PER_DOUBLING, kept, multiplier, parts_gain
-from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, Domain, check
+from moesim.sites.quality import PER_DOUBLING, kept, multiplier, overfitted, parts_gain
+from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Domain, check
 
-protocol = Policies("protocol", stems=False)
+protocol = Policies("protocol")
 _BELOW = Domain("0 or more and below 1", 0, 1, lower_open=False)
 _FULL = 16.0  # bits of a parameter that is sent whole
 
@@ -205,28 +205,43 @@ def _levels(levels: int) -> int:
     return 2**levels
 
 
-@protocol(stems=True)
+def _phases(team: Team, tick: Tick, first: int, parts: int, stem: float) -> tuple[float, float, float]:
+    """Of a tick: the share in which the stem is trained, its tokens, and the seconds in which the parts then get it."""
+    speed = float(team.rate[first] * tick.share[first]) * tick.seconds
+    left = max(stem - tick.done, 0.0)
+    before = min(left / speed, 1.0) if speed else float(left > 0)
+    transfer = (parts - 1) * team.params * _FULL / team.up[first]
+    return before, before * speed, min((1.0 - before) * tick.seconds, max(transfer - tick.memory, 0.0))
+
+
+@protocol
 def frozen_stem(
-    team: Team, tick: Tick, *, levels: int = 3, stem_tokens: float = 1e9, gain: float = PER_DOUBLING
+    team: Team,
+    tick: Tick,
+    *,
+    levels: int = 3,
+    stem_tokens: float = 1e9,
+    gain: float = PER_DOUBLING,
+    unique_tokens: float = np.inf,
+    overfit: float = 0.0,
 ) -> Flow:
     """The fastest site trains the first `levels` of the tree; then 2^levels parts go on, one to a site, without a word.
 
     The parts get the stem once, at the cut, and send nothing after it. Sites without a part stay idle. Loss: that of a
-    part's own tokens and the stem's, less `gain` nat for each doubling of the parts.
+    part's own tokens and the stem's, less `gain` nat for each doubling of the parts, and `overfit` for each e-fold of
+    passes beyond 4 that a part makes over its share of the `unique_tokens`.
     """
     parts, stem = _levels(levels), check("protocol", "stem_tokens", stem_tokens, NON_NEGATIVE)
+    shard = check("protocol", "unique_tokens", unique_tokens, POSITIVE_OR_INF) / parts
+    check("protocol", "overfit", overfit, NON_NEGATIVE)
     heads, centre = _heads(team, parts), _heads(team, 1)
     first = int(centre.argmax())
-    speed = float(team.rate[first] * tick.share[first]) * tick.seconds
-    left = max(stem - tick.done, 0.0)
-    before = min(left / speed, 1.0) if speed else float(left > 0)
-    rest, transfer = (1.0 - before) * tick.seconds, (parts - 1) * team.params * _FULL / team.up[first]
-    cut = min(rest, max(transfer - tick.memory, 0.0))  # seconds in which the parts get the stem
-    alone = (rest - cut) / tick.seconds
+    before, shared, cut = _phases(team, tick, first, parts, stem)
+    alone = 1.0 - before - cut / tick.seconds
     working = tick.share * (before * centre + alone * heads)
     sending = np.minimum(centre * cut / tick.seconds, tick.share - working)
     tokens = working * tick.seconds * team.rate
-    total, shared = float(np.sum(tokens * team.weight)), before * speed
+    total = float(np.sum(tokens * team.weight))
     own = max(tick.done - stem, 0.0) / parts
     return Flow(
         working,
@@ -235,7 +250,7 @@ def frozen_stem(
         tokens,
         centre * cut * team.up[first],
         kept=(shared + (total - shared) / parts) / total if total else 1.0,
-        gain=float(parts_gain(parts, own / (stem + own) if own else 0.0, gain)),
+        gain=float(parts_gain(parts, own / (stem + own) if own else 0.0, gain) - overfitted(own / shard, overfit)),
         memory=tick.memory + cut,
     )
 

@@ -46,6 +46,14 @@ def parts_gain(parts: Any, apart: Any, per_doubling: Any = PER_DOUBLING) -> Any:
     return per_doubling * np.log2(parts) * np.minimum(apart / _SPLIT, 1.0)
 
 
+_FREE = 4.0  # passes over a shard that cost nothing
+
+
+def overfitted(passes: Any, overfit: Any) -> Any:
+    """Nat that a part loses to many passes over its shard: overfit ln(passes/4) beyond 4; nobody published a value."""
+    return overfit * np.log(np.maximum(np.asarray(passes, dtype=float) / _FREE, 1.0))
+
+
 def frozen_stem_time(shared: float, shares: Any, speeds: Any, centre: float) -> float:
     """Time of unit work of which `shared` is done by a centre, the rest by parts: f/S + (1 - f) max q_j/s_j."""
     slowest = np.max(np.asarray(shares, dtype=float) / np.asarray(speeds, dtype=float))
