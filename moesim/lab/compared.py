@@ -10,8 +10,10 @@ import numpy as np
 from moesim.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
+
+Frame = Any
+"""A table of pandas, whose types say too little to be checked."""
 
 SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", "weight_decay"]
 _NOISE = 3.0  # standard errors that a difference of penalties must have, else an index of them is noise
@@ -64,7 +66,7 @@ def ratio(above: Any, below: Any, level: float = 0.9) -> Interval:
     return Interval(float(a.mean() / b.mean()), float(linear / square - half), float(linear / square + half), len(a))
 
 
-def frame(runs: xr.Dataset) -> pd.DataFrame:
+def frame(runs: xr.Dataset) -> Frame:
     """The rows of runs with their columns, and `pool`: unique tokens, inf for fresh data.
 
     What has further dims is left out. InputError where a column is missing.
@@ -77,7 +79,7 @@ def frame(runs: xr.Dataset) -> pd.DataFrame:
     return rows.assign(pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))
 
 
-def penalties(runs: xr.Dataset) -> pd.DataFrame:
+def penalties(runs: xr.Dataset) -> Frame:
     """Each repeated row's loss above that of fresh data at the same tokens, arm, seed and decay, as `penalty`.
 
     `fresh_loss` stands beside. Rows whose fresh run is not there are left out.
@@ -107,9 +109,7 @@ def tuned(runs: xr.Dataset, seed: int) -> xr.Dataset:
     return runs.isel(run=np.flatnonzero(chosen))
 
 
-def differences(
-    rows: pd.DataFrame, first: str, second: str, column: str = "loss", at: Sequence[str] = SETTING
-) -> pd.Series:
+def differences(rows: Frame, first: str, second: str, column: str = "loss", at: Sequence[str] = SETTING) -> Frame:
     """`column` of the arm `first` less that of `second`, paired by seed: an Interval for each setting `at`."""
     by_arm = rows.pivot_table(column, index=[*at, "seed"], columns="arm", aggfunc="mean")
     for arm in (first, second):
@@ -119,7 +119,7 @@ def differences(
     return pairs.groupby(level=list(at)).apply(lambda values: mean(values))
 
 
-def excess_index(rows: pd.DataFrame, moe: str, dense: str, total: str) -> pd.Series:
+def excess_index(rows: Frame, moe: str, dense: str, total: str) -> Frame:
     """(penalty of moe - dense)/(penalty of total - dense), an Interval for each setting.
 
     0 says that active parameters are in excess, 1 that all are.
@@ -141,7 +141,7 @@ def excess_index(rows: pd.DataFrame, moe: str, dense: str, total: str) -> pd.Ser
     return pd.Series(found, dtype=object)
 
 
-def equivalent_params(loss: float, ladder: pd.DataFrame) -> float:
+def equivalent_params(loss: float, ladder: Frame) -> float:
     """Parameters of the dense model of that loss, between the steps of a ladder (columns total_params, loss).
 
     Linear in the logarithm of the parameters; NaN outside the ladder or where it does not fall or rise throughout.

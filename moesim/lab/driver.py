@@ -55,7 +55,7 @@ def _calibrated(config: Mapping[str, Any]) -> Result:
 
 def keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that are taken where a file lacks them: those of the corpus that is chosen."""
-    chosen = (config.get("corpus") or {}).get("policy")
+    chosen = str((config.get("corpus") or {}).get("policy"))
     return {"corpus": {"policy": chosen, **corpora[chosen].takes} if chosen in corpora else {}}
 
 
@@ -123,7 +123,7 @@ def jobs_of(config: Mapping[str, Any]) -> list[Job]:
         name: config[name] for name in ("corpus", "tokens", "decay_by_load", "balancing", "balancing_rate", "batch")
     }
     return [
-        Job(shape=shape, seed=seed, learning_rate=rate, weight_decay=decay, unique_tokens=unique, **alike)
+        Job(shape=shape, seed=int(seed), learning_rate=rate, weight_decay=decay, unique_tokens=unique, **alike)
         for seed, rate, decay, unique in product(_seeds(config["seeds"]), *axes)
         for shape in shapes
     ]
@@ -159,7 +159,8 @@ def runs_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
         rows = each.drop_dims([d for d in ("window", "layer", "expert") if d in each.dims]).rename(mark="run")
         along = {name: ("run", np.full(rows.sizes["run"], each[name].values[()])) for name in scalars}
         parts.append(rows.drop_attrs().drop_encoding().assign(along))
-    return stamp(xr.concat(parts, "run", data_vars="all", coords="minimal", compat="override", join="exact"))
+    whole: Any = xr.concat(parts, "run", data_vars="all", coords="minimal", compat="override", join="exact")
+    return stamp(whole)
 
 
 def loads_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -175,4 +176,5 @@ def loads_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
             parts.append(part.expand_dims("trajectory"))
     if not parts:
         return xr.Dataset()
-    return stamp(xr.concat(parts, "trajectory", join="outer", data_vars="all", coords="minimal", compat="override"))
+    whole: Any = xr.concat(parts, "trajectory", join="outer", data_vars="all", coords="minimal", compat="override")
+    return stamp(whole)

@@ -91,7 +91,7 @@ def _corpus(choice: str) -> Corpus:
 
 def _as_dataset(job: Job, corpus: Corpus, trajectory: Any) -> xr.Dataset:
     """Dims mark, domain, and window, layer, expert of the loads."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
     import xarray as xr
 
     rows = trajectory.rows

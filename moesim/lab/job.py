@@ -70,7 +70,11 @@ class Shape:
         """The same model in `moesim.models`, which counts it."""
         from moesim.models.transformer import Transformer
 
-        moe = {"experts": self.experts, "active_experts": self.active_experts, "d_expert": self.d_expert}
+        moe: dict[str, Any] = {
+            "experts": self.experts,
+            "active_experts": self.active_experts,
+            "d_expert": self.d_expert,
+        }
         return Transformer(
             layers=self.layers,
             d_model=self.d_model,

@@ -7,9 +7,9 @@ holds is its matrices and nothing else: the sizes are those of `Shape.transforme
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
+from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 
 from moesim.lab.corpus import VOCABULARY
 from moesim.lab.job import HEAD_DIM, Shape

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.lab.compared import differences, excess_index, frame, penalties
+from moesim.lab.compared import Frame, differences, excess_index, frame, penalties
 from moesim.output.text import aligned, count, plain
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
 
@@ -29,7 +28,7 @@ def table(runs: xr.Dataset) -> str:
     return "\n".join(parts)
 
 
-def trios(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+def trios(rows: Frame) -> list[tuple[str, str, str]]:
     """(Mixture of Experts, dense model of its active size, dense model of its total size) among the arms."""
     found = []
     for moe, group in rows[rows.experts > 1].groupby("arm", sort=False):
@@ -39,7 +38,7 @@ def trios(rows: pd.DataFrame) -> list[tuple[str, str, str]]:
     return found
 
 
-def _heading(rows: pd.DataFrame) -> str:
+def _heading(rows: Frame) -> str:
     tokens, corpora = count(rows.tokens.max()), ", ".join(sorted(set(rows.corpus)))
     return (
         f"{rows.trajectory.nunique()} runs of small models on {corpora}, {rows.seed.nunique()} seeds, to {tokens} bytes"
@@ -47,7 +46,7 @@ def _heading(rows: pd.DataFrame) -> str:
     )
 
 
-def _by_arm(rows: pd.DataFrame, column: str) -> str:
+def _by_arm(rows: Frame, column: str) -> str:
     """A line for each corpus, pool and decay, a column for each arm: the mean over seeds."""
     arms = list(dict.fromkeys(rows.arm))
     cells = rows.pivot_table(column, index=["corpus", "unique_tokens", "weight_decay"], columns="arm", aggfunc="mean")
@@ -64,7 +63,7 @@ def _cell(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3f}"
 
 
-def _pairs(last: pd.DataFrame, repeated: pd.DataFrame, moe: str, dense: str, total: str) -> str:
+def _pairs(last: Frame, repeated: Frame, moe: str, dense: str, total: str) -> str:
     by_dense, by_total = (differences(last, moe, other) for other in (dense, total))
     index = excess_index(repeated, moe, dense, total) if len(repeated) else {}
     lines = [("corpus", "unique", "decay", f"less {dense}", f"less {total}", "excess index")]

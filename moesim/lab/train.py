@@ -9,9 +9,9 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import torch  # pyright: ignore[reportMissingImports]
+import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
+from torch import Tensor  # pyright: ignore[reportMissingImports]
 
 from moesim.lab.corpus import CONTEXT, Corpus, Part
 from moesim.lab.job import Job

@@ -11,7 +11,7 @@ import numpy as np
 
 from moesim import config
 from moesim.errors import InputError
-from moesim.laws.law import FORMS, Form, Law
+from moesim.laws.law import FORMS, Law
 from moesim.laws.repetition import REPETITIONS, Repetition
 from moesim.output.store import open_result
 from moesim.registry import Registry
@@ -124,7 +124,7 @@ def _replaced(content: Mapping[str, Any], coefficients: Mapping[str, Any]) -> Ma
     return {**content, "coefficients": {**content["coefficients"], **coefficients}}
 
 
-def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], forms: Registry[Form]) -> dict:
+def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], forms: Registry[Any]) -> dict:
     """The mapping with its form looked up and its lists made tuples; InputError for a bad key, type or form."""
     _check_keys(owner, mapping, keys)
     given = {key: tuple(value) if keys[key] is _LIST else value for key, value in mapping.items()}
