@@ -87,7 +87,8 @@ def test_every_law_sweeps(command, name):
     result = moesim.open_result(only("result.nc"))
     loss, best = result.loss.transpose(..., "active_params").values, result.optimal_loss.values
     assert np.isfinite(loss).all()
-    inside = result.optimum_status.values == "inside"  # not for laws of size or tokens alone, whose loss falls for ever
+    solved = ("inside", "flat", "two dips")  # not for laws of size or tokens alone, whose loss falls for ever
+    inside = np.isin(result.optimum_status.values, solved)
     assert (best <= loss.min(axis=-1) * (1 + 1e-12))[inside].all()
     assert inside.all() or not {"tokens"} < set(moesim.load_law(name).inputs)
     fixed = {"compute": 1e20, "sparsity": 0.9, "unique_tokens": np.inf}
@@ -224,7 +225,7 @@ def test_the_commands_of_the_readme_run(command, line):
     np.savetxt("my_runs.csv", np.c_[n, d, s, loss], delimiter=",", header="n,d,s,loss", comments="")
     _, verb, *rest = shlex.split(line, comments=True)
     shorter = {"balance": ["steps=20", "seeds=2"], "fit": ["fit.draws=20"]}.get(verb, [])
-    shorter = [] if "world=trace" in rest else shorter
+    shorter = [] if {"world=trace", "world=workload"} & {*rest} else shorter
     shorter = [
         word for word in [*shorter, "figures=false"] if not any(w.startswith(word.partition("=")[0]) for w in rest)
     ]
