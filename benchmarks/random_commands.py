@@ -34,6 +34,7 @@ QUICK = {
     "balance": ["figures=false", "steps=3", "seeds=1", "experts=4", "cluster.devices=2"],
     "flops": ["figures=false", "batch=[1,4]", "optimizer=sgd"],
     "plan": ["figures=false", "cluster.devices=8", "space.unique_tokens=1e10", "laws=[]"],
+    "sites": ["figures=false", "site=eight_servers", "protocol=diloco", "hours=2", "seeds=1"],
     "lab": ["figures=false", "calibrate=good.nc"],  # trains nothing
 }
 VALUES = [
