@@ -254,7 +254,7 @@ def write_figures(figures: Mapping[str, Figure], directory: str | Path) -> list[
             figure.set_dpi(150)  # text is wider at some resolutions
             if engine := figure.get_layout_engine():
                 engine.execute(figure)
-                figure.set_layout_engine("none")
+                figure.set_layout_engine(None)  # done: an engine would have the figure drawn once more for each file
             for suffix in ("png", "svg"):
                 written.append(Path(directory) / f"{name}.{suffix}")
                 with whole(written[-1]) as path:
