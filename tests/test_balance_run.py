@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from balance_theory import collapse_threshold
 
+import moesim
 from moesim import config as files
 from moesim.balance import placement, records, sampling, simulate, study
 from moesim.balance import structure as structures
@@ -802,3 +803,10 @@ def test_equal_time_is_that_of_the_fastest():
     ends = study._ends(data)
     np.testing.assert_allclose(ends.micro_loss_at_equal_time, [[1.0], [2.5]])
     np.testing.assert_allclose(ends.micro_loss_at_equal_tokens, [[1.0], [2.0]])
+
+
+def test_a_bad_policy_is_refused_before_another_one_runs():
+    """Ten million steps of the first would take hours."""
+    policies = {"good": {}, "bad": {"routing": {"temperature": -1}}}
+    with pytest.raises(InputError, match="temperature=-1"):
+        moesim.simulate(policies=policies, steps=10**7, seeds=1)

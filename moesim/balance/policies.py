@@ -11,7 +11,8 @@ from moesim import config as files
 from moesim.balance import trace
 from moesim.balance.output import dataset
 from moesim.balance.records import outcomes
-from moesim.balance.setting import GROUPS, Run
+from moesim.balance.setting import GROUPS, Run, setting
+from moesim.balance.simulate import rehearse
 from moesim.errors import InputError
 from moesim.output.progress import Advance
 from moesim.settings import defaults, known
@@ -60,7 +61,11 @@ def compared(config: Mapping[str, Any], advance: Advance | None = None) -> xr.Da
         return one({key: value for key, value in config.items() if key not in ("policies", "sweep")})
     import xarray as xr
 
-    runs = [one(with_policy(config, changes or {})) for changes in policies.values()]
+    asked = [with_policy(config, changes or {}) for changes in policies.values()]
+    for each in asked:
+        if not trace.is_trace(each):
+            rehearse(setting(each))  # what is wrong with any of them is said before the first runs
+    runs = [one(each) for each in asked]
     width = {dim: max(run.sizes[dim] for run in runs) for dim in ("expert", "device")}
     runs = [_widened(run, width) for run in runs]
     names = xr.DataArray([str(name) for name in policies], dims="policy", name="policy")
