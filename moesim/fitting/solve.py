@@ -16,6 +16,7 @@ import numpy as np
 
 from moesim.fitting.objective import Objective
 from moesim.numerics.derivative import Jet
+from moesim.numerics.memory import keep_freed
 
 STATUSES = ("converged", "at bound", "stalled", "not finite")
 CONVERGED, AT_BOUND, STALLED, NOT_FINITE = range(4)
@@ -101,7 +102,7 @@ def solve(
     A row is done when a full step would lower the objective by less than `tolerance` of it. Whether it ended at a
     stationary point is then decided by the gradient alone, not by how the steps went.
     """
-    _keep_freed_memory()
+    keep_freed()
     with np.errstate(all="ignore"):
         state = _State(problem, np.clip(x, problem.lower, problem.upper), rows, damping)
         for _ in range(max_steps):
@@ -109,15 +110,6 @@ def solve(
                 break
             state.advance(tolerance)
         return state.solution()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep freed arrays for the next ones: fetching fresh pages takes longer than the arithmetic on them.
-
-    It gives blocks back from the size of the largest one ever freed on, at most 32 MiB. So one of 31 MiB is made and
-    freed, its pages untouched. No effect with other C libraries.
-    """
-    np.empty(31 * 2**17)
 
 
 def _cuts(rows: int, entries: int, runs: int) -> list[slice]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from moesim.hardware.chip import all_reduce_bytes
 from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, check
 
 BACKWARD = 2 / 3
@@ -68,11 +69,6 @@ def bandwidth_for(
     return send.bits / ((1.0 / wanted - 1.0) * send.work + send.hidden)
 
 
-def ring(replicas: Any) -> Any:
-    """Copies of what is averaged that each of n members of a ring sends: 2 (n - 1)/n, none of one."""
-    return 2.0 * (replicas - 1.0) / replicas
-
-
 def _send(params, step_seconds, steps_between, bits, fragments, overlap_steps, replicas) -> _Send:
     N, T = check("sites", "params", params, POSITIVE), check("sites", "step_seconds", step_seconds, POSITIVE)
     H, P = (
@@ -83,4 +79,6 @@ def _send(params, step_seconds, steps_between, bits, fragments, overlap_steps, r
         check("sites", "replicas", replicas, AT_LEAST_ONE),
         check("sites", "overlap_steps", overlap_steps, NON_NEGATIVE),
     )
-    return _Send(ring(M) * N * check("sites", "bits", bits, POSITIVE) / P, H * T / P, (BACKWARD + tau) * T)
+    return _Send(
+        all_reduce_bytes(M, 1.0) * N * check("sites", "bits", bits, POSITIVE) / P, H * T / P, (BACKWARD + tau) * T
+    )

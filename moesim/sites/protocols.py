@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.hardware.chip import all_reduce_bytes
 from moesim.registry import Policies
-from moesim.sites.links import BACKWARD, ring
+from moesim.sites.links import BACKWARD
 from moesim.sites.quality import PER_DOUBLING, kept, multiplier, overfitted, parts_gain
 from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Domain, check
 
@@ -98,7 +99,7 @@ def _together(team: Team, tick: Tick, steps: float, bits: float, fragments: floa
     last = _last(step[here], team.weight[here], needed) if here.any() else np.inf
     if not np.isfinite(last):
         return _nothing(tick)
-    taking, copies = here & (step <= last), float(ring(max(replicas(team, tick), 1.0)))
+    taking, copies = here & (step <= last), float(all_reduce_bytes(max(replicas(team, tick), 1.0), 1.0))
     sent = copies * team.params * bits / fragments
     slowest = np.minimum(team.up, team.down)[taking].min()
     transfer = sent / slowest + (team.latency[taking].max() if copies else 0.0)
