@@ -785,6 +785,20 @@ HARDWARE = {
 }
 
 SITES = {
+    ("sites/links.py", "test_sites.py"): [
+        ("- send.hidden, 0.0)", "+ send.hidden, 0.0)"),
+        ("(BACKWARD + tau) * T", "(BACKWARD - tau) * T"),
+        ("H * T / P", "H * T"),
+    ],
+    ("sites/failures.py", "test_sites.py"): [
+        ("- at.failures * at.recovery\n", "+ at.failures * at.recovery\n"),
+        ("np.expm1(-at.of_one", "np.expm1(-at.failures"),
+        ("np.sqrt(2.0 * stall", "np.sqrt(stall"),
+    ],
+    ("sites/waiting.py", "test_sites.py"): [
+        ("sites - k + 1, sites + 1", "sites - k + 2, sites + 1"),
+        ("np.exp(spread**2 / 2)", "1.0"),
+    ],
     ("sites/protocols.py", "test_sites_run.py"): [
         ("team.params * bits / fragments", "team.params * bits"),
         ("(BACKWARD + overlap) * last", "overlap * last"),
@@ -842,4 +856,18 @@ SITES = {
     ],
 }
 
-GROUPS = {**SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+LAB = {
+    ("lab/compared.py", "test_lab_estimates.py"): [
+        ("v.std(ddof=1)", "v.std()"),
+        ("repeated.loss - repeated.fresh_loss", "repeated.fresh_loss - repeated.loss"),
+        ("kept.seed != seed", "kept.seed == seed"),
+        ("critical * sab", "critical * saa"),
+    ],
+    ("lab/estimates.py", "test_lab_estimates.py"): [
+        ("change - noise", "change"),
+        ("> HOT", "< HOT"),
+        ("used[0] * used[1]", "0.0 * used[1]"),
+    ],
+}
+
+GROUPS = {**LAB, **SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
