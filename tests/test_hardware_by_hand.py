@@ -9,7 +9,7 @@ from moesim.balance import eplb, records, study
 from moesim.balance.placement import even
 from moesim.errors import InputError
 from moesim.hardware import step
-from moesim.hardware.chip import Chip, all_reduce_bytes, all_to_all_seconds, destinations, gemm_seconds
+from moesim.hardware.chip import Chip, all_reduce_bytes, destinations, gemm_seconds
 from moesim.hardware.placed import arrivals, arriving
 from moesim.settings import read
 
@@ -308,8 +308,6 @@ def test_formulas():
     assert gemm_seconds(chip, 300.0, 20.0, 2.0) == pytest.approx(5.0)
     assert destinations(4, 2) == pytest.approx(4 * (1 - 9 / 16))
     assert (destinations(4, 8, 3), destinations(2, 8, 3)) == (3.0, 2.0)
-    # 6 tokens x 2 values x 2 bytes to 1.5 places, a third of them its own
-    assert all_to_all_seconds(6.0, 2.0, 2.0, 3, 4.0, 1.5) == pytest.approx(6 * 2 * 2 * 1.5 * (2 / 3) / 4)
     assert all_reduce_bytes(4, 8.0) == 12.0
     # 1 x 10 weights and 5 x 7 ends of 5 rows, 2 bytes each, at 9 byte/s
     slow = machine(chip={"flops": 1e300, "memory_bandwidth": 9.0, "bandwidth_share": 1.0})

@@ -145,8 +145,8 @@ def feed_idle(
     """Feed under-used experts: nearest to natural (in KL) with no expert above `bound` x its fair share of tokens.
 
     q = p exp(-sum_e mu_e P(e|k)) with a price mu on each overloaded expert, found by `iterations` of scaling from the
-    last prices; a replicated expert may carry one share for each copy, one on slow devices less. `least`: every domain keeps at least this part
-    of its natural frequency.
+    last prices; a replicated expert may carry one share for each copy, one on slow devices less. `least`: every domain
+    keeps at least this part of its natural frequency.
     """
     limit = _limits(state, setting, bound)
     _check_reach(setting.world, limit, least)

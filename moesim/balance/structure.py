@@ -31,8 +31,8 @@ class Structure:
     """How experts change: `policy` (view) -> edits of one seed, asked `every` steps.
 
     An expert is hot once the natural demand for it, per copy, has been above `threshold` x the mean for `patience`
-    windows in a row. Demand is the load that natural sampling would give, over the speed of the devices that serve it: a
-    sampler that feeds idle experts hides hotspots, it does not make them go away.
+    windows in a row. Demand is the load that natural sampling would give (a sampler that feeds idle experts hides
+    hotspots, it does not make them go away), over the speed of the devices that serve it.
     """
 
     policy: Policy

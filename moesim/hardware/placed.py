@@ -43,7 +43,7 @@ class Placement:
         return np.bincount(index, self.share[row, column], seeds * experts * places).reshape(seeds, experts, places)
 
     def pace(self, experts: int, speed: np.ndarray) -> np.ndarray:
-        """Speed of the devices (device,) that an expert's tokens meet, on average (seed, expert); 1 if all are alike."""
+        """Mean `speed` (device,) that an expert's tokens meet, over that of all devices (seed, expert)."""
         if (speed == speed[0]).all():
             return np.ones((len(self.slots), experts))
         served = self.served(experts, len(speed))
