@@ -67,7 +67,8 @@ def test_deepseek_v3_step_from_the_parts_of_the_clock():
     # With shares of .15, .3, .4 of the 8-bit peak it would be 22.6, 16.0, 14.3 s.
     over = {"experts": 256, "active_experts": 8, "tokens_per_step": 62_914_560 / 32, "steps": 1}
     ours = dict.fromkeys(("cluster", "expert", "schedule"), "deepseek_v3")
-    made = clock.build({group: files.read(group, name) for group, name in {"chip": "h800", **ours}.items()})
+    groups = {group: files.read(group, name) for group, name in {"chip": "h800", **ours}.items()}
+    made = clock.build(groups, over["tokens_per_step"])
     assert over["tokens_per_step"] / made.cluster.devices / made.schedule.microbatches == 4096
     even = np.full((1, 256), over["tokens_per_step"] * 8 / 256)
     placed = eplb(even, 320, devices=64)

@@ -302,6 +302,18 @@ def test_distinct_destinations_by_drawing():
     assert distinct == pytest.approx(8 * (1 - comb(56, 8) / comb(64, 8)), rel=1e-12)
 
 
+def test_microbatches_of_as_many_tokens_as_are_asked():
+    # 3 x 8192 tokens on two devices: three sequences of 4096 each, or six of 2048; 100 tokens are one; a number stands
+    for over, tokens, many in (
+        ({}, 3 * 8192.0, 3.0),
+        ({"microbatch_tokens": 2048}, 3 * 8192.0, 6.0),
+        ({}, 100.0, 1.0),
+        ({"microbatches": 5.0}, 3 * 8192.0, 5.0),
+    ):
+        made = step.build({"chip": CHIP, "cluster": {"devices": 2}, "schedule": over}, tokens)
+        assert made.schedule.microbatches == many
+
+
 def test_formulas():
     chip = read(Chip, "chip", {**CHIP, "memory_bandwidth": 10.0, "bandwidth_share": 0.5, "sharpness": 2.0})
     # 3 s of FLOPs and 4 s of bytes meet as 5
