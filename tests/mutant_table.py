@@ -860,8 +860,12 @@ LAB = {
     ("lab/compared.py", "test_lab_estimates.py"): [
         ("v.std(ddof=1)", "v.std()"),
         ("repeated.loss - repeated.fresh_loss", "repeated.fresh_loss - repeated.loss"),
-        ("kept.seed != seed", "kept.seed == seed"),
+        ("rows.seed != seed]", "rows.seed == seed]"),
+        ("kept.weight_decay == kept.most", "kept.weight_decay != kept.most"),
         ("critical * sab", "critical * saa"),
+    ],
+    ("lab/compared.py", "test_lab_runs.py"): [
+        ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
     ],
     ("lab/estimates.py", "test_lab_estimates.py"): [
         ("change - noise", "change"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from itertools import product
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.lab.compared import frame
 from moesim.lab.corpus import corpora
-from moesim.lab.grid import trained
+from moesim.lab.grid import KEPT, trained
 from moesim.lab.job import Job, Shape
 from moesim.numerics.axes import axis
 from moesim.output.provenance import signed
 from moesim.output.result import Result
+from moesim.output.store import open_result
 from moesim.output.text import aligned
 from moesim.variables import stamp
 
@@ -37,13 +39,39 @@ def run(config: Mapping[str, Any]) -> Result:
 
     if config["calibrate"]:
         return _calibrated(config)
+    if config["kept"]:
+        runs = _signed(kept(config["kept"]), config)
+        drawn = figures.draw(runs) if config["figures"] else {}
+        return Result(runs, tables.table(runs), file="lab.nc", figures=drawn, texts={"runs.csv": as_csv(runs)})
     asked = {name: config[name] for name in signature(lab).parameters}
     data = trained(jobs_of(asked), asked["workers"])
     runs, experts = _signed(runs_of(data), config), _signed(loads_of(data), config)
     drawn = figures.draw(runs, experts) if config["figures"] else {}
-    texts = {"runs.csv": frame(runs).to_csv(index=False)}
+    texts = {"runs.csv": as_csv(runs)}
     beside = {"loads.nc": experts} if experts.sizes else {}
     return Result(runs, tables.table(runs), file="lab.nc", figures=drawn, texts=texts, beside=beside)
+
+
+def kept(source: Any) -> xr.Dataset:
+    """The runs of all trajectories in a folder, or of a table (`lab_text`, `lab_synthetic`, a `runs.csv`, a .nc).
+
+    A folder may hold several grids and corpora, so the losses by domain are left out. Raises InputError for a folder
+    without trajectories and for what `load_runs` refuses.
+    """
+    from moesim.fitting.runs import load_runs
+
+    if not Path(str(source)).is_dir():
+        return load_runs(source)
+    paths = sorted(Path(source).glob("*.nc"))
+    if not paths:
+        raise InputError(f"lab: no trajectories in {source}; give a folder like {KEPT}")
+    return runs_of([open_result(path).drop_dims("domain") for path in paths])
+
+
+def as_csv(runs: xr.Dataset) -> str:
+    """The rows of runs as the text of a table that `load_runs` reads, in ten digits."""
+    rows = frame(runs).drop(columns=["pool", "row"], errors="ignore")
+    return rows.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
 def _calibrated(config: Mapping[str, Any]) -> Result:
@@ -62,7 +90,9 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if config["calibrate"]:
-        return dict.fromkeys((*signature(lab).parameters, "figures"), "with calibrate, which trains nothing")
+        return dict.fromkeys((*signature(lab).parameters, "kept", "figures"), "with calibrate, which trains nothing")
+    if config["kept"]:
+        return dict.fromkeys(signature(lab).parameters, "with kept, which trains nothing")
     if max(_listed("experts", config)) == 1:
         return dict.fromkeys(("active_experts", "always_on", "balancing", "balancing_rate"), "without experts")
     return {"balancing_rate": "with balancing=none"} if config["balancing"] == "none" else {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def draw(runs: xr.Dataset, loads: xr.Dataset | None = None) -> dict[str, Figure]:
     """Every figure that the runs, and the loads of their experts, have the means for, by file name."""
     drawn = {"losses": losses(runs)}
-    if len(penalties(runs)):
+    if len(penalties(frame(runs))):
         drawn["penalty"] = penalty(runs)
     if loads is not None and loads.sizes:
         drawn["loads"] = loads_by_time(loads)
@@ -45,7 +45,7 @@ def losses(runs: xr.Dataset) -> Figure:
 
 def penalty(runs: xr.Dataset) -> Figure:
     """What repetition costs, against active and against total parameters for each unique byte, by weight decay."""
-    rows = penalties(runs)
+    rows = penalties(frame(runs))
     decays = sorted(set(rows.weight_decay))
     colour = colours_of(list(dict.fromkeys(rows.arm)))
     figure, panels = grid_of_panels(1, 2, (3.4, 2.8), sharey=True)
