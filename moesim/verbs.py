@@ -29,7 +29,8 @@ _INSTEAD = {"evidence": "moesim.fitting.evidence"}
 def run(verb: str, config: Mapping[str, Any]) -> Result:
     """What a verb gives for a resolved config."""
     instead = next((module for key, module in _INSTEAD.items() if config.get(key)), None)
-    return (import_module(instead) if instead else driver(verb)).run(config)
+    asked = {key: value for key, value in config.items() if key != "page"}  # which is of the files, not of the run
+    return (import_module(instead) if instead else driver(verb)).run(asked)
 
 
 def driver(verb: str) -> Any:

@@ -620,6 +620,8 @@ BALANCING = {
         ("self.chip.scale_out if self.cluster.groups > 1", "self.chip.scale_up if self.cluster.groups > 1"),
         ("self.expert.layers / self.cluster.stages", "self.expert.layers"),
         ("(stages - 1) / schedule.microbatches", "stages / schedule.microbatches"),
+        ("/ schedule.microbatch_tokens, 1.0)", "/ schedule.microbatch_tokens, 2.0)"),
+        ('tokens / groups["cluster"].devices / schedule', "tokens / schedule"),
         ("(per_device * cluster.speed).max(axis=1), exchange, dense", "slowest, exchange, dense"),
         ("pass_ + dense * machine.cluster.speed.min()", "pass_ + dense"),
         ("np.maximum(loads.sum(axis=1) / active, tokens)", "tokens"),

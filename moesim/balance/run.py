@@ -131,6 +131,8 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
             idle["routing.batch"] = "without routing.fidelity=tokens"
         if np.isinf(router.get("capacity_factor", np.inf)):
             idle["schedule.padding"] = "without routing.capacity_factor"
+        if config["schedule"].get("microbatches") is not None:
+            idle["schedule.microbatch_tokens"] = "with schedule.microbatches"
         if config["schedule"].get("dense_flops_per_token") is None:
             idle["schedule.dense_share"] = "without schedule.dense_flops_per_token"
         if shape in structure.structure and not structure.structure[shape].traits["grows"]:

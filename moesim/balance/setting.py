@@ -174,7 +174,7 @@ def setting(config: Mapping[str, Any], seeds: tuple[int, ...] | None = None) -> 
     """The Setting of a config for a block of seeds (the first alone unless given); InputError for every bad value."""
     run, shape = run_of(config), structure.build(config["structure"])
     size = {} if run.capacity is None else {"expert": {**(config.get("expert") or {}), "capacity": run.capacity}}
-    machine = clock.build({**config, **size})
+    machine = clock.build({**config, **size}, run.tokens_per_step)
     seeds = (run.seed,) if seeds is None else seeds
     most = _most_experts(run, machine.cluster, shape.grows)
     sampler, router = sampling.build(config["sampling"]), routing.build(config["routing"])

@@ -153,10 +153,10 @@ def replay(config: Mapping[str, Any]) -> xr.Dataset:
     tokens. Dims seed (one), step (window), layer, expert, device.
     """
     policy, shared = traces.build(config["world"])
-    recorded, machine, placing = policy(), clock.build(config), placement.build(config["placement"])
+    tokens = float(check("balance", "tokens_per_step", config.get("tokens_per_step", 2.0**22), POSITIVE))
+    recorded, machine, placing = policy(), clock.build(config, tokens), placement.build(config["placement"])
     length = whole()("world", "steps_per_window", shared["steps_per_window"])
     _check(config, recorded, machine)
-    tokens = float(check("balance", "tokens_per_step", config.get("tokens_per_step", 2.0**22), POSITIVE))
     active = _active(config, recorded)
     total = recorded.loads.sum(axis=-1, keepdims=True)
     loads = recorded.loads / np.where(total > 0, total, 1.0) * (tokens * active)
