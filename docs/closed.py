@@ -1,4 +1,4 @@
-"""After the build: every link and anchor inside the pages leads somewhere, and no page asks the network for anything."""
+"""After the build: every link and anchor of the pages leads somewhere, and none asks the network for anything."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def leads(path: Path, link: str) -> bool:
     if parts.scheme or parts.netloc:
         return True
     target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-    known = target.is_file() and (target.suffix != ".html" or not parts.fragment or unquote(parts.fragment) in page(target).anchors)
+    known = target.is_file() and (
+        target.suffix != ".html" or not parts.fragment or unquote(parts.fragment) in page(target).anchors
+    )
     return known
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -113,7 +112,12 @@ class ConfigKeys(Written):
             rows = ([code(f"{group}="), code(name or ""), said.get(group, "")] for group, name in groups(verb).items())
             yield from table(("choice", "default", "what"), rows)
             yield from table(("key", "default", "what"), keys(verb))
-        yield from ["## Files to choose from", "", "Each is a file of `conf/`; a path of your own is taken as well.", ""]
+        yield from [
+            "## Files to choose from",
+            "",
+            "Each is a file of `conf/`; a path of your own is taken as well.",
+            "",
+        ]
         for group in sorted({group for verb in VERBS for group in groups(verb)}):
             yield from [f"### {group}", ""]
             yield from table(("name", "what"), ([code(name), says(group, name)] for name in choices(group)))
@@ -149,7 +153,9 @@ def plain(value: Any) -> str:
 def says(group: str, name: str) -> str:
     """What a file of conf/ says of itself: its first comment, else its source."""
     first = (conf_dir() / group / f"{name}.yaml").read_text("utf-8").splitlines()
-    comment = " ".join(line.removeprefix("#").strip() for line in first if line.startswith("#") and "@package" not in line)
+    comment = " ".join(
+        line.removeprefix("#").strip() for line in first if line.startswith("#") and "@package" not in line
+    )
     content = read(group, name)
     return comment or content.get("description") or content.get("source") or content.get("name") or ""
 
@@ -179,7 +185,11 @@ class PolicyPages(Written):
             shared = ", ".join(f"`{key}` ({plain(value)})" for key, value in kind.shared.items() if not callable(value))
             yield from [f"All take {shared}.", ""] if shared else []
             for policy in kind.values():
-                yield from [f".. autofunction:: {policy.function.__module__}.{policy.function.__qualname__}", "   :no-index:", ""]
+                yield from [
+                    f".. autofunction:: {policy.function.__module__}.{policy.function.__qualname__}",
+                    "   :no-index:",
+                    "",
+                ]
         yield from ["Machines", "-" * 40, ""]
         for path in SETTINGS.values():
             yield from [f".. autoclass:: {path}", "   :no-index:", ""]

@@ -1,13 +1,14 @@
 # %% [markdown]
 # # Balance: what the experts do during the run
 #
-# `moesim balance` simulates sample, route, learn, time, restructure, place in one loop: domains with frequencies and a
-# similarity tree, experts that follow a loss law, routers that make the rich richer, and a cluster in which every layer
-# waits for its slowest device. A **split** makes a new expert that learns on its own; a **replica** shares weights and
-# changes only the clock.
+# `moesim balance` simulates sample, route, learn, time, restructure, place in one loop: domains with frequencies and
+# a similarity tree, experts that follow a loss law, routers that make the rich richer, and a cluster in which every
+# layer waits for its slowest device. A **split** makes a new expert that learns on its own; a **replica** shares
+# weights and changes only the clock.
 #
-# What it may be trusted with: loads and clocks, which are checked against published ones. What experts *learn* rests on
-# invariants and on parameters that nobody has measured at scale: move them (see [the findings](../findings/splitting.md)).
+# What it may be trusted with: loads and clocks, which are checked against published ones. What experts *learn* rests
+# on invariants and on parameters that nobody has measured at scale: move them (see [the
+# findings](../findings/splitting.md)).
 
 # %% tags=["remove-cell"]
 # %matplotlib inline
@@ -19,9 +20,9 @@
 # moesim balance -m structure=fixed,split sampling=natural,feed_idle steps=200 seeds=2 figures=false
 
 # %% [markdown]
-# Each row is the mean over seeds, with the half width of an interval. `max_over_mean` is the busiest device over the mean
-# one: at 2 the cluster waits half of the time. Feeding idle experts levels the load and with it the clock, and pays in
-# `micro_loss`, the loss on text as it comes, since it repeats what is rare.
+# Each row is the mean over seeds, with the half width of an interval. `max_over_mean` is the busiest device over the
+# mean one: at 2 the cluster waits half of the time. Feeding idle experts levels the load and with it the clock, and
+# pays in `micro_loss`, the loss on text as it comes, since it repeats what is rare.
 #
 # ## In Python
 #
@@ -68,8 +69,8 @@ balanced
 # %% [markdown]
 # ## Recorded loads
 #
-# A placement planned on one window is judged on the next. The trace that is shipped holds OLMoE's and Mixtral's counts
-# over corpora, so moving from one to the other is the hard case.
+# A placement planned on one window is judged on the next. The trace that is shipped holds OLMoE's and Mixtral's
+# counts over corpora, so moving from one to the other is the hard case.
 
 # %% language="sh"
 # moesim balance world=trace placement=eplb cluster.slots_per_device=9 figures=false
@@ -80,11 +81,12 @@ balanced
 #
 # ## Policies of your own
 #
-# A policy is a function. From Python it needs no name (`moesim.simulate(sampling=my_function)`), see
-# [bring your own](../own.md). More to ask:
+# A policy is a function. From Python it needs no name (`moesim.simulate(sampling=my_function)`), see [bring your
+# own](../own.md). More to ask:
 #
 # ```sh
-# moesim balance world=workload world.kind=rotating cluster.slots_per_device=9 steps=400
+# moesim balance world=workload world.kind=rotating cluster.slots_per_device=9
+# moesim balance -m structure=fixed,split,split_or_replicate sampling=natural,feed_idle
 # moesim balance world.rho=0.1 routing=loss_free steps=20 seeds=2
 # moesim balance chip=h800 cluster=deepseek_v3 expert=deepseek_v3 schedule=deepseek_v3 steps=20 seeds=2
 # ```

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Flops: what a model holds and costs
 #
-# `moesim flops` counts parameters and FLOPs of a network or a transformer, by layer and by pass: forward, gradients of
-# inputs, gradients of weights, update. Counts are exact; conventions of the field stand beside them by name.
+# `moesim flops` counts parameters and FLOPs of a network or a transformer, by layer and by pass: forward, gradients
+# of inputs, gradients of weights, update. Counts are exact; conventions of the field stand beside them by name.
 
 # %% tags=["remove-cell"]
 # %matplotlib inline
@@ -44,9 +44,9 @@ print(f"{model.forward_flops(4096):.4g} FLOP forward, {model.training_flops(4096
 # %% [markdown]
 # ## How much more than the forward pass?
 #
-# The backward pass costs once to three times the forward pass, usually twice: total/forward = 3 - phi + r + u P/(B F),
-# where phi is the share of the first layer (it needs no gradient of its input), r what is recomputed, and the last term
-# the update, which matters at small batches alone.
+# The backward pass costs once to three times the forward pass, usually twice: total/forward = 3 - phi + r + u P/(B
+# F), where phi is the share of the first layer (it needs no gradient of its input), r what is recomputed, and the
+# last term the update, which matters at small batches alone.
 
 # %%
 counted = moesim.flops("onenet", batch=[1, 16, 256, 4096], optimizer=["sgd", "adamw"])
@@ -64,7 +64,9 @@ moesim.plot.flops_by_sequence(sequences)
 # ## With a chip: seconds and memory
 #
 # ```sh
-# moesim flops model=mixtral_8x7b tokens=1e12 chip=h100 clock.devices=64
+# moesim flops model=deepseek_v3 tokens=14.8e12 chip=h800 clock.devices=2048
+# moesim flops network=onenet 'batch={geomspace: [1, 4096, 13]}'
 # moesim flops network=resnet50 batch='[1, 64]'
-# moesim flops model=llama4_maverick as=executed  # what runs, where that is more than what is trained
+# moesim flops model=llama4_maverick as=executed              # what runs, where that is more than what is trained
+# moesim flops compare=[fff,fff_hard,fff_dense,fff_flat]      # a fast feedforward tree, soft and hard, and its rivals
 # ```

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Sites: training across places
 #
-# Clusters in several places, volunteers, spot machines: what do slow links, failures, waiting and prices leave of a run?
-# `moesim sites` simulates sites in ticks: a **site** says what is where and when it is up, a **protocol** who sends what.
+# Clusters in several places, volunteers, spot machines: what do slow links, failures, waiting and prices leave of a
+# run? `moesim sites` simulates sites in ticks: a **site** says what is where and when it is up, a **protocol** who
+# sends what.
 
 # %% tags=["remove-cell"]
 # %matplotlib inline
@@ -11,7 +12,8 @@
 # moesim sites site=three_continents protocol=diloco hours=48 figures=false
 
 # %% [markdown]
-# Of the time that sites are up, some is work, some waits for others, some is spent sending. `slack` is what the rest costs.
+# Of the time that sites are up, some is work, some waits for others, some is spent sending. `slack` is what the rest
+# costs.
 #
 # ## Which bandwidth does a protocol need?
 #
@@ -21,7 +23,9 @@
 import moesim
 
 for steps in (1, 30, 100, 500):
-    needed = moesim.sites.bandwidth_for(utilisation=0.9, params=1e11, step_seconds=4.9, steps_between=steps, fragments=1)
+    needed = moesim.sites.bandwidth_for(
+        utilisation=0.9, params=1e11, step_seconds=4.9, steps_between=steps, fragments=1
+    )
     print(f"every {steps:3} steps  {needed / 1e9:8.2f} Gbit/s")
 
 # %% [markdown]
@@ -45,8 +49,8 @@ moesim.plot.timeline(data)
 # moesim sites experiment=folding_at_home figures=false
 
 # %% [markdown]
-# Each column takes the one before it and adds what is lost: use, availability, checking, pipes between hosts, sending,
-# and how a model averaged over sites learns. More questions:
+# Each column takes the one before it and adds what is lost: use, availability, checking, pipes between hosts,
+# sending, and how a model averaged over sites learns. More questions:
 #
 # ```sh
 # moesim sites experiment=stem_path_or_diloco   # DiLoCo or a tree synced by paths, over bandwidths

@@ -3,8 +3,8 @@
 #
 # You have compute `C` and only so many unique tokens `U`. How many active parameters, how sparse, how many epochs?
 # `moesim sweep` takes a **law** (the loss of a run on fresh tokens), a **repetition** (what a token is worth that was
-# seen before), an **architecture** (how parameters and FLOPs are counted) and a **space** of axes, solves for the best
-# run in every cell, and says where that leaves the data behind its laws.
+# seen before), an **architecture** (how parameters and FLOPs are counted) and a **space** of axes, solves for the
+# best run in every cell, and says where that leaves the data behind its laws.
 
 # %% tags=["remove-cell"]
 # %matplotlib inline
@@ -20,15 +20,16 @@
 # %% [markdown]
 # Reading it from the top:
 #
-# * **best sparsity**: the compute-optimal run when sparsity is free as well. `upper bound` says that the loss was still
-#   falling at the largest sparsity tried, so the number is a limit of the search and no optimum.
+# * **best sparsity**: the compute-optimal run when sparsity is free as well. `upper bound` says that the loss was
+#   still falling at the largest sparsity tried, so the number is a limit of the search and no optimum.
 # * **loss, active parameters, epochs** of the best run at each given sparsity `S`, the inactive share of the experts.
 # * **within 0.01 nat/token of it**: isoFLOP curves are flat. The range tells how exact the size has to be.
-# * **a parabola reads**: what the usual fit of a parabola to runs would report. It is biased, and by how much stands here.
-# * **a star** marks what lies outside the data behind the law, the repetition, or what its excess is measured by. With
-#   2e9 tokens and 1e20 FLOP every run does: nobody has published one.
-# * **the band**: the same question under a light and a heavy reading of repetition. Where the two disagree, the answer
-#   is not known. [How to choose](../choose.md) has the evidence for each.
+# * **a parabola reads**: what the usual fit of a parabola to runs would report. It is biased, and by how much stands
+#   here.
+# * **a star** marks what lies outside the data behind the law, the repetition, or what its excess is measured by.
+#   With 2e9 tokens and 1e20 FLOP every run does: nobody has published one.
+# * **the band**: the same question under a light and a heavy reading of repetition. Where the two disagree, the
+#   answer is not known. [How to choose](../choose.md) has the evidence for each.
 #
 # ## In Python
 #
@@ -48,7 +49,8 @@ runs = moesim.optimum(
 runs.best_sparsity.to_pandas()
 
 # %% [markdown]
-# Every name has its unit, and a status says what kind of optimum a cell holds ([all variables](../reference/variables.md)).
+# Every name has its unit, and a status says what kind of optimum a cell holds ([all
+# variables](../reference/variables.md)).
 
 # %%
 print(runs.best_sparsity_status.to_pandas())
@@ -88,4 +90,7 @@ print(np.round(spread.best_sparsity.values, 2))
 # moesim sweep space.compute=null space.tokens='[2e10, 1e11]' # the best run for so many tokens
 # moesim sweep 'compare={law: [abnar2025, ludziejewski2025], excess: [none, total]}'
 # moesim sweep repetition.coefficients.R_D='{linspace: [3, 32, 30]}'
+# moesim sweep law=ludziejewski2025 architecture=ludziejewski2025 space.compute='{geomspace: [1e20, 1e22, 9]}'
+# moesim sweep experiment=parabola_epochs      # what isoFLOP studies would read
+# moesim sweep experiment=sparsity_readings    # S counts experts, not parameters: how far apart are the readings?
 # ```

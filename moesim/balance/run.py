@@ -146,7 +146,7 @@ def simulate(**config: Any) -> xr.Dataset:
     Groups (world, routing, structure, sampling, placement, chip, cluster, expert, schedule) take the name of a file in
     conf/GROUP or the path of one, a mapping of keys laid over the default file, or, for the first five, a function of
     your own. Other keys are those of `moesim balance` (`experts`, `steps`, `seeds`, ...; see `setting.Run`), and
-    single keys of groups by their dotted names:
+    single keys of groups by their dotted names::
 
         moesim.simulate(structure="split", sampling=mine, chip="h200", steps=400, **{"world.rho": 0.1})
 
