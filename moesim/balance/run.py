@@ -121,7 +121,11 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if trace.is_trace(config):
-        return dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+        own = config["world"]
+        idle = dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+        if own.get("path"):
+            return idle | dict.fromkeys(("world.model", "world.count_kind"), "with world.path")
+        return idle | dict.fromkeys(("world.tokens_per_window", "world.trajectory"), "without world.path")
     idle = {}
     if not config.get("policies"):
         router, shape = config["routing"], config["structure"].get("policy")

@@ -167,6 +167,7 @@ def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature
             born=_put(state.born, (row, child), state.step),
             bond=_put(state.bond, (row, child), state.bond[row, parent]),
             splits=_put(state.splits, row, state.splits[row] + 1),
+            tree=state.tree and state.tree.split(row, parent, child),
         )
 
     return edit
@@ -183,9 +184,11 @@ def replicate_edit(row: int, expert: int) -> Edit:
 
 
 def prune_edit(row: int, expert: int) -> Edit:
-    """An edit that removes an expert; its tokens go where the router likes them next."""
+    """An edit that removes an expert; its tokens go where the router likes them next. The last of a tree stays."""
 
     def edit(state: State) -> State:
+        if state.tree is not None and state.tree.last(row, expert, state.alive):
+            return state
         bond, own = state.bond[row], np.arange(state.bond.shape[1])
         return replace(
             state,

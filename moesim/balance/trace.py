@@ -65,14 +65,16 @@ def trace(
     count_kind: str = "topk",
     windows: list | None = None,
     tokens_per_window: int | None = None,
+    trajectory: Any = None,
 ) -> Trace:
     """Recorded loads: the shipped tables (OLMoE, Mixtral), or what `path` holds (see `dumps`).
 
     In the shipped tables a window is a data domain; windows come in the order given. Of a file with a row for each
-    token a window is a sequence, or `tokens_per_window` of its tokens.
+    token a window is a sequence, or `tokens_per_window` of its tokens; of the loads of `moesim lab`, one model is
+    chosen by `trajectory`, its name or number.
     """
     if path is not None:
-        return _recorded(f"world trace {path}", read_dump(path, tokens_per_window), windows)
+        return _recorded(f"world trace {path}", read_dump(path, tokens_per_window, trajectory), windows)
     table = shipped("routing_olmoe_mixtral_expert_counts.csv")
     models = sorted({row["model"] for row in table})
     if model not in models:

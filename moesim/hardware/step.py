@@ -346,14 +346,16 @@ def step_seconds(
     source: Any = 1.0,
     planned: Any = 0.0,
     behind: bool = False,
+    chosen: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Parts of a step's time (seed,), the names of PARTS; also `busy` and `received` of each device (seed, device).
 
     `loads`, `frozen` (seed, expert): assignments, and experts without weight updates; `tokens`, `active` experts of
-    each; `arrivals` (seed, device): copies to fetch. `room` (seed,): assignments that an expert has capacity for, all
-    computed with `padding`. `source`: see `exchange_seconds`. Migration takes the `planned` seconds (seed,) of the host
-    too; it may hide `behind` the experts and the dense part. Compute is the mean over devices of the experts' time,
-    wait what the slowest adds to it. With `overlap` the part of the exchange behind the experts costs nothing.
+    each, `chosen` those that the dense part goes by (None: as many); `arrivals` (seed, device): copies to fetch. `room`
+    (seed,): assignments that an expert has capacity for, all computed with `padding`. `source`: see `exchange_seconds`.
+    Migration takes the `planned` seconds (seed,) of the host too; it may hide `behind` the experts and the dense part.
+    Compute is the mean over devices of the experts' time, wait what the slowest adds to it. With `overlap` the part of
+    the exchange behind the experts costs nothing.
     """
     cluster, schedule, slots, depth = machine.cluster, machine.schedule, placement.slots, machine.depth
     updated = np.where(slots >= 0, 1.0 - np.take_along_axis(frozen, np.maximum(slots, 0), axis=1), 0.0)
@@ -362,7 +364,8 @@ def step_seconds(
     per_device = expert_seconds(machine, placement.slot_loads(loads), updated) * depth
     sent = np.maximum(loads.sum(axis=1) / active, tokens)  # empty rows travel too
     exchange = exchange_seconds(machine, placement, loads, sent, active, source) * depth
-    slowest, mean, dense = per_device.max(axis=1), per_device.mean(axis=1), dense_seconds(machine, tokens, active)
+    slowest, mean = per_device.max(axis=1), per_device.mean(axis=1)
+    dense = dense_seconds(machine, tokens, chosen or active)
     return {
         "busy": per_device,
         "received": received,
