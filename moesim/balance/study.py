@@ -115,9 +115,8 @@ def ends_of(
         for policy in chosen(world):
             setting(policy)
     tasks = [(world, f"world_{number}", keep) for number, world in enumerate(worlds, first)]
-    order = sorted(
-        range(len(tasks)), key=lambda i: -worlds[i].get("experts", 0)
-    )  # the longest first: no worker idles at last
+    # the longest first, so that no worker idles at the end
+    order = sorted(range(len(tasks)), key=lambda i: -worlds[i].get("experts", 0))
     done = side_by_side(one_world, [tasks[i] for i in order], workers, advance)
     return [ends for _, ends in sorted(zip(order, done, strict=True), key=lambda pair: pair[0])]
 

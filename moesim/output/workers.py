@@ -6,7 +6,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
@@ -15,6 +15,8 @@ from typing import Any
 from moesim import plugins
 from moesim.errors import InputError
 from moesim.output.progress import Advance
+
+_LOOK_AFTER = 5.0  # s between two looks whether a line of progress is due
 
 
 def side_by_side(
@@ -32,8 +34,10 @@ def side_by_side(
         raise InputError(f"workers={workers}: {error}, so it cannot go to another process; use workers=1") from None
     with _pool(min(workers, len(tasks))) as pool:
         futures = [pool.submit(function, *task) for task in tasks]
-        for future in as_completed(futures):
-            _told(future.result(), advance)
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, _LOOK_AFTER, FIRST_COMPLETED)
+            advance(len([future.result() for future in done]))
     return [future.result() for future in futures]
 
 
