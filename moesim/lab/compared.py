@@ -88,7 +88,7 @@ def frame(runs: xr.Dataset) -> Frame:
     columns = [name for name, v in runs.variables.items() if v.dims == ("run",)]
     rows = runs[columns].to_dataframe().reset_index(drop=True)
     if "decay_by_load" in rows:
-        rows = rows.assign(decay_by_load=rows.decay_by_load.astype(int))
+        rows = rows.assign(decay_by_load=rows.decay_by_load.astype(int), arm=rows.arm.str.removesuffix(BY_LOAD))
         rows = rows.assign(arm=rows.arm.where(rows.decay_by_load == 0, rows.arm + BY_LOAD))
     return rows.assign(pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))
 
