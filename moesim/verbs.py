@@ -23,7 +23,7 @@ VERBS = {
     ),
 }
 # Key of a verb -> the module whose run(config) answers in the driver's place where the key is true.
-_INSTEAD = {"evidence": "moesim.fitting.evidence"}
+_INSTEAD = {"evidence": "moesim.fitting.evidence", "widths": "moesim.counting.log_width"}
 
 
 def run(verb: str, config: Mapping[str, Any]) -> Result:
