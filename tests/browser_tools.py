@@ -1,4 +1,4 @@
-"""A real browser for the tests of pages: headless Chromium, driven by Playwright; skipped with a reason without them."""
+"""A real browser for the tests of pages: headless Chromium by Playwright; skipped with a reason without them."""
 
 import shutil
 from collections.abc import Iterator
