@@ -43,6 +43,8 @@ LAWS = {
         ("return outside(self.data_range, quantities)", "return None"),
     ],
     ("laws/repetition.py", "test_repetition.py"): [
+        ("density**-idle", "density**idle"),
+        ('self.form.counts not in ("", self.excess)', "False"),
         ("repeats(amount, unique)) / delta", "repeats(amount, unique))"),
         ('self.excess == "none" else self.counted', 'self.excess != "none" else self.counted'),
         ("quantities[name] * worth for", "quantities[name] for"),
