@@ -9,7 +9,12 @@ Training needs PyTorch (`pip install 'moesim[lab]'`); nothing else in moesim imp
 from importlib import import_module
 from typing import Any
 
-_PUBLIC = {"run": ("driver", "lab"), "loads": ("driver", "loads"), "calibrate": ("estimates", "calibrate")}
+_PUBLIC = {
+    "run": ("driver", "lab"),
+    "loads": ("driver", "loads"),
+    "probes": ("driver", "probes"),
+    "calibrate": ("estimates", "calibrate"),
+}
 __all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
