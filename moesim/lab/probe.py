@@ -151,35 +151,34 @@ def entropy(p: np.ndarray) -> float:
 
 
 @probes
-def transfer(run: Run, *, steps: int = 8, domains: int = 8, windows: int = 64, weights: str = "feedforward") -> Found:
+def transfer(
+    run: Run, *, steps: int = 8, rate: float = 0.1, domains: int = 8, windows: int = 64, weights: str = "feedforward"
+) -> Found:
     """What training on one domain does for the loss of each: `tuned_gain`, `added_gain` (source, domain), nat/token.
 
     `tuned_gain`: how much lower after `steps` on the source alone. `added_gain`: how much lower after `steps` on the
     mixture with as many windows of the source beside it than after those on the mixture alone. The first exaggerates
-    harm: what is not seen is overwritten. Only weights whose name begins with `weights` learn ("": all). Sources are
-    the `domains` most frequent; the loss of a domain is that of up to `windows` validation windows.
+    harm: what is not seen is overwritten. From the averaged weights, at `rate` times the learning rate of the run: what
+    single batches do to weights at the full one drowns the effect. Only weights whose name begins with `weights` learn
+    ("": all). Sources are the `domains` most frequent; a domain's loss is that of up to `windows` validation windows.
     """
     sources = np.argsort(-np.bincount(run.pool.domain, minlength=len(run.corpus.domains)), kind="stable")[:domains]
-    chosen = _of_each_domain(run, windows)
+    chosen, size = _of_each_domain(run, windows), rate * run.job.learning_rate
 
     def after(source: int | None, mixture: bool = True) -> np.ndarray:
-        return _by_domain(_trained(run, steps, source, mixture, weights), chosen)
+        own = run.branch(averaged=True)
+        own.train_only(weights)
+        read = ([own.batches] if mixture else []) + ([] if source is None else [own.batches_of(source)])
+        for batches in islice(zip(*read, strict=True), steps):
+            own.update(size, *batches)
+        return _by_domain(own, chosen)
 
-    before, mixed = _by_domain(run, chosen), after(None)
+    before, mixed = _by_domain(run.branch(averaged=True), chosen), after(None)
     alone = [before - after(int(source), mixture=False) for source in sources]
     added = [mixed - after(int(source)) for source in sources]
     dims = ("source", "domain")
     names = [run.corpus.domains[source] for source in sources]
     return Found({"tuned_gain": (dims, np.array(alone)), "added_gain": (dims, np.array(added))}, {"source": names})
-
-
-def _trained(run: Run, steps: int, source: int | None, mixture: bool, weights: str) -> Run:
-    own = run.branch()
-    own.train_only(weights)
-    read = ([own.batches] if mixture else []) + ([] if source is None else [own.batches_of(source)])
-    for batches in islice(zip(*read, strict=True), steps):
-        own.update(run.job.learning_rate, *batches)
-    return own
 
 
 def _of_each_domain(run: Run, windows: int) -> np.ndarray:

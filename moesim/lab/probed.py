@@ -80,25 +80,15 @@ def _cells(tried: xr.Dataset, *dims: str) -> list[tuple]:
     return list(product(kinds, *(range(tried.sizes[dim]) for dim in dims)))
 
 
-def relative(gain: xr.DataArray) -> xr.DataArray:
-    """Gains over that of the source's own domain, of means over trajectories; NaN where that is no gain."""
-    middle = gain.mean("trajectory")
-    own = middle.where(middle.domain == middle.source).max("domain")
-    return middle / own.where(own > 0)
-
-
 def transfers(tried: xr.Dataset) -> str:
-    """What training on a domain does for the others, over what it does for itself: both ways."""
+    """What training on a domain does for itself and the others, both ways: means over trajectories."""
     said = {"tuned_gain": "trained on alone", "added_gain": "added to the mixture"}
     parts = []
     for name, words in said.items():
-        ratio = relative(tried[name])
-        rows = [
-            (str(source.item()), *(plain(round(float(v), 2)) for v in ratio.sel(source=source)))
-            for source in ratio.source
-        ]
-        parts += [f"what a domain {words} gives each domain, over what it gives itself"]
-        parts += [aligned([("domain", *map(str, ratio.domain.values)), *rows], 2)]
+        gain = tried[name].mean("trajectory")
+        rows = [(str(one.item()), *(f"{float(v):+.4f}" for v in gain.sel(source=one))) for one in gain.source]
+        parts += [f"how much lower each domain's loss is when one (row) is {words}, nat/token"]
+        parts += [aligned([("domain", *map(str, gain.domain.values)), *rows], 2)]
     return "\n".join(parts)
 
 

@@ -57,7 +57,8 @@ def train(job: Job, corpus: Corpus) -> Trajectory:
             ends.append(step)
         if step * job.batch in job.marks:
             rows.append(run.measured(step) | {"seconds": process_time() - started})
-    return Trajectory(rows, np.array(loads), np.array(ends), probed(job.probes, run))
+    shape = (len(loads), len(run.loads), len(corpus.domains), job.shape.experts)
+    return Trajectory(rows, np.reshape(loads, shape), np.array(ends), probed(job.probes, run))
 
 
 class Run:
@@ -137,12 +138,17 @@ class Run:
                 f"tokens={job.tokens}, unique_tokens={job.unique_tokens} and what probes read; give less, or more text"
             )
 
-    def branch(self) -> Run:
-        """A copy that learns on by itself, on the same windows that the run has not seen, in the same order."""
+    def branch(self, averaged: bool = False) -> Run:
+        """A copy that learns on by itself, on the same windows that the run has not seen, in the same order.
+
+        `averaged`: from the averaged weights, which a small step does not improve by its smallness alone.
+        """
         other = copy(self)
         for layer in self.model.moe:
             layer.gates = layer.gates.detach()  # what still hangs on a gradient cannot be copied
         other.model, other.optimizer = deepcopy((self.model, self.optimizer))
+        if averaged:
+            other.model.load_state_dict(self.average.state_dict())
         other.batches = _batches(self.unseen, self.job)
         other.loads = other._no_loads()
         return other
@@ -153,11 +159,14 @@ class Run:
             weights.requires_grad_(name.startswith(part))
 
     def batches_of(self, domain: int) -> Iterator[Batch]:
-        """Batches of one domain, of all that is there to train on; what is there is repeated to fill one."""
-        train = self.corpus.train
-        rows = np.flatnonzero(train.domain == domain)
+        """Batches of one domain that the run has not seen; few windows are repeated to fill one."""
+        rows = np.flatnonzero(self.unseen.domain == domain)
+        if not len(rows):
+            raise InputError(
+                f"lab: nothing of {self.corpus.domains[domain]} is left to probe with; give more text of it"
+            )
         rows = np.resize(rows, max(len(rows), self.job.batch // CONTEXT))
-        return _batches(Part(train.windows[rows], train.domain[rows]), self.job)
+        return _batches(Part(self.unseen.windows[rows], self.unseen.domain[rows]), self.job)
 
     def losses(self, windows: np.ndarray) -> np.ndarray:
         """Mean loss of each window under the present weights, nat/token."""
