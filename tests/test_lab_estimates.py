@@ -8,8 +8,7 @@ import xarray as xr
 import moesim
 from moesim.balance.trace import lognormal_trace
 from moesim.errors import InputError
-from moesim.lab import compared
-from moesim.lab.compared import differences, equivalent_params, excess_index, mean, penalties, ratio, tuned
+from moesim.lab.compared import differences, equivalent_params, excess_index, frame, mean, penalties, ratio, tuned
 from moesim.lab.estimates import NOT_IDENTIFIED, calibrate
 
 
@@ -55,27 +54,28 @@ def test_a_penalty_is_against_fresh_data_of_the_same_tokens_seed_and_decay():
         loss=[3.0, 2.0, 9.0, 5.0, 4.5, 7.0],
         seed=[0, 0, 0, 1, 1, 2],
     )
-    found = penalties(table)
+    found = penalties(frame(table))
     assert found.penalty.tolist() == [1.0, 0.5]
     assert found.epochs.tolist() == [4.0, 4.0]
 
 
 def test_a_decay_is_tuned_on_a_seed_that_is_left_out():
     table = runs(weight_decay=[0.1, 1.0] * 3, seed=[7, 7, 0, 0, 1, 1], loss=[2.0, 1.0, 1.0, 2.0, 1.0, 3.0])
-    kept = tuned(table, 7)
-    assert kept.weight_decay.values.tolist() == [1.0, 1.0]
-    assert kept.seed.values.tolist() == [0, 1]
+    kept = tuned(frame(table), 7)
+    assert kept.weight_decay.tolist() == [1.0, 1.0]
+    assert kept.seed.tolist() == [0, 1]
+    assert kept.highest.all()
     with pytest.raises(InputError, match="no rows of the seed 5"):
-        tuned(table, 5)
+        tuned(frame(table), 5)
 
 
 def test_differences_are_paired_by_seed():
     """Seeds differ by 10, the arms by 1 and 2: the pairs know nothing of the 10."""
     table = runs(arm=["moe 8", "dense"] * 2, seed=[0, 0, 1, 1], loss=[2.0, 1.0, 13.0, 11.0])
-    found = differences(compared.frame(table), "moe 8", "dense").iloc[0]
+    found = differences(frame(table), "moe 8", "dense").iloc[0]
     assert found[:3] == pytest.approx((1.5, 1.5 - 0.5 * 6.3138, 1.5 + 0.5 * 6.3138), abs=1e-4)
     with pytest.raises(InputError, match="no arm 'moe 9'"):
-        differences(compared.frame(table), "moe 9", "dense")
+        differences(frame(table), "moe 9", "dense")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_excess_index_is_a_share_of_the_way_to_the_total(share, noise, there
             rows += [(arm, seed, 8.0, 1.0), (arm, seed, 2.0, 1.0 + paid)]
     arm, seed, unique, loss = map(np.array, zip(*rows, strict=True))
     table = runs(arm=arm, seed=seed, unique_tokens=unique, loss=loss)
-    found = excess_index(penalties(table), "moe 8", "dense", "dense x8")
+    found = excess_index(penalties(frame(table)), "moe 8", "dense", "dense x8")
     assert [value.value for value in found] == pytest.approx([share] if there else [])
 
 

@@ -6,8 +6,9 @@ import pytest
 import moesim
 from moesim.errors import InputError
 from moesim.sites.failures import goodput, young_daly
-from moesim.sites.links import bandwidth_for, compute_utilisation
-from moesim.sites.waiting import at_least, available, served_once, slowest, slowest_exponential, still_up
+from moesim.sites.links import at_work, bandwidth_for, compute_utilisation, ring_seconds, server_seconds
+from moesim.sites.presence import lognormal_spell, weibull_spell
+from moesim.sites.waiting import at_least, available, served_once, slowest, slowest_exponential, still_up, straggler
 
 SHARES = (0.5, 0.8, 0.9, 0.95, 0.99)
 MODELS = {"1B": (1e9, 0.1, 24), "10B": (1e10, 0.8, 48), "100B": (1e11, 4.9, 108), "405B": (4.05e11, 26.0, 1)}
@@ -117,6 +118,54 @@ def test_limits_and_order_of_links():
     assert compute_utilisation(params, seconds, between, bandwidth=found) == pytest.approx(wanted, rel=1e-12)
 
 
+# Prime Intellect 2024, arXiv:2412.01152: 100 steps of 38 min, median seconds of an average, share at work in %.
+INTELLECT = [("USA", 103, 95.7), ("and Europe", 382, 85.6), ("and Asia", 469, 83.0)]
+
+
+@pytest.mark.parametrize(("where", "stall", "printed"), INTELLECT)
+def test_work_and_stall_as_measured(where, stall, printed):
+    assert 100 * at_work(2280, stall) == pytest.approx(printed, abs=0.2)
+
+
+@pytest.mark.parametrize(("bandwidth", "seconds", "share"), [(1e9, 148.6, 93.9), (5e8, 297.1, 88.5), (4e9, 37.1, 98.4)])
+def test_a_ring_of_fourteen(bandwidth, seconds, share):
+    """10B in 8 bit: 2 (13/14) 80 Gbit at a link; and nothing hidden, as 100 steps of 22.8 s are done before."""
+    assert ring_seconds(1e10, 8, bandwidth, 14) == pytest.approx(seconds, abs=0.06)
+    found = compute_utilisation(1e10, 22.8, 100, 8, bandwidth, replicas=14, backward=0)
+    assert 100 * found == pytest.approx(share, abs=0.06)
+    assert bandwidth_for(found, 1e10, 22.8, 100, 8, replicas=14, backward=0) == pytest.approx(bandwidth)
+
+
+def test_reports_to_a_server():
+    """Covenant-72B: 146 times less at 110 Mbit/s up, 70 s of each 20 min; a home of 1.5B in 8 bit, 57 up, 310 down."""
+    assert server_seconds(72.7e9, 16 / 146, 110e6, np.inf) == pytest.approx(72.4, abs=0.05)
+    assert at_work(1200, 70) == pytest.approx(0.945, abs=5e-4)
+    up, both = (server_seconds(1.5e9, 8, 57e6, down) for down in (np.inf, 310e6))
+    assert (up, both - up) == pytest.approx((211, 39), abs=0.5)
+    # 95 % at work takes 19 times that of local work
+    assert 19 * both == pytest.approx(4735, rel=0.005)
+    assert server_seconds(1.5e9, 16 / 146, 57e6, 310e6) == pytest.approx(3.4, abs=0.05)
+
+
+def test_sixteen_superchips_on_slow_links():
+    """MIRI's row: 144B, 15.84 PF at .4, 131,072 tokens a step, 72 sites at 100 Mbit/s, 16 times compressed."""
+    step = 6 * 144e9 * 131072 / (15.84e15 * 0.4)
+    assert step == pytest.approx(17.87, abs=0.005)
+    # they send 2 N b, without (M - 1)/M, at a round trip of .1 s, and wait longer by the rule of thumb
+    sync = ring_seconds(144e9 * 72 / 71, 1, 1e8, 72, 0.1) * straggler(72)
+    assert sync == pytest.approx(3768.6, abs=0.05)
+    assert np.ceil(sync / step) == 211
+    assert slowest(64, 0.1) < straggler(64) < slowest(64, 0.3)
+
+
+def test_no_link_and_every_link():
+    """Without a limit on links all compute; with hardly any, the share is the work over the send, w W/V."""
+    given = {"params": 1e10, "step_seconds": 2.0, "steps_between": 50}
+    assert compute_utilisation(bandwidth=1e18, **given) == 1.0
+    assert compute_utilisation(bandwidth=1.0, **given) == pytest.approx(50 * 2.0 * 1.0 / 16e10, rel=1e-6)
+    assert compute_utilisation(bandwidth=1.0, replicas=1, **given) == 1.0
+
+
 @pytest.mark.parametrize(
     ("devices", "mode", "printed"),
     [(3600, "synchronous", 0.955), (3600, "elastic", 0.967), (31250, "synchronous", 0.800), (31250, "elastic", 0.904)],
@@ -125,6 +174,12 @@ def test_goodput_as_published(devices, mode, printed):
     """Decoupled DiLoCo, arXiv:2604.21428: 250B parameters, 24 Gbit/s, 2e-5 failures an hour, 600 s to recover."""
     found = moesim.sites.goodput(250e9, devices, 2e-5, 24e9, 600.0, mode)
     assert found == pytest.approx(printed, abs=5.1e-4)
+
+
+def test_goodput_of_eight_learners():
+    """The same report: 1.2M chips, 8 learners of which one that fails loses .12 of the work: 88 %."""
+    found = moesim.sites.goodput(250e9, 1.2e6, 2e-5, 24e9, 600.0, "asynchronous", loss_share=0.12)
+    assert found == pytest.approx(0.88, abs=0.005)
 
 
 def test_goodput_by_hand():
@@ -173,6 +228,9 @@ def test_the_interval_between_checkpoints_is_the_best():
         (lambda: still_up(0.393, 2.964, 4.0), 0.822),
         (lambda: still_up(1.0, 10.35, 4.0), 0.679),
         (lambda: served_once(8), 21.743),
+        (lambda: weibull_spell(0.393, 2.964).mean, 10.35),
+        (lambda: lognormal_spell(-0.586, 2.844).mean, 31.76),
+        (lambda: available(10.35, 31.76), 0.2458),
     ],
 )
 def test_waiting_in_closed_form(found, expected):
@@ -185,7 +243,8 @@ def test_waiting_by_simulation():
     times = np.sort(np.exp(0.3 * rng.standard_normal((20000, 16))), axis=1) / np.exp(0.045)
     assert slowest(16, 0.3) == pytest.approx(times[:, -1].mean(), rel=0.01)
     assert slowest(16, 0.3, 12) == pytest.approx(times[:, 11].mean(), rel=0.01)
-    lengths = 2.964 * rng.weibull(0.393, 400000)
+    lengths = weibull_spell(0.393, 2.964).draw(rng, 400000)
+    assert [(lengths > hours).mean() for hours in (1, 24)] == pytest.approx([0.521, 0.103], abs=0.003)
     found = lengths[np.searchsorted(lengths.cumsum(), rng.uniform(0, lengths.sum(), 100000))]
     left = found * rng.uniform(size=found.size)
     assert still_up(0.393, 2.964, 4.0) == pytest.approx((left > 4).mean(), abs=0.03)

@@ -428,9 +428,11 @@ def test_steps_that_nobody_tried_are_told():
 
 # Leaves of 4, 1, 1, 2 for machines of speed 1 and 3: machine of each leaf, and time over 8/4.
 CUT = {
+    "balanced": ([0, 0, 1, 1], 2.5),
     "equal": ([0, 1, 1, 1], 2.0),
     "proportional": ([0, 1, 1, 1], 2.0),
     "longest_first": ([1, 1, 1, 0], 1.0),
+    "huffman": ([0, 1, 1, 1], 2.0),
 }
 
 
@@ -441,6 +443,25 @@ def test_leaves_for_unequal_machines(how):
     expected, time = CUT[how]
     assert owner.tolist() == expected
     assert cut.slowest_machine(masses, speeds, owner) == pytest.approx(time)
+    parts = cut.part_masses(masses, speeds, how)
+    assert parts.sum() == 1
+    assert max(parts / speeds) * 4 == pytest.approx(time)
+
+
+def test_parts_of_a_tree_whose_nodes_tilt():
+    """Six levels that send .6 one way: the heaviest of 8 subtrees has 1.728 x its share; Huffman's are within twice."""
+    masses = np.array([1.0])
+    for _ in range(6):
+        masses = np.concatenate([0.6 * masses, 0.4 * masses])
+    assert cut.subtrees(masses, 3).max() * 8 == pytest.approx(1.728)
+    speeds = np.ones(8)
+    times = {how: cut.slowest_machine(masses, speeds, cut.cut(masses, speeds, how)) for how in cut.CUTS}
+    assert times["balanced"] == pytest.approx(1.728)
+    assert times["longest_first"] < times["huffman"] < times["balanced"]
+    parts = cut.part_masses(masses, speeds, "huffman")
+    assert parts.max() <= 2 * parts.min()
+    with pytest.raises(InputError, match="64 leaves do not divide among the nodes of levels=7"):
+        cut.subtrees(masses, 7)
 
 
 def test_many_leaves_are_cut_as_fine_as_they_are():

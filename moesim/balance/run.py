@@ -65,7 +65,7 @@ def run(config: Mapping[str, Any]) -> Result:
     One run; with `policies` (name -> replaced groups) several on the same draws, along a dim; with `sweep` those over
     worlds (see `study`); with a trace as world the recorded loads are replayed. Raises InputError for bad input.
     """
-    with kept("balance", config) as keep:
+    with kept("balance", _asked(config)) as keep:
         data = _made(config, keep)
     table = tables.table
     if config.get("sweep"):
@@ -86,7 +86,12 @@ def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
 def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
     asked = worlds.study if worlds.many(config) else study.study
     data = asked(config, keep) if config.get("sweep") else policies.compared(config)
-    return signed(data, "balance", config, **_names(config))
+    return signed(data, "balance", _asked(config), **_names(config))
+
+
+def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what changes no number."""
+    return {name: value for name, value in config.items() if name != "workers"}
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
@@ -121,8 +126,12 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if trace.is_trace(config):
-        return dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
-    idle = {}
+        own = config["world"]
+        idle = dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+        if own.get("path"):
+            return idle | dict.fromkeys(("world.model", "world.count_kind"), "with world.path")
+        return idle | dict.fromkeys(("world.tokens_per_window", "world.trajectory"), "without world.path")
+    idle = {} if config.get("sweep") else {"workers": "without sweep"}
     if not config.get("policies"):
         router, shape = config["routing"], config["structure"].get("policy")
         if not config.get("selective"):
@@ -131,6 +140,8 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
             idle["routing.batch"] = "without routing.fidelity=tokens"
         if np.isinf(router.get("capacity_factor", np.inf)):
             idle["schedule.padding"] = "without routing.capacity_factor"
+        if config["schedule"].get("microbatches") is not None:
+            idle["schedule.microbatch_tokens"] = "with schedule.microbatches"
         if config["schedule"].get("dense_flops_per_token") is None:
             idle["schedule.dense_share"] = "without schedule.dense_flops_per_token"
         if shape in structure.structure and not structure.structure[shape].traits["grows"]:
@@ -144,7 +155,7 @@ def simulate(**config: Any) -> xr.Dataset:
     Groups (world, routing, structure, sampling, placement, chip, cluster, expert, schedule) take the name of a file in
     conf/GROUP or the path of one, a mapping of keys laid over the default file, or, for the first five, a function of
     your own. Other keys are those of `moesim balance` (`experts`, `steps`, `seeds`, ...; see `setting.Run`), and
-    single keys of groups by their dotted names:
+    single keys of groups by their dotted names::
 
         moesim.simulate(structure="split", sampling=mine, chip="h200", steps=400, **{"world.rho": 0.1})
 

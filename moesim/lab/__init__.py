@@ -13,6 +13,7 @@ _PUBLIC = {
     "run": ("driver", "lab"),
     "loads": ("driver", "loads"),
     "probes": ("driver", "probes"),
+    "kept": ("driver", "kept"),
     "calibrate": ("estimates", "calibrate"),
 }
 __all__ = [*_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

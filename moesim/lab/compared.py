@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 Frame = Any
 """A table of pandas, whose types say too little to be checked."""
 
-SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", "weight_decay"]
+SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", "learning_rate", "weight_decay"]
+ANY_DECAY = [name for name in SETTING if name != "weight_decay"]
+"""A setting in which each arm, and fresh data, may have a weight decay of its own."""
+TRIAL = 100
+"""The seed on which decays are chosen: it stands in no mean, so that no seed is judged by a decay chosen on it."""
 _NOISE = 3.0  # standard errors that a difference of penalties must have, else an index of them is noise
+
+
+BY_LOAD = ", decay by load"
 
 
 class Interval(NamedTuple):
@@ -28,8 +35,12 @@ class Interval(NamedTuple):
     seeds: int = 1
 
     def __str__(self) -> str:
-        ends = "" if np.isnan(self.low) else f" [{self.low:+.3f}, {self.high:+.3f}]"
-        return f"{self.value:+.3f}{ends}"
+        return f"{self}"
+
+    def __format__(self, digits: str) -> str:
+        digits = digits or "+.3f"
+        ends = "" if np.isnan(self.low) else f" [{self.low:{digits}}, {self.high:{digits}}]"
+        return f"{self.value:{digits}}{ends}"
 
 
 def mean(values: Any, level: float = 0.9) -> Interval:
@@ -69,44 +80,68 @@ def ratio(above: Any, below: Any, level: float = 0.9) -> Interval:
 def frame(runs: xr.Dataset) -> Frame:
     """The rows of runs with their columns, and `pool`: unique tokens, inf for fresh data.
 
-    What has further dims is left out. InputError where a column is missing.
+    An arm whose experts decay by their load is an arm of its own. What has further dims is left out. InputError where a
+    column is missing.
     """
     missing = {*SETTING, "arm", "seed", "loss"} - {*map(str, runs.variables)}
     if missing:
         raise InputError(f"lab: the runs have no {sorted(missing)[0]!r}; give runs of moesim lab")
     columns = [name for name, v in runs.variables.items() if v.dims == ("run",)]
     rows = runs[columns].to_dataframe().reset_index(drop=True)
+    if "decay_by_load" in rows:
+        rows = rows.assign(decay_by_load=rows.decay_by_load.astype(int), arm=rows.arm.str.removesuffix(BY_LOAD))
+        rows = rows.assign(arm=rows.arm.where(rows.decay_by_load == 0, rows.arm + BY_LOAD))
     return rows.assign(pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))
 
 
-def penalties(runs: xr.Dataset) -> Frame:
-    """Each repeated row's loss above that of fresh data at the same tokens, arm, seed and decay, as `penalty`.
+def reported(rows: Frame) -> Frame:
+    """The rows of `frame` without those of the seed on which decays are chosen, unless there is no other."""
+    return rows[rows.seed != TRIAL] if set(rows.seed) != {TRIAL} else rows
 
-    `fresh_loss` stands beside. Rows whose fresh run is not there are left out.
+
+def last(rows: Frame) -> Frame:
+    """The rows at the end of their runs: of each corpus, those of the most tokens."""
+    return rows[rows.tokens == rows.groupby("corpus").tokens.transform("max")]
+
+
+def trios(rows: Frame) -> list[tuple[str, str, str]]:
+    """(Mixture of Experts, dense model of its active size, dense model of its total size) among the arms."""
+    found = []
+    for moe, group in rows[rows.experts > 1].groupby("arm", sort=False):
+        wide = f"dense x{group.experts.iloc[0] // group.active_experts.iloc[0]:.0f}"
+        if {"dense", wide} <= {*rows.arm}:
+            found.append((str(moe), "dense", wide))
+    return found
+
+
+def penalties(rows: Frame, at: Sequence[str] = SETTING) -> Frame:
+    """Each repeated row's loss above that of fresh data at the same tokens, arm and seed, as `penalty`.
+
+    `rows` are those of `frame`; what else must be the same is said by `at`. `fresh_loss` stands beside. Rows whose
+    fresh run is not there are left out.
     """
-    rows = frame(runs)
-    same = [name for name in (*SETTING, "arm", "seed", "learning_rate") if name != "unique_tokens"]
+    same = [name for name in (*at, "arm", "seed") if name != "unique_tokens"]
     fresh = rows[rows.unique_tokens >= rows.tokens].set_index(same)["loss"].rename("fresh_loss")
     repeated = rows[rows.unique_tokens < rows.tokens].join(fresh, on=same, how="inner")
     return repeated.assign(penalty=repeated.loss - repeated.fresh_loss, epochs=repeated.tokens / repeated.unique_tokens)
 
 
-def tuned(runs: xr.Dataset, seed: int) -> xr.Dataset:
+def tuned(rows: Frame, seed: int = TRIAL) -> Frame:
     """The rows whose weight decay is the best of their arm, pool and tokens on `seed`, which is left out itself.
 
-    So no seed is judged by a decay that was chosen on it.
+    Among the decays that other seeds have as well; `highest` says whether it is the highest of these.
     """
-    rows = frame(runs)
-    cell = [name for name in (*SETTING, "arm") if name != "weight_decay"]
-    trial = rows[rows.seed == seed]
+    cell = [*ANY_DECAY, "arm"]
+    trial, others = rows[rows.seed == seed], rows[rows.seed != seed]
     if trial.empty:
         raise InputError(
             f"lab: no rows of the seed {seed} to tune on; it takes {', '.join(map(str, sorted(set(rows.seed))))}"
         )
+    trial = trial.merge(others[[*cell, "weight_decay"]].drop_duplicates())
     best = trial.loc[trial.groupby(cell).loss.idxmin()].set_index(cell).weight_decay.rename("best_decay")
-    kept = rows.join(best, on=cell)
-    chosen = (kept.seed != seed) & (kept.weight_decay == kept.best_decay)
-    return runs.isel(run=np.flatnonzero(chosen))
+    kept = others.join(best, on=cell).join(trial.groupby(cell).weight_decay.max().rename("most"), on=cell)
+    kept = kept[kept.weight_decay == kept.best_decay]
+    return kept.assign(highest=kept.weight_decay == kept.most).drop(columns=["best_decay", "most"])
 
 
 def differences(rows: Frame, first: str, second: str, column: str = "loss", at: Sequence[str] = SETTING) -> Frame:
@@ -119,7 +154,7 @@ def differences(rows: Frame, first: str, second: str, column: str = "loss", at: 
     return pairs.groupby(level=list(at)).apply(lambda values: mean(values))
 
 
-def excess_index(rows: Frame, moe: str, dense: str, total: str) -> Frame:
+def excess_index(rows: Frame, moe: str, dense: str, total: str, at: Sequence[str] = SETTING) -> Frame:
     """(penalty of moe - dense)/(penalty of total - dense), an Interval for each setting.
 
     0 says that active parameters are in excess, 1 that all are.
@@ -127,11 +162,12 @@ def excess_index(rows: Frame, moe: str, dense: str, total: str) -> Frame:
     `rows` are those of `penalties`. Only where the penalties of `total` and `dense` differ by more than three standard
     errors; elsewhere the index is noise and left out.
     """
-    by_arm = rows.pivot_table("penalty", index=[*SETTING, "seed"], columns="arm", aggfunc="mean")
+    by_arm = rows.pivot_table("penalty", index=[*at, "seed"], columns="arm", aggfunc="mean")
+    by_arm = by_arm.reindex(columns=[moe, dense, total])  # no index where an arm was not run
     above, below = (by_arm[arm] - by_arm[dense] for arm in (moe, total))
     both = above.notna() & below.notna()
     found = {}
-    for setting, places in below[both].groupby(level=SETTING).groups.items():
+    for setting, places in below[both].groupby(level=list(at)).groups.items():
         b = below.loc[places]
         if len(b) > 1 and b.mean() > _NOISE * b.std(ddof=1) / len(b) ** 0.5:
             value = ratio(above.loc[places], b)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from itertools import product
 from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.lab.compared import frame
 from moesim.lab.corpus import corpora
-from moesim.lab.grid import trained
+from moesim.lab.grid import KEPT, trained
 from moesim.lab.job import Job, Shape
 from moesim.numerics.axes import axis
 from moesim.output.provenance import signed
 from moesim.output.result import Result
+from moesim.output.store import open_result
 from moesim.output.text import aligned
 from moesim.variables import stamp
 
@@ -37,14 +39,42 @@ def run(config: Mapping[str, Any]) -> Result:
 
     if config["calibrate"]:
         return _calibrated(config)
+    if config["kept"]:
+        runs = _signed(kept(config["kept"]), config)
+        drawn = figures.draw(runs) if config["figures"] else {}
+        return Result(runs, tables.table(runs), file="lab.nc", figures=drawn, texts={"runs.csv": as_csv(runs)})
     asked = {name: config[name] for name in signature(lab).parameters}
     data = trained(jobs_of(asked), asked["workers"])
     runs, experts, tried = (_signed(made(data), config) for made in (runs_of, loads_of, probes_of))
     drawn = figures.draw(runs, experts) | probed.draw(tried, experts) if config["figures"] else {}
-    texts = {"runs.csv": frame(runs).to_csv(index=False)}
+    texts = {"runs.csv": as_csv(runs)}
     beside = {name: part for name, part in {"loads.nc": experts, "probes.nc": tried}.items() if part.sizes}
     table = "\n".join([tables.table(runs), *probed.tables(tried)])
     return Result(runs, table, file="lab.nc", figures=drawn, texts=texts, beside=beside)
+
+
+def kept(source: Any) -> xr.Dataset:
+    """The runs of all trajectories in a folder, or of a table (`lab_text`, `lab_synthetic`, a `runs.csv`, a .nc).
+
+    A folder may hold several grids and corpora, so the losses by domain are left out. Raises InputError for a folder
+    without trajectories and for what `load_runs` refuses.
+    """
+    from moesim.fitting.runs import load_runs
+
+    if not Path(str(source)).is_dir():
+        return load_runs(source)
+    paths = sorted(Path(source).glob("*.nc"))
+    if not paths:
+        raise InputError(f"lab: no trajectories in {source}; give a folder like {KEPT}")
+    return runs_of([open_result(path).drop_dims("domain") for path in paths])
+
+
+def as_csv(runs: xr.Dataset) -> str:
+    """The rows of runs as the text of a table that `load_runs` reads, in ten digits; `repeats`: the arm if they do."""
+    rows = frame(runs)
+    rows = rows.assign(repeats=rows.arm.where(np.isfinite(rows.pool), "none"))
+    rows = rows.drop(columns=["pool", "row"], errors="ignore")
+    return rows.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
 def _calibrated(config: Mapping[str, Any]) -> Result:
@@ -63,7 +93,9 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if config["calibrate"]:
-        return dict.fromkeys((*signature(lab).parameters, "figures"), "with calibrate, which trains nothing")
+        return dict.fromkeys((*signature(lab).parameters, "kept", "figures"), "with calibrate, which trains nothing")
+    if config["kept"]:
+        return dict.fromkeys(signature(lab).parameters, "with kept, which trains nothing")
     if max(_listed("experts", config)) == 1:
         return dict.fromkeys(
             ("active_experts", "always_on", "balancing", "balancing_rate", "probes"), "without experts"
@@ -176,11 +208,12 @@ def runs_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
     """The rows of all trajectories along `run`."""
     import xarray as xr
 
-    scalars = [name for name, v in trajectories[0].variables.items() if not v.dims]
+    scalars = dict.fromkeys(name for each in trajectories for name, v in each.variables.items() if not v.dims)
     parts = []
     for each in trajectories:
         rows = each.drop_dims({*each.dims} - {"mark", "domain"}).rename(mark="run")
-        along = {name: ("run", np.full(rows.sizes["run"], each[name].values[()])) for name in scalars}
+        told = {name: each[name].values[()] if name in each else np.nan for name in scalars}  # some came later
+        along = {name: ("run", np.full(rows.sizes["run"], value)) for name, value in told.items()}
         parts.append(rows.drop_attrs().drop_encoding().assign(along))
     whole: Any = xr.concat(parts, "run", data_vars="all", coords="minimal", compat="override", join="exact")
     return stamp(whole)

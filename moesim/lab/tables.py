@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from moesim.lab.compared import Frame, differences, excess_index, frame, penalties
+from moesim.lab.compared import (
+    ANY_DECAY,
+    BY_LOAD,
+    SETTING,
+    TRIAL,
+    Frame,
+    differences,
+    excess_index,
+    frame,
+    last,
+    mean,
+    penalties,
+    reported,
+    trios,
+    tuned,
+)
 from moesim.output.text import aligned, count, plain
 
 if TYPE_CHECKING:
     import xarray as xr
 
+Row = Sequence[str]
+_CELL = ["corpus", "unique_tokens", "epochs", "learning_rate", "weight_decay"]
+_HEAD = ("corpus", "unique", "epochs", "rate", "decay")
+
 
 def table(runs: xr.Dataset) -> str:
-    """Losses at the last mark of each corpus, pool and decay by arm; then penalties and differences of pairs."""
-    rows = frame(runs)
-    last = rows[rows.tokens == rows.tokens.max()]
-    parts = [_heading(rows), "loss, nat/token", _by_arm(last, "loss")]
-    repeated = penalties(runs)
-    repeated = repeated[repeated.tokens == repeated.tokens.max()]
+    """Losses at the last mark by corpus, pool and decay; penalties at every mark; differences of pairs, and tuned."""
+    whole = frame(runs).assign(epochs=lambda rows: rows.tokens / rows.unique_tokens)
+    rows = reported(whole)
+    parts = [_heading(rows), "loss, nat/byte", _by_arm(last(rows), "loss")]
+    repeated = penalties(rows)
     if len(repeated):
-        parts += ["penalty: loss above that of fresh data, nat/token", _by_arm(repeated, "penalty")]
+        parts += ["penalty: loss above that of fresh data, nat/byte", _by_arm(repeated, "penalty")]
     for moe, dense, total in trios(rows):
         parts += [f"{moe} against {dense} (equal active size) and {total} (equal total size), paired by seed"]
-        parts += [_pairs(last, repeated, moe, dense, total)]
+        parts += [_pairs(last(rows), last(repeated), moe, dense, total)]
+    parts += _by_load(last(rows), SETTING)
+    if len(rows) < len(whole) and len(best := last(tuned(whole))):
+        parts += _tuned(best)
     return "\n".join(parts)
-
-
-def trios(rows: Frame) -> list[tuple[str, str, str]]:
-    """(Mixture of Experts, dense model of its active size, dense model of its total size) among the arms."""
-    found = []
-    for moe, group in rows[rows.experts > 1].groupby("arm", sort=False):
-        wide = f"dense x{group.experts.iloc[0] // group.active_experts.iloc[0]}"
-        if {"dense", wide} <= {*rows.arm}:
-            found.append((str(moe), "dense", wide))
-    return found
 
 
 def _heading(rows: Frame) -> str:
@@ -47,30 +57,67 @@ def _heading(rows: Frame) -> str:
 
 
 def _by_arm(rows: Frame, column: str) -> str:
-    """A line for each corpus, pool and decay, a column for each arm: the mean over seeds."""
+    """A line for each corpus, pool, mark and decay, a column for each arm: the mean over seeds and its interval."""
     arms = list(dict.fromkeys(rows.arm))
-    cells = rows.pivot_table(column, index=["corpus", "unique_tokens", "weight_decay"], columns="arm", aggfunc="mean")
-    lines = [("corpus", "unique", "epochs", "decay", *arms)]
-    for (corpus, unique, decay), row in cells.iterrows():
-        passes = rows.tokens.max() / unique
-        lines.append(
-            (corpus, count(unique), f"{passes:.3g}", plain(decay), *(_cell(row.get(arm, np.nan)) for arm in arms))
-        )
+    lines: list[Row] = [(*_HEAD, *arms)]
+    for (corpus, unique, passes, rate, decay), group in rows.groupby(_CELL):
+        by_arm = group.groupby("arm")[column].apply(mean)
+        cells = (f"{by_arm[arm]:.3f}" if arm in by_arm else "-" for arm in arms)
+        lines.append((str(corpus), count(unique), f"{passes:.3g}", plain(rate), plain(decay), *cells))
     return aligned(lines, 2)
-
-
-def _cell(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def _pairs(last: Frame, repeated: Frame, moe: str, dense: str, total: str) -> str:
     by_dense, by_total = (differences(last, moe, other) for other in (dense, total))
     index = excess_index(repeated, moe, dense, total) if len(repeated) else {}
-    lines = [("corpus", "unique", "decay", f"less {dense}", f"less {total}", "excess index")]
+    lines: list[Row] = [("corpus", "unique", "rate", "decay", f"less {dense}", f"less {total}", "excess index")]
     for setting, value in by_dense.items():
-        corpus, _, _, _, _, unique, decay = setting
-        found = index.get(setting)
-        lines.append(
-            (corpus, count(unique), plain(decay), str(value), str(by_total[setting]), str(found) if found else "noise")
+        at = dict(zip(SETTING, setting, strict=True))
+        told = (at["corpus"], count(at["unique_tokens"]), plain(at["learning_rate"]), plain(at["weight_decay"]))
+        lines.append((*told, str(value), str(by_total.get(setting, "-")), str(index.get(setting, "noise"))))
+    return aligned(lines, 2)
+
+
+def _tuned(rows: Frame) -> list[str]:
+    """Each arm, and its fresh runs, with the decay that was best on another seed."""
+    parts = [f"each with the decay that is best on seed {TRIAL}, which is in no mean (*: the highest tried)"]
+    parts += [_chosen(rows)]
+    paid = penalties(rows, ANY_DECAY)
+    for moe, *others in trios(rows):
+        heads = [f"{what}less {other}" for what in ("", "penalty ") for other in others]
+        lines: list[Row] = [("corpus", "unique", moe, *heads)]
+        gaps = [differences(rows, moe, other, at=ANY_DECAY) for other in others]
+        gaps += (
+            [differences(paid, moe, other, "penalty", ANY_DECAY) for other in others]
+            if {moe, *others} <= {*paid.arm}
+            else []
         )
+        for setting, value in gaps[0].items():
+            at = dict(zip(ANY_DECAY, setting, strict=True))
+            cells = [str(gaps[i].get(setting, "-")) if i < len(gaps) else "-" for i in range(len(heads))]
+            lines.append((at["corpus"], count(at["unique_tokens"]), f"{value.seeds} seeds", *cells))
+        parts += [aligned(lines, 2)]
+    return [*parts, *_by_load(rows, ANY_DECAY)]
+
+
+def _by_load(rows: Frame, at: Sequence[str]) -> list[str]:
+    """What it changes that experts decay in proportion to their load, paired by seed."""
+    lines = []
+    for arm in sorted({*rows.arm} & {other + BY_LOAD for other in rows.arm}):
+        found = differences(rows, arm, arm.removesuffix(BY_LOAD), at=at)
+        for setting, value in found.items():
+            told = dict(zip(at, setting, strict=True))
+            of = f"{count(told['unique_tokens'])} unique, decay {plain(told.get('weight_decay', 'tuned'))}"
+            lines.append(f"  {arm} less one decay for all, {of}: {value} ({value.seeds} seeds)")
+    return lines
+
+
+def _chosen(rows: Frame) -> str:
+    lines: list[Row] = [("corpus", "unique", "arm", "decay", "loss", "penalty")]
+    paid = penalties(rows, ANY_DECAY)
+    for (corpus, unique, arm), group in rows.groupby(["corpus", "unique_tokens", "arm"]):
+        decay = f"{plain(group.weight_decay.iloc[0])}{'*' if group.highest.any() else ''}"
+        own = paid[(paid.corpus == corpus) & (paid.unique_tokens == unique) & (paid.arm == arm)]
+        cost = f"{mean(own.penalty):.3f}" if len(own) else "-"
+        lines.append((str(corpus), count(unique), str(arm), decay, f"{mean(group.loss):.3f}", cost))
     return aligned(lines, 2)
