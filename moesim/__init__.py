@@ -50,6 +50,7 @@ _PUBLIC = {
     "simulate": "moesim.balance.run",
     "open_result": "moesim.output.store",
     "save": "moesim.output.store",
+    "page": "moesim.pages.page",
 }
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -21,6 +21,7 @@ usage: moesim VERB [KEY=VALUE ...]
   laws     list the loss laws and repetitions; moesim laws NAME shows one whole
   collect  moesim collect DIR ...: the results of multiruns as one Dataset
   rerun    moesim rerun FILE: repeat a result from what it carries and compare bit for bit
+  page     moesim page FILE ... [to=PAGE.html]: results as one HTML file to play with, which works offline
 
 moesim VERB --help explains the keys of a verb; moesim VERB -m KEY=A,B runs every combination.
 moesim --version prints the version; eval "$(moesim -sc install=bash)" turns on tab completion.
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command line: exit 0 done, 1 some job failed or a fault, 2 bad input with one line, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     verb, *rest = arguments or ["--help"]
-    tools = {"laws": _laws, "collect": _collect, "rerun": _rerun}
+    tools = {"laws": _laws, "collect": _collect, "rerun": _rerun, "page": _page}
     commands = tools | {"-sc": _complete, "--version": _version, "-h": _usage, "--help": _usage}
     any_terminal()
     if verb not in VERBS and verb not in commands:
@@ -84,6 +85,15 @@ def _rerun(words: list[str]) -> None:
     rerun([word for word in words if not word.startswith("plugins=")])
 
 
+def _page(words: list[str]) -> None:
+    """`moesim page FILE ... [to=PAGE.html]`: runs no code of the files."""
+    from moesim.pages.page import page
+
+    where = [word.removeprefix("to=") for word in words if word.startswith("to=")]
+    written = page(*(word for word in words if not word.startswith("to=")), to=where[-1] if where else None)
+    print(f"wrote {os.path.relpath(written)}")
+
+
 def _laws(names: list[str]) -> None:
     from moesim.laws.show import catalogue, page
 
@@ -105,7 +115,7 @@ def _complete(arguments: list[str]) -> None:
 def _verbs_or_install(arguments: list[str], words: list[str]) -> None:
     if arguments[:1] == ["query=bash"]:
         begun = words[1] if len(words) > 1 else ""
-        print(" ".join(verb for verb in (*VERBS, "laws", "collect", "rerun") if verb.startswith(begun)))
+        print(" ".join(verb for verb in (*VERBS, "laws", "collect", "rerun", "page") if verb.startswith(begun)))
     else:
         call_hydra("sweep", ["-sc", *arguments], run_job)
 

@@ -37,6 +37,10 @@ def run_job(config: Any) -> None:
         _job_of_many(*job, Path(hydra.sweep.dir))
         return
     result, written = produce(*job)
+    if resolved["page"]:
+        from moesim.pages.page import page
+
+        written.append(page(written[0]))
     for warning in result.warnings:
         logging.getLogger("moesim").warning(warning)
     print(result.table)

@@ -46,7 +46,8 @@ def multirun(verb: str, words: list[str], arguments: Sequence[str]) -> None:
         with watched(directory, asked):
             stopped = _ended_by(verb, [*words, *where], directory)
         stopped = KeyboardInterrupt() if stopped and heard else stopped
-        code = _closed(directory, stopped, not {"figures=false", "figures=False"} & set(words))
+        given = {word.lower() for word in words}
+        code = _closed(directory, stopped, "figures=false" not in given, "page=true" in given)
     if code:
         print(f"to run what is missing: {_again(verb, arguments, directory)}")
         raise SystemExit(code)
@@ -77,14 +78,14 @@ def _warned_in_time(words: Sequence[str]) -> list[str]:
     return [f"hydra.launcher.signal_delay_s={cluster.warning_time(float(limit))}"]
 
 
-def _closed(directory: Path, stopped: BaseException | None, draw: bool) -> int:
+def _closed(directory: Path, stopped: BaseException | None, draw: bool, paged: bool) -> int:
     """Collect and compare, and say what went wrong; the exit code."""
     interrupted = isinstance(stopped, KeyboardInterrupt)
     if stopped:
         said = " ".join(str(stopped).split())[:_LONGEST]
         print(f"interrupted{_still_running(directory)}" if interrupted else f"stopped early: {said}")
     try:
-        report = closed([directory], draw)
+        report = closed([directory], draw, paged)
         lost = report.done < report.asked
     except (InputError, OSError) as error:  # nothing to collect, or no room for it
         print(error)
@@ -111,13 +112,17 @@ def collected(directories: list[str]) -> None:
     closed(directories)
 
 
-def closed(directories: Sequence[str | Path], draw: bool = False) -> Report:
-    """Collect, and print what the jobs say side by side; `draw`: with figures beside the collected file."""
+def closed(directories: Sequence[str | Path], draw: bool = False, paged: bool = False) -> Report:
+    """Collect, and print what the jobs say side by side; with figures, and a page, beside the collected file."""
     from moesim.output.collect import collect
 
     report = collect(directories)
     try:
         _compare(report.path, draw)
+        if paged:
+            from moesim.pages.page import page
+
+            print(f"wrote {os.path.relpath(page(report.path))}")
     except Exception as error:  # the numbers are safe; a table of them is not worth an exit code
         print(f"no comparison: {' '.join(str(error).split())}")
     print(report)

@@ -23,13 +23,14 @@ VERBS = {
     ),
 }
 # Key of a verb -> the module whose run(config) answers in the driver's place where the key is true.
-_INSTEAD = {"evidence": "moesim.fitting.evidence"}
+_INSTEAD = {"evidence": "moesim.fitting.evidence", "widths": "moesim.counting.log_width"}
 
 
 def run(verb: str, config: Mapping[str, Any]) -> Result:
     """What a verb gives for a resolved config."""
     instead = next((module for key, module in _INSTEAD.items() if config.get(key)), None)
-    return (import_module(instead) if instead else driver(verb)).run(config)
+    asked = {key: value for key, value in config.items() if key != "page"}  # which is of the files, not of the run
+    return (import_module(instead) if instead else driver(verb)).run(asked)
 
 
 def driver(verb: str) -> Any:

@@ -86,7 +86,9 @@ def state(probability, alive=None, **over):
     return State(**{**fields, **over})
 
 
-def setting(world, tokens=10.0, steps=100, slots=8, active=1, temperature=1.0, every=10, params=1e300):
+def setting(
+    world, tokens=10.0, steps=100, slots=8, active=1, temperature=1.0, every=10, params=1e300, speed=(1.0, 1.0)
+):
     """What policies see of a run."""
     return SimpleNamespace(
         world=world,
@@ -96,7 +98,7 @@ def setting(world, tokens=10.0, steps=100, slots=8, active=1, temperature=1.0, e
         active=active,
         devices=2,
         nodes=1,
-        machine=SimpleNamespace(cluster=SimpleNamespace(speed=np.ones(2), devices=2)),
+        machine=SimpleNamespace(cluster=SimpleNamespace(speed=np.array(speed), devices=2)),
         routing=SimpleNamespace(temperature=temperature),
         sampling=SimpleNamespace(every=every),
         streams=Streams.of((0,)),

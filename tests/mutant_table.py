@@ -43,6 +43,8 @@ LAWS = {
         ("return outside(self.data_range, quantities)", "return None"),
     ],
     ("laws/repetition.py", "test_repetition.py"): [
+        ("density**-idle", "density**idle"),
+        ('self.form.counts not in ("", self.excess)', "False"),
         ("repeats(amount, unique)) / delta", "repeats(amount, unique))"),
         ('self.excess == "none" else self.counted', 'self.excess != "none" else self.counted'),
         ("quantities[name] * worth for", "quantities[name] for"),
@@ -426,6 +428,7 @@ BALANCING = {
         ("gain > solved * gain.max", "gain < solved * gain.max"),
         ("policy.epoch_cap * setting.world.unique - state.seen", "policy.epoch_cap * setting.world.unique"),
         ("if state.step % policy.every:", "if not state.step % policy.every:"),
+        ("state.copies * pace", "state.copies"),
     ],
     ("balance/structure.py", BALANCE): [
         ("state.mean_load[row, [kept, gone]] + 1e-300", "state.mean_load[row, [gone, kept]] + 1e-300"),
@@ -443,6 +446,8 @@ BALANCING = {
         ("state.expert_loss[view.row, :, expert] - floor", "state.expert_loss[view.row, :, expert]"),
         ("return 0.5 * np.abs(share - ", "return np.abs(share - "),
         ("state.copies[row, expert] + 1)", "state.copies[row, expert])"),
+        ("natural_demand(state, setting.world.natural) / pace", "natural_demand(state, setting.world.natural)"),
+        ("self.state.probability[self.row, :, expert] / pace", "self.state.probability[self.row, :, expert]"),
     ],
     ("balance/metrics.py", BALANCE): [
         ("np.argsort(np.where(natural > 0, natural, np.inf)", "np.argsort(np.where(natural > 0, -natural, np.inf)"),
@@ -472,6 +477,8 @@ BALANCING = {
         ("share * (pressure - (share * pressure)", "share * (pressure + (share * pressure)"),
     ],
     ("balance/placement.py", BALANCE): [
+        ("+ each[expert]) / speed", ")"),
+        ("problem.devices, edges, problem.speeds)", "problem.devices, edges)"),
         ("burden[high] - shift / speed[high]", "burden[high] - shift"),
         ("burden[low] + shift / speed[low]", "burden[low] + shift"),
         (">= policy.threshold)", "<= policy.threshold)"),
@@ -620,6 +627,8 @@ BALANCING = {
         ("self.chip.scale_out if self.cluster.groups > 1", "self.chip.scale_up if self.cluster.groups > 1"),
         ("self.expert.layers / self.cluster.stages", "self.expert.layers"),
         ("(stages - 1) / schedule.microbatches", "stages / schedule.microbatches"),
+        ("/ schedule.microbatch_tokens, 1.0)", "/ schedule.microbatch_tokens, 2.0)"),
+        ('tokens / groups["cluster"].devices / schedule', "tokens / schedule"),
         ("(per_device * cluster.speed).max(axis=1), exchange, dense", "slowest, exchange, dense"),
         ("pass_ + dense * machine.cluster.speed.min()", "pass_ + dense"),
         ("np.maximum(loads.sum(axis=1) / active, tokens)", "tokens"),
@@ -679,6 +688,9 @@ BALANCING = {
         ),
         ("ordered[:, 1:] == ordered[:, :-1]", "ordered[:, 1:] < ordered[:, :-1]"),
         ("allow_pickle=False", "allow_pickle=True"),
+        ('.sum("domain", min_count=1)', '.sum("domain")'),
+        ("if trajectory is None and len(names) == 1:", "if trajectory is None:"),
+        ("tokens_per_window is not None and dump.active is None", "False"),
     ],
     ("balance/trace.py", "test_traces.py test_balance_clock.py"): [
         ("loads[window - 1] if window else even", "loads[window]"),

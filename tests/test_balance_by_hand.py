@@ -15,6 +15,7 @@ from moesim.errors import InputError
 L3 = np.log(3.0)
 EXPLORE = np.sqrt(np.log(2.0) / 4.0)
 OWN = [[1.0, 0.0], [0.0, 1.0]]  # each domain has an expert of its own
+APART = even(np.array([[0, 1]]), 2)  # and each expert a device
 
 # Sampling: options, natural, changes of the state, the mixture. Tokens 10 a step, 100 steps, decision every 10.
 SAMPLING = {
@@ -35,6 +36,14 @@ SAMPLING = {
     "feed_idle, least": ({"iterations": 500, "least": 0.5}, (0.8, 0.2), {}, (0.55, 0.45)),
     # p / load^.5 = sqrt(.8) : sqrt(.2)
     "feed_idle_power": ({"strength": 0.5}, (0.8, 0.2), {}, (2 / 3, 1 / 3)),
+    # a device each, one twice as fast (4/3 and 2/3 of the mean): 1.1 x 2/3 and what is left; .8/(.8/2) : .2/(.2/1)
+    "feed_idle, speeds": (
+        {"iterations": 200},
+        (0.8, 0.2),
+        {"placement": APART, "speed": (2.0, 1.0)},
+        (2.2 / 3, 0.8 / 3),
+    ),
+    "feed_idle_power, speeds": ({}, (0.8, 0.2), {"placement": APART, "speed": (2.0, 1.0)}, (2 / 3, 1 / 3)),
     # loads per copy .4 and .2: .8/.4 : .2/.2 = 2 : 1
     "feed_idle_power, copies": ({}, (0.8, 0.2), {"copies": np.array([[2, 1]])}, (2 / 3, 1 / 3)),
     # speed = tokens x 1/tokens^2: .25 and 1; .8 x .25 x sqrt(.64) : .2 x 1 x sqrt(.36) = .16 : .12 = 4/7 : 3/7;
@@ -68,7 +77,8 @@ SAMPLING = {
 def test_sampling(name):
     options, natural, over, expected = SAMPLING[name]
     over = dict(over)
-    given = setting(world(natural, over.pop("unique", None), over.pop("target", None)))
+    fast = over.pop("speed", (1.0, 1.0))
+    given = setting(world(natural, over.pop("unique", None), over.pop("target", None)), speed=fast)
     policy = sampling.sampling.only({"policy": name.partition(",")[0], **options})
     mixture, _ = policy(state(OWN, **over), given)
     np.testing.assert_allclose(mixture, [expected], rtol=1e-6, atol=1e-12)
@@ -181,9 +191,14 @@ def test_quantile_control_finds_the_prices_that_balance():
     np.testing.assert_allclose(bias, [[-L3 / 2, L3 / 2]])
 
 
+def of_no_tree(kind):
+    """Those of trees have their rows in test_balance_tree."""
+    return {name for name, policy in kind.items() if not policy.traits["tree"]}
+
+
 def test_every_control_has_a_row():
-    assert {name.partition(",")[0] for name in CONTROL} | {"quantile"} == set(routing.controls)
-    assert {name.partition(",")[0] for name in ASSIGN} == set(routing.routing)
+    assert {name.partition(",")[0] for name in CONTROL} | {"quantile"} == of_no_tree(routing.controls)
+    assert {name.partition(",")[0] for name in ASSIGN} == of_no_tree(routing.routing)
 
 
 def test_rewards_and_reinforcement():
@@ -268,6 +283,29 @@ def test_demand_overload_and_patience():
     assert len(asked) == 1  # between windows nobody is asked
     at = structure.restructure(policy, replace(at, step=200), setting(world((0.75, 0.25))))
     assert (asked, at.hot.tolist()) == ([[], [0]], [[2, 0]])
+
+
+def test_an_expert_on_a_slow_device_is_hot_sooner():
+    # demand .6 and .4; devices 4/3 and 2/3 of their mean speed: .45 and .6, over their mean .525
+    asked = []
+
+    def ask(view):
+        asked.append((view.hot.tolist(), view.demand[0].tolist(), view.flow(1).tolist()))
+        return []
+
+    policy = structure.build({"policy": ask, "threshold": 1.1})
+    at = state(OWN, placement=APART, step=100)
+    structure.restructure(policy, at, setting(world((0.6, 0.4)), speed=(2.0, 1.0)))
+    ((hot, demand, flow),) = asked
+    assert hot == [1]
+    np.testing.assert_allclose([*demand, *flow], [0.45, 0.6, 0.0, 0.6])
+
+
+def test_pace_is_the_mean_speed_of_the_devices_that_serve():
+    # expert 0 at home on the first of (.5, 1.5), expert 1 a quarter there, expert 2 nowhere
+    placed = placement.Placement(np.array([[0, 1, 1, -1]]), np.array([[1.0, 0.25, 0.75, 0.0]]))
+    np.testing.assert_allclose(placed.pace(3, np.array([0.5, 1.5])), [[0.5, 1.25, 1.0]])
+    np.testing.assert_array_equal(placed.pace(3, np.array([0.5, 0.5])), [[1.0] * 3])
 
 
 def test_the_hottest_is_asked_about_first():
@@ -467,6 +505,18 @@ PLACEMENT = {
         [2, 3, 0, 1],
     ),
     "eplb, speeds": ({}, problem((4.0, 2.0, 1.0, 1.0), speed=np.array([0.25, 1.0])), [2, 3, 0, 1]),
+    # a second copy of expert 0, 2 of its 4, ends at (4 + 2) / 4 beside the first and at (1 + 2) / 1 with the other
+    "static, speeds": (
+        {},
+        problem((4.0, 1.0), copies=[2, 1], previous=[0, -1, 1, -1], changed=True, speed=np.array([4.0, 1.0])),
+        [0, 0, 1, -1],
+    ),
+    # 6 and 3 on the fast device, 2 and 1 on the slow one, and each device's heaviest on the other
+    "scheduled, ring speeds": (
+        {"topology": "ring"},
+        problem((6.0, 3.0, 2.0, 1.0), slots=6, speed=np.array([0.25, 1.0])),
+        [2, 3, 0, 0, 1, 2],
+    ),
     # one slot each: the heavy one on the fast device, which the published order would not do
     "popularity, speeds": ({}, problem((4.0, 2.0), slots=2, speed=np.array([0.25, 1.0])), [1, 0]),
     # 16 s of 4 and 0 against 4 s of 0 and 2: exchanging 4 and 2 leaves 8 and 8; 4 and 0 would leave 0 and 12

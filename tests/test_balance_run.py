@@ -34,7 +34,9 @@ def config(over=None, **choices):
         composed = compose("balance", overrides)
     out = OmegaConf.to_container(composed, resolve=False)
     small = {"steps": 60, "seeds": 2, "experts": 8, "record_every": 5, "cluster": {"devices": 4}}
-    return merged(merged({key: value for key, value in out.items() if key != "choices"}, small), over or {})
+    return merged(
+        merged({key: value for key, value in out.items() if key not in ("choices", "page")}, small), over or {}
+    )
 
 
 def merged(base, over):

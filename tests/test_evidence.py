@@ -15,6 +15,7 @@ import moesim
 from moesim import config, open_result, plot
 from moesim.fitting import evidence as of
 from moesim.fitting.runs import load_runs
+from moesim.lab.compared import excess_index, frame, last, penalties, reported
 from moesim.laws import load_repetition
 from moesim.planning import settling
 from moesim.planning.model import Model
@@ -23,7 +24,7 @@ from moesim.planning.readings import band
 
 INF = float("inf")
 FOUR = ["abnar2025", "ludziejewski2025", "zhao2025", "wu2026"]
-RISING = {"lovelace2026", "bryant2026"}  # forms by which the loss can rise with epochs
+RISING = {"lovelace2026", "bryant2026", "lab2026"}  # forms by which the loss can rise with epochs
 
 
 def reading(law, form, **choices):
@@ -50,7 +51,8 @@ PASSED = {
     ("muennighoff2023", "total", "0.051"): {"error": 8, "order": 8, "once": 2, "worst": 5, "rises": 0, "total": 6},
     ("lovelace2026", "active", "own"): {"error": 8, "order": 8, "once": 7, "worst": 0, "rises": 7, "total": 0},
     ("lovelace2026", "total", "own"): {"error": 8, "order": 8, "once": 7, "worst": 5, "rises": 7, "total": 7},
-    ("bryant2026", "total", "own"): {"error": 0, "once": 1, "rises": 7},
+    ("bryant2026", "total", "own"): {"error": 0, "once": 1, "rises": 7, "index": 0},
+    ("lab2026", "active", "own"): {"error": 8, "order": 8, "once": 7, "worst": 0, "rises": 7, "total": 7, "index": 7},
 }
 
 
@@ -65,6 +67,24 @@ def test_total_against_a_dense_anchor_has_the_order_of_ni_under_all_four_laws(pa
     every = [choices for choices in of.readings(passes.to_dataset(name="passes")) if four.sel(_at(choices)).all()]
     assert {("total", "dense")} == {choices[1:] for choices in every}
     assert not four.sel(excess="none").any("law").any()
+
+
+def test_the_index_of_small_models_is_that_of_the_shipped_runs():
+    """By decay 0.1, the usual one; readings that count active parameters are at 0, those that count all near 1."""
+    rows = reported(frame(load_runs("lab_text", where={"weight_decay": 0.1, "learning_rate": 0.01})))
+    (index,) = excess_index(last(penalties(rows)), "moe 8", "dense", "dense x8")
+    assert (of.CHECKS["index"].above, of.CHECKS["index"].below) == pytest.approx(index[1:3], abs=0.005)
+
+
+def test_a_share_of_the_idle_parameters_lies_between_by_hand(found):
+    """Ni's sizes under lab2026: n^kappa with n of 1, 8 and 8^idle times: (8^(idle kappa) - 1)/(8^kappa - 1)."""
+    known = load_repetition("lab2026").coefficients
+    index = (8 ** (known["idle"] * known["kappa"]) - 1) / (8 ** known["kappa"] - 1)
+    at = found.value.sel(form="lab2026", excess="active", taught="own", check="index").dropna("law")
+    assert at.values == pytest.approx(index, rel=1e-6)
+    for excess, value in (("active", 0.0), ("total", 1.0)):
+        at = found.value.sel(form="lovelace2026", excess=excess, taught="own", check="index").dropna("law")
+        assert at.values == pytest.approx(value, abs=1e-6)
 
 
 def _at(choices):

@@ -54,9 +54,18 @@ def test_unknown_memory_gives_no_verdict():
     assert out["out_of_memory_layer"] == -1
 
 
+@pytest.mark.parametrize("active", [1, 8])
+def test_the_default_world_fits(active):
+    """A microbatch is one sequence of 4096 tokens a device: 4,194,304 tokens over 8 devices make 128."""
+    result = run(config({"experts": 16, "active_experts": active, "cluster": {"devices": 8}, "figures": False}))
+    assert float(result.dataset.memory_share.max()) < 0.75
+    assert "out of memory" not in result.table
+
+
 def test_the_table_says_where(tmp_path):
     policies = {"static": {}, "level": {"routing": "loss_free", "placement": "scheduled"}}
     over = {"policies": policies, "figures": False, "steps": 400, "experts": 16, "cluster": {"devices": 8}}
+    over["schedule"] = {"microbatches": 8}  # 65,536 tokens a device at once: activations weigh more than copies
     most = run(config({**over, "policies": {"level": policies["level"]}})).dataset.memory.isel(step=-1).max()
     result = run(config({**over, "chip": {"memory": float(most) * 1.2}}))
     data = result.dataset

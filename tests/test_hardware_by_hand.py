@@ -9,7 +9,7 @@ from moesim.balance import eplb, records, study
 from moesim.balance.placement import even
 from moesim.errors import InputError
 from moesim.hardware import step
-from moesim.hardware.chip import Chip, all_reduce_bytes, all_to_all_seconds, destinations, gemm_seconds
+from moesim.hardware.chip import Chip, all_reduce_bytes, destinations, gemm_seconds
 from moesim.hardware.placed import arrivals, arriving
 from moesim.settings import read
 
@@ -302,14 +302,24 @@ def test_distinct_destinations_by_drawing():
     assert distinct == pytest.approx(8 * (1 - comb(56, 8) / comb(64, 8)), rel=1e-12)
 
 
+def test_microbatches_of_as_many_tokens_as_are_asked():
+    # 3 x 8192 tokens on two devices: three sequences of 4096 each, or six of 2048; 100 tokens are one; a number stands
+    for over, tokens, many in (
+        ({}, 3 * 8192.0, 3.0),
+        ({"microbatch_tokens": 2048}, 3 * 8192.0, 6.0),
+        ({}, 100.0, 1.0),
+        ({"microbatches": 5.0}, 3 * 8192.0, 5.0),
+    ):
+        made = step.build({"chip": CHIP, "cluster": {"devices": 2}, "schedule": over}, tokens)
+        assert made.schedule.microbatches == many
+
+
 def test_formulas():
     chip = read(Chip, "chip", {**CHIP, "memory_bandwidth": 10.0, "bandwidth_share": 0.5, "sharpness": 2.0})
     # 3 s of FLOPs and 4 s of bytes meet as 5
     assert gemm_seconds(chip, 300.0, 20.0, 2.0) == pytest.approx(5.0)
     assert destinations(4, 2) == pytest.approx(4 * (1 - 9 / 16))
     assert (destinations(4, 8, 3), destinations(2, 8, 3)) == (3.0, 2.0)
-    # 6 tokens x 2 values x 2 bytes to 1.5 places, a third of them its own
-    assert all_to_all_seconds(6.0, 2.0, 2.0, 3, 4.0, 1.5) == pytest.approx(6 * 2 * 2 * 1.5 * (2 / 3) / 4)
     assert all_reduce_bytes(4, 8.0) == 12.0
     # 1 x 10 weights and 5 x 7 ends of 5 rows, 2 bytes each, at 9 byte/s
     slow = machine(chip={"flops": 1e300, "memory_bandwidth": 9.0, "bandwidth_share": 1.0})

@@ -6,6 +6,7 @@ import xarray as xr
 import moesim
 from moesim import config
 from moesim.errors import InputError
+from moesim.lab import figures
 from moesim.lab.compared import BY_LOAD, frame
 
 TABLES = [name for name in config.choices("runs") if name.startswith("lab_")]
@@ -64,3 +65,12 @@ def test_a_folder_of_trajectories_is_a_table(command, tmp_path):
 def test_a_folder_without_trajectories_is_refused(tmp_path):
     with pytest.raises(InputError, match="no trajectories in"):
         moesim.lab.kept(tmp_path)
+
+
+def test_the_figures_show_what_the_tables_say():
+    """Where the Mixture lies between both dense models at decay .1: a bar at the index, inside its interval."""
+    drawn = figures.draw(moesim.load_runs("lab_text"))
+    assert set(drawn) == {"losses", "penalty", "excess"}
+    assert {text.get_text() for text in drawn["losses"].legends[0].texts} >= {"dense", "dense x8", "moe 8"}
+    (index,) = [bar for bar in drawn["excess"].axes[0].containers if bar[0].get_xdata()[0] == 0.1]
+    assert 0.0 < index[0].get_ydata()[0] < 1.0

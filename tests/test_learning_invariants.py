@@ -45,6 +45,8 @@ HOW = {
     "forgetting": {"forgetting": 1e-10},
     "overfitting": {"world.unique_tokens": 4e7, "world.overfit": {"strength": 0.01}},
     "balanced": {"routing": "loss_free"},
+    "a tree": {"routing": "tree"},
+    "two trees": {"routing": {"policy": "tree", "control": "nodes"}, "active_experts": 2},
     "skipped": {"selective": 0.5, "structure.every": 10},
 }
 
@@ -94,14 +96,23 @@ def test_one_expert_is_any_law(name):
 
 # Many active experts add up.
 def test_all_experts_are_one_of_their_size():
-    for over in ({}, {"shared_experts": 2}, {"sampling": "temperature"}, {"world.unique_tokens": 2e7}):
+    for over in (
+        {},
+        {"shared_experts": 2},
+        {"routing": "tree"},
+        {"sampling": "temperature"},
+        {"world.unique_tokens": 2e7},
+    ):
         many = run(**{"active_experts": 8, "capacity": 1e8, **over})
         one = run(**{"experts": 1, "capacity": (8 + over.get("shared_experts", 0)) * 1e8, **over, "shared_experts": 0})
         same(many, one, 1e-9)
         np.testing.assert_allclose(many.loads.sum("expert"), 8 * one.loads.sum("expert"))
 
 
-@pytest.mark.parametrize("over", [{}, {"structure": "fixed", "sampling": "feed_idle"}, {"active_experts": 2}])
+TREES = [{"routing": "tree"}, {"routing": "tree", "active_experts": 2}]
+
+
+@pytest.mark.parametrize("over", [{}, {"structure": "fixed", "sampling": "feed_idle"}, {"active_experts": 2}, *TREES])
 def test_twice_as_many_halves_are_the_same(over):
     """Granularity: pairs that share score and noise; affinity follows experts / active_experts."""
     whole = run(**{"capacity": 1e8, **over})
@@ -173,6 +184,9 @@ SPLIT = {
     "sinkhorn": {"routing": "sinkhorn"},
     "hash": {"routing": "hash", "active_experts": 2},
     "choice": {"routing": "expert_choice"},
+    "a tree": {"routing": "tree"},
+    "two trees": {"routing": {"policy": "tree", "leak": 0.1}, "active_experts": 2},
+    "a hard tree": {"routing": {"policy": "tree", "training": "hard"}},
 }
 
 
@@ -261,7 +275,7 @@ def test_experts_that_start_apart_are_distinct_and_clones_are_not():
 
 
 # Bounded.
-@pytest.mark.parametrize("over", [{}, {"active_experts": 3}, {"tokens_per_step": 1.0}, {"world.atom": 1e-3}])
+@pytest.mark.parametrize("over", [{}, {"active_experts": 3}, {"tokens_per_step": 1.0}, {"world.atom": 1e-3}, *TREES])
 @pytest.mark.parametrize("precision", ["double", "single"])
 def test_no_loss_is_above_that_of_an_untrained_model(over, precision):
     for vocabulary in (5e4, 100.0):
@@ -291,7 +305,7 @@ def test_a_domain_that_never_comes_counts_in_no_loss():
 
 
 # Precision.
-@pytest.mark.parametrize("over", [{}, {"active_experts": 3}, {"structure": "split", "sampling": "feed_idle"}])
+@pytest.mark.parametrize("over", [{}, {"active_experts": 3}, {"structure": "split", "sampling": "feed_idle"}, *TREES])
 def test_single_precision_agrees(over):
     double, single = (run(**over, **{"structure.every": 10}, precision=name) for name in ("double", "single"))
     for name in LOSSES:

@@ -110,7 +110,7 @@ def test_only_what_can_be_drawn_is_drawn():
         routing.build({"policy": everyone, "fidelity": "tokens"})
     with pytest.raises(InputError, match="routing expert_choice: fidelity=tokens"):
         routing.build({"policy": "expert_choice", "fidelity": "tokens"})
-    assert routing.build({"policy": everyone}).assign.traits == {"drawn": False, "sees_tokens": True}
+    assert routing.build({"policy": everyone}).assign.traits == {"drawn": False, "sees_tokens": True, "tree": False}
     assert routing.build({"policy": "topk", "fidelity": "tokens"}).assign.traits["drawn"]
 
 

@@ -12,7 +12,12 @@ from moesim.variables import NON_NEGATIVE
 
 FILES = {name: load_repetition(name) for name in config.choices("repetition")}
 each_file = pytest.mark.parametrize("repetition", FILES.values(), ids=FILES)
-RISES = ("muennighoff2023_exponent", "lovelace2026", "bryant2026")  # forms by which the loss can rise with epochs
+RISES = (
+    "muennighoff2023_exponent",
+    "lovelace2026",
+    "bryant2026",
+    "lab2026",
+)  # forms by which the loss can rise with epochs
 
 
 def taught(law, unique, share=1.0):
@@ -118,6 +123,16 @@ def test_wu_peak_and_dense_end():
 def test_lovelace_by_hand():
     penalty = effective(load_repetition("lovelace2026", P=0.02, delta=1.2, kappa=0.8), 5e8, 4e9, 1e9)[2]
     assert penalty == pytest.approx(0.02 * 3**1.2 * 0.5**0.8, rel=1e-14)
+
+
+@pytest.mark.parametrize(("idle", "counted"), [(0.0, 1e9), (0.5, 2e9), (1.0, 4e9)])
+def test_a_share_of_the_idle_parameters_by_hand(idle, counted):
+    """A quarter of 4e9 parameters is active, on 1e9 tokens four times: .02 3^1.2 (n/U)^.8, n from active to total."""
+    known = load_repetition("lab2026", P=0.02, delta=1.2, kappa=0.8, idle=idle)
+    given = {"active_params": 1e9, "total_params": 4e9, "tokens": 4e9, "unique_tokens": 1e9, "density": 0.25}
+    found, penalty = known.apply(given)
+    assert penalty == pytest.approx(0.02 * 3**1.2 * (counted / 1e9) ** 0.8, rel=1e-14)
+    assert found == given
 
 
 def test_exponent_decay_by_hand():
@@ -257,6 +272,10 @@ BAD_FILES = [
     ({"form": "muennighof"}, "repetition mine: no form 'muennighof'; it takes .*did you mean muennighoff2023"),
     ({"definitions": {}}, "repetition mine: unknown key 'definitions'"),
     ({"form": "lovelace2026", "coefficients": {"P": 1, "delta": 1, "kappa": 1}, "excess": "none"}, "leaves nothing"),
+    (
+        {"form": "lab2026", "coefficients": {"P": 1, "delta": 1, "kappa": 1, "idle": 1}, "excess": "total"},
+        "excess='total'; it takes active",
+    ),
     ({"coefficients": {"R_D": 15}}, "mine: no value for coefficient 'R_N'"),
 ]
 

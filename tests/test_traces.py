@@ -137,6 +137,97 @@ def test_tokens_are_counted(tmp_path):
             dumps.read_dump(str(file))
 
 
+def of_the_lab(path, trajectories=2):
+    """The loads.nc of `moesim lab`: two windows of two layers, two domains; the second model has an expert less."""
+    import xarray as xr
+
+    from moesim.output.store import save
+
+    loads = np.arange(trajectories * 24.0).reshape(trajectories, 2, 2, 2, 3)
+    loads[1:, ..., 2] = np.nan
+    along = {"arm": ["moe 3", "moe 2"], "seed": [0, 7], "active_experts": [1, 2]}
+    data = xr.Dataset(
+        {
+            "loads": (("trajectory", "window", "layer", "domain", "expert"), loads),
+            **{name: ("trajectory", values[:trajectories]) for name, values in along.items()},
+        },
+        {"trajectory": ["one", "two"][:trajectories], "window_step": ("window", [4, 9])},
+    )
+    save(data.assign_attrs(verb="lab"), path / "loads.nc")
+    return path / "loads.nc"
+
+
+def test_loads_of_the_lab(tmp_path):
+    file = of_the_lab(tmp_path)
+    # first window, first layer: domains (0, 1, 2) and (3, 4, 5); 24 more of each in the second trajectory
+    for where, which in ((file, 0), (tmp_path, "0"), (file, "one")):
+        dump = dumps.read_dump(str(where), trajectory=which)
+        np.testing.assert_array_equal(dump.loads[0], [[3, 5, 7], [15, 17, 19]])
+    assert (dump.windows, dump.layers, dump.active) == (("4", "9"), ("0", "1"), 1)
+    two = dumps.read_dump(str(file), trajectory="two")
+    np.testing.assert_array_equal(two.loads[0], [[51, 53], [63, 65]])
+    assert two.active == 2
+    for which, said in (
+        (None, "2 trajectories; give world.*NUMBER or NAME of 0 one .moe 3, seed 0., 1 two"),
+        (2, "no"),
+    ):
+        with pytest.raises(InputError, match=f"loads.nc: {said}"):
+            dumps.read_dump(str(file), trajectory=which)
+
+
+def test_a_single_trajectory_needs_no_name(tmp_path):
+    data = replayed(of_the_lab(tmp_path, 1))
+    assert data.window.values.tolist() == ["4", "9"]
+    assert data.sizes["expert"] == 3
+    import xarray as xr
+
+    from moesim.output.store import save
+
+    save(xr.Dataset({"loss": ("run", [1.0])}, attrs={"verb": "lab"}), tmp_path / "runs.nc")
+    with pytest.raises(InputError, match=r"runs\.nc: no loads with dims domain, expert"):
+        dumps.read_dump(str(tmp_path / "runs.nc"))
+
+
+def test_keys_of_other_files_are_refused(tmp_path):
+    file = saved(tmp_path, "csv")
+    for keys, said in (
+        ({"trajectory": 0}, "trajectory=0 is of a loads.nc"),
+        ({"tokens_per_window": 8}, "tokens_per_window=8 is of tables of tokens"),
+    ):
+        with pytest.raises(InputError, match=said):
+            dumps.read_dump(str(file), **keys)
+
+
+def test_parquet(tmp_path, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    counts, tokens = tmp_path / "counts.parquet", tmp_path / "tokens.parquet"
+    pandas.DataFrame(long(), columns=["window", "layer", "expert", "count"]).to_parquet(counts)
+    np.testing.assert_allclose(dumps.read_dump(str(counts)).loads, LOADS)
+    # the tokens of test_tokens_are_counted, their experts in columns and in lists
+    rows = [("a", 0, 1), ("a", 0, 2), ("b", 3, 1), ("b", 1, 0)]
+    frame = pandas.DataFrame(rows, columns=["seq", "e1", "e2"])
+    for made in (frame, frame[["seq"]].assign(topk_ids=[list(row[1:]) for row in rows])):
+        made.to_parquet(tokens)
+        dump = dumps.read_dump(str(tokens))
+        np.testing.assert_array_equal(dump.loads, [[[2, 1, 1, 0]], [[1, 2, 0, 1]]])
+        assert dump.active == 2
+    tokens.write_bytes(b"PAR1 junk")
+    with pytest.raises(InputError, match=r"tokens\.parquet: not a readable Parquet file"):
+        dumps.read_dump(str(tokens))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match=r"needs pandas with an engine: pip install 'moesim\[parquet\]'"):
+        dumps.read_dump(str(counts))
+
+
+def test_parquet_of_ranks_in_a_folder_adds_up(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    for rank, rows in enumerate(([(3, 0, 2), (3, 1, 1)], [(3, 1, 6), (3, 2, 3)])):
+        pandas.DataFrame(rows, columns=["layer_id", "expert_id", "count"]).to_parquet(tmp_path / f"rank{rank}.parquet")
+    np.testing.assert_array_equal(dumps.read_dump(str(tmp_path)).loads, [[[2, 7, 3]]])
+
+
 def test_plain_tensors_of_pt_files(tmp_path):
     torch = pytest.importorskip("torch")
     file = tmp_path / "dump.pt"

@@ -145,8 +145,8 @@ def test_hardening():
     assert tree.decision_entropy(0.5) == pytest.approx(np.log(2))
     assert tree.decision_entropy([0, 1]).tolist() == [0, 0]
     assert tree.decision_entropy(0.02) < tree.HARMLESS < tree.decision_entropy(0.021)
-    assert tree.leak([0.02, 0.98, 0.98]) == pytest.approx(1 - 0.98**3)
-    assert tree.leak([[0.5, 0.5], [0, 1]]).tolist() == [0.75, 0]
+    assert tree.off_path([0.02, 0.98, 0.98]) == pytest.approx(1 - 0.98**3)
+    assert tree.off_path([[0.5, 0.5], [0, 1]]).tolist() == [0.75, 0]
 
 
 # Points of accuracy lost against the dense layer as wide as the leaves together: mean of three data sets (table 1) by
@@ -168,7 +168,7 @@ def test_published_penalties(stacked):
         (lambda: tree.hottest_leaf(3, 0.6), "tilt"),
         (lambda: tree.samples_per_leaf(0, 3), "batch"),
         (lambda: tree.huffman([0.5, 0]), "masses"),
-        (lambda: tree.leak([0.5, 1.1]), "probability"),
+        (lambda: tree.off_path([0.5, 1.1]), "probability"),
     ],
 )
 def test_bad_input(call, message):

@@ -1,8 +1,8 @@
 """Recorded loads as people have them: tables, per-token routing, dumps of ranks and servers, read into arrays.
 
-CSV (also ; or tab) with a row for each count (`window, layer, expert, count`; with `rank` the ranks add up) or for each
-token (`seq, e1..eK`), .npy, .json of SGLang and vLLM, and .pt without its code: only plain tensors are taken. In a
-folder the files of the ranks of a window add up.
+CSV (also ; or tab) or Parquet with a row for each count (`window, layer, expert, count`; with `rank` the ranks add up)
+or for each token (`seq, e1..eK`), .npy, .json of SGLang and vLLM, .pt without its code: only plain tensors are taken,
+and the loads.nc of `moesim lab`. In a folder the files of the ranks of a window add up.
 """
 
 from __future__ import annotations
@@ -52,27 +52,69 @@ class Dump:
     source: np.ndarray | None = None
 
 
-def read_dump(path: str, tokens_per_window: int | None = None) -> Dump:
+def read_dump(path: str, tokens_per_window: int | None = None, trajectory: Any = None) -> Dump:
     """The Dump of a file, or of a folder whose files are windows, or the ranks of windows (`rank3_step100.npy`).
 
-    Raises InputError for what is not there, not of a known kind, negative, not a number, missing or there twice.
+    `tokens_per_window`: of a table of tokens; `trajectory`: of several in a loads.nc, by name or number. Raises
+    InputError for what is not there, not of a known kind, negative, not a number, missing or there twice.
     """
     place = Path(path)
-    if place.is_dir():
-        return _folder(place)
-    if not place.is_file():
-        raise InputError(f"world trace: no file {path!r}; give a table, a dump (.npy, .json, .pt) or a folder of dumps")
+    place = place / "loads.nc" if (place / "loads.nc").is_file() else place
+    if not place.exists():
+        raise InputError(
+            f"world trace: no file {path!r}; give a table, a dump (.npy, .json, .pt, .nc) or a folder of dumps"
+        )
+    if place.suffix == ".nc":
+        return _of_lab(place, trajectory)
+    if trajectory is not None:
+        raise InputError(f"world trace {place.name}: trajectory={trajectory} is of a loads.nc; leave it out")
+    dump = _folder(place) if place.is_dir() else _single(place, tokens_per_window)
+    if tokens_per_window is not None and dump.active is None:
+        raise InputError(f"world trace {place.name}: tokens_per_window={tokens_per_window} is of tables of tokens")
+    return dump
+
+
+def _single(place: Path, tokens_per_window: int | None) -> Dump:
     if place.suffix in _READERS:
         return _of_array(place.name, _READERS[place.suffix](place))
     return _table(place, tokens_per_window)
 
 
+def _of_lab(path: Path, trajectory: Any) -> Dump:
+    """A trajectory of the loads of `moesim lab`: all domains together, windows named by the step that ends them."""
+    from moesim.output.store import open_result
+
+    data, owner = open_result(path), f"world trace {path.name}"
+    dims = {"trajectory", "window", "layer", "domain", "expert"}
+    if "loads" not in data or set(data["loads"].dims) != dims:
+        raise InputError(f"{owner}: no loads with dims {', '.join(sorted(dims))}; give the loads.nc of moesim lab")
+    own = data.isel(trajectory=_chosen(owner, data, trajectory))
+    loads = own["loads"].sum("domain", min_count=1).transpose("window", "layer", "expert").values
+    there = np.isfinite(loads)
+    windows, experts = there.any(axis=(1, 2)), there.any(axis=(0, 1))
+    steps = own["window_step"].values[windows].astype(int).tolist()
+    dump = _of_array(path.name, loads[windows][..., experts])
+    return replace(dump, windows=tuple(map(str, steps)), active=int(own["active_experts"]))
+
+
+def _chosen(owner: str, data: Any, trajectory: Any) -> int:
+    names = [str(name) for name in data.trajectory.values]
+    numbers = {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
+    if trajectory is None and len(names) == 1:
+        return 0
+    if str(trajectory) not in numbers:
+        told = [f"{i} {name} ({data.arm.values[i]}, seed {data.seed.values[i]})" for i, name in enumerate(names)]
+        wrong = f"{len(names)} trajectories" if trajectory is None else f"no trajectory {trajectory!r}"
+        raise InputError(f"{owner}: {wrong}; give world.trajectory=NUMBER or NAME of {', '.join(told[:16])}")
+    return numbers[str(trajectory)]
+
+
 def _folder(place: Path) -> Dump:
-    kinds = (*_READERS, ".csv")
+    kinds = (*_READERS, *_TABLES)
     files = sorted((f for f in place.iterdir() if f.suffix in kinds), key=lambda f: _natural(f.name))
     if not files:
         raise InputError(f"world trace: {place} holds no dump; it takes files of {', '.join(kinds)}")
-    if all(file.suffix == ".csv" for file in files):
+    if all(file.suffix in _TABLES for file in files):
         return _tables(files, place)
     files = [file for file in files if file.suffix in _READERS]
     grouped: dict[str, list[np.ndarray]] = {}
@@ -242,6 +284,7 @@ def _pt(path: Path) -> np.ndarray:
 
 
 _READERS = {".npy": _npy, ".json": _json, ".pt": _pt}
+_TABLES = (".csv", ".parquet")
 
 
 def _table(path: Path, tokens_per_window: int | None) -> Dump:
@@ -269,6 +312,8 @@ def _plain(owner: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
+    if path.suffix == ".parquet":
+        return _parquet(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -278,6 +323,26 @@ def _rows(path: Path) -> list[dict[str, str]]:
     if not rows:
         raise InputError(f"world trace {path.name}: no rows below its head")
     return [{str(key).strip(): str(value).strip() for key, value in row.items()} for row in rows]
+
+
+def _parquet(path: Path) -> list[dict[str, str]]:
+    """Rows of a Parquet file; a column of lists holds the experts of a token."""
+    try:
+        import pandas
+
+        frame = pandas.read_parquet(path).reset_index(drop=True)
+    except ImportError:
+        need = "is Parquet, which needs pandas with an engine: pip install 'moesim[parquet]'; or save it as .csv"
+        raise InputError(f"world trace {path.name}: {need}") from None
+    except Exception as error:  # every engine has its own
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"world trace {path.name}: not a readable Parquet file ({reason})") from None
+    if frame.empty:
+        raise InputError(f"world trace {path.name}: no rows")
+    for name in [name for name in frame if isinstance(frame[name].iloc[0], list | np.ndarray)][:1]:
+        experts = pandas.DataFrame(frame.pop(name).map(list).tolist())
+        frame[[f"e{i + 1}" for i in range(experts.shape[1])]] = experts
+    return frame.convert_dtypes().astype(str).to_dict("records")
 
 
 def _ranks(owner: str, rows: list[dict[str, str]], rank: list[str]) -> Dump:

@@ -145,7 +145,7 @@ def _by_count(problem: Problem, solve: Callable[[np.ndarray, np.ndarray], np.nda
 
 @placement
 def static(problem: Problem) -> Placement:
-    """Experts stay where they were put: in order at the start, later copies on the device with most free slots.
+    """Experts stay where they were put: in order at the start, later copies where they end first.
 
     Devices are filled evenly at the start, so spare slots are spread over all of them.
     """
@@ -155,7 +155,9 @@ def static(problem: Problem) -> Placement:
         return problem.previous
     slots = problem.previous.slots.copy()
     for row in np.flatnonzero(problem.changed):
-        slots[row] = _amended(slots[row], problem.copies[row], problem.loads[row], problem.devices)
+        slots[row] = _amended(
+            slots[row], problem.copies[row], problem.loads[row], problem.speed * np.ones(problem.devices)
+        )
     return even(slots, problem.loads.shape[1])
 
 
@@ -167,16 +169,16 @@ def _laid_out(copies: np.ndarray, problem: Problem) -> np.ndarray:
     return out.ravel()
 
 
-def _amended(slots: np.ndarray, copies: np.ndarray, loads: np.ndarray, devices: int) -> np.ndarray:
+def _amended(slots: np.ndarray, copies: np.ndarray, loads: np.ndarray, speed: np.ndarray) -> np.ndarray:
     """Slots of one seed after copies were taken away or added, with the others left in place."""
-    out = slots.reshape(devices, -1).copy()
+    out = slots.reshape(len(speed), -1).copy()
     have = np.bincount(slots[slots >= 0], minlength=len(copies))
     for expert in np.flatnonzero(have > copies):
         where = np.argwhere(out == expert)[copies[expert] :]
         out[where[:, 0], where[:, 1]] = -1
     each = loads / np.maximum(copies, 1)
     for expert in np.repeat(np.arange(len(copies)), np.maximum(copies - have, 0)):
-        burden = np.where(out >= 0, each[np.maximum(out, 0)], 0.0).sum(axis=1)
+        burden = (np.where(out >= 0, each[np.maximum(out, 0)], 0.0).sum(axis=1) + each[expert]) / speed
         device = int(np.where((out < 0).any(axis=1), burden, np.inf).argmin())
         out[device, int(np.argmax(out[device] < 0))] = expert
     return out.ravel()
@@ -289,7 +291,7 @@ def _replicated(problem: Problem, groups: int, topology: str, distinct: bool) ->
 
     def solve(rows, experts):
         loads = np.take_along_axis(problem.loads[rows], experts, axis=1)
-        return wired(loads, problem.slots, problem.devices, edges)
+        return wired(loads, problem.slots, problem.devices, edges, problem.speeds)
 
     return _by_count(problem, solve)
 

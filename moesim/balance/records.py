@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance import bounds, metrics, structure
+from moesim.balance import bounds, branches, metrics, structure
 from moesim.balance.setting import Setting, setting
 from moesim.balance.simulate import rehearse, start, trajectory
 from moesim.balance.state import State
@@ -54,7 +54,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
     world, there, speed = given.world, copies > 0, given.machine.cluster.speed
     received = parts["received"]
     busy = parts["compute"] + parts["dense"] * given.machine.cluster.busy_share + parts["update"]
-    hardest = bounds.makespan_bound(state.load, copies, speed)
+    hardest = bounds.makespan_bound(parts["load"], copies, speed)
     return {
         "loads": state.load,
         "device_loads": received,
@@ -82,6 +82,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         **_memory(given, parts),
         "copies": copies,
         "shared_devices": placed.together(given.most_experts, given.devices),
+        **branches.told(given, state),
     }
 
 
@@ -137,7 +138,7 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], advance: Advanc
         advance(len(seeds))
     records = {name: np.stack([row[name] for row in rows], axis=1) for name in rows[0]}
     records |= _loss_regret(given, records)
-    final = _final_regrets(given, state, parts["slots"], records)
+    final = _final_regrets(given, state, parts, records)
     return Outcome(records, np.array(steps), state, given, apart, final)
 
 
@@ -151,7 +152,7 @@ def _loss_regret(given: Setting, records: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def _final_regrets(
-    given: Setting, state: State, slots: np.ndarray, records: Mapping[str, np.ndarray]
+    given: Setting, state: State, parts: Mapping[str, np.ndarray], records: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The last step against the other bounds, (seed,) each.
 
@@ -160,8 +161,9 @@ def _final_regrets(
     """
     copies, speed = records["copies"][:, -1], given.machine.cluster.speed
     busiest = (records["device_loads"][:, -1] / speed).max(axis=1)
-    hall = [bounds.schedule(load, row, given.devices, speed)[1] for load, row in zip(state.load, slots, strict=True)]
-    each = state.load / np.maximum(copies, 1)
+    met = zip(parts["load"], parts["slots"], strict=True)
+    hall = [bounds.schedule(load, row, given.devices, speed)[1] for load, row in met]
+    each = parts["load"] / np.maximum(copies, 1)
     lpt = [bounds.lpt(np.repeat(row, count), speed) for row, count in zip(each, copies, strict=True)]
     floor = np.full(state.seeds, np.nan)
     if given.routing.tokens:

@@ -16,7 +16,7 @@ from moesim.registry import Policies, Policy
 from moesim.settings import Takes, defaults, number, one_of, read, setting, whole
 from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF
 
-controls = Policies("control")
+controls = Policies("control", tree=False)
 rewards = Policies("reward")
 # Logits that one unit of a published bias is worth. Published scores are sigmoids: a domain's preferences, 2 x reach
 # wide here, lie within half a unit there. With it a cold router is even after about 300 steps of 1e-3, as reported.
@@ -69,8 +69,9 @@ class Routing:
 
 
 # `drawn`: single tokens can be drawn by the probabilities that the policy gives (each row sums to K). `sees_tokens`:
-# they depend on the tokens of the step, so they are worked out anew in each.
-routing = Policies("routing", defaults(Routing), drawn=False, sees_tokens=True)
+# they depend on the tokens of the step, so they are worked out anew in each. `tree`: it is asked with the trees of
+# `branches` besides, as is a control that is one.
+routing = Policies("routing", defaults(Routing), drawn=False, sees_tokens=True, tree=False)
 
 
 def build(config: Any) -> Routing:

@@ -121,7 +121,11 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if trace.is_trace(config):
-        return dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+        own = config["world"]
+        idle = dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+        if own.get("path"):
+            return idle | dict.fromkeys(("world.model", "world.count_kind"), "with world.path")
+        return idle | dict.fromkeys(("world.tokens_per_window", "world.trajectory"), "without world.path")
     idle = {}
     if not config.get("policies"):
         router, shape = config["routing"], config["structure"].get("policy")
@@ -131,6 +135,8 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
             idle["routing.batch"] = "without routing.fidelity=tokens"
         if np.isinf(router.get("capacity_factor", np.inf)):
             idle["schedule.padding"] = "without routing.capacity_factor"
+        if config["schedule"].get("microbatches") is not None:
+            idle["schedule.microbatch_tokens"] = "with schedule.microbatches"
         if config["schedule"].get("dense_flops_per_token") is None:
             idle["schedule.dense_share"] = "without schedule.dense_flops_per_token"
         if shape in structure.structure and not structure.structure[shape].traits["grows"]:

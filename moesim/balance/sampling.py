@@ -145,10 +145,10 @@ def feed_idle(
     """Feed under-used experts: nearest to natural (in KL) with no expert above `bound` x its fair share of tokens.
 
     q = p exp(-sum_e mu_e P(e|k)) with a price mu on each overloaded expert, found by `iterations` of scaling from the
-    last prices; a replicated expert may carry one share for each copy. `least`: every domain keeps at least this part
-    of its natural frequency.
+    last prices; a replicated expert may carry one share for each copy, one on slow devices less. `least`: every domain
+    keeps at least this part of its natural frequency.
     """
-    limit = _limits(state, bound)
+    limit = _limits(state, setting, bound)
     _check_reach(setting.world, limit, least)
     part, price = served(state), state.memory.get("price", np.zeros(limit.shape))
     natural = setting.world.natural
@@ -159,11 +159,17 @@ def feed_idle(
     return _tilted(natural, part, price, least), {**state.memory, "price": price}
 
 
-def _limits(state: State, bound: float) -> np.ndarray:
+def _rates(state: State, setting: Setting) -> np.ndarray:
+    """What an expert's copies serve in a unit of time (seed, expert); 0 for those not there."""
+    pace = state.placement.pace(state.alive.shape[1], setting.machine.cluster.speed)
+    return np.where(state.alive, state.copies * pace, 0.0)
+
+
+def _limits(state: State, setting: Setting, bound: float) -> np.ndarray:
     if not bound >= 1:
         raise InputError(f"sampling feed_idle: bound={bound:g} x the fair share; no mixture puts every expert below 1")
-    copies = np.where(state.alive, state.copies, 0)
-    return np.where(state.alive, bound * copies / copies.sum(axis=1, keepdims=True), 1.0)
+    rates = _rates(state, setting)
+    return np.where(state.alive, bound * rates / rates.sum(axis=1, keepdims=True), 1.0)
 
 
 def _check_reach(world, limit: np.ndarray, least: float) -> None:
@@ -187,10 +193,13 @@ def _tilted(natural: np.ndarray, part: np.ndarray, price: np.ndarray, least: flo
 
 @sampling
 def feed_idle_power(state: State, setting: Setting, *, strength: float = 1.0) -> tuple[np.ndarray, dict[str, Any]]:
-    """q = p (mean load / load of the domain's experts)^strength; 1 equalises loads if each domain has one expert."""
+    """q = p (mean load / load of the domain's experts)^strength; 1 equalises loads if each domain has one expert.
+
+    Loads are by copy, and over the speed of the devices that hold them.
+    """
     check("sampling feed_idle_power", "strength", strength, NON_NEGATIVE)
     natural = setting.world.natural
-    load = np.einsum("sk,ske->se", natural, served(state)) / np.maximum(state.copies, 1)
+    load = np.einsum("sk,ske->se", natural, served(state)) / np.where(state.alive, _rates(state, setting), 1.0)
     around = np.einsum("ske,se->sk", served(state), load)
     return normalised(natural * around**-strength), state.memory
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance import placement, routing, sampling, structure
+from moesim.balance import branches, placement, routing, sampling, structure
 from moesim.balance.placement import Placing
 from moesim.balance.routing import Routing
 from moesim.balance.sampling import Sampling
@@ -152,6 +152,11 @@ class Setting:
 
     def abilities(self, state: State) -> tuple[np.ndarray, np.ndarray]:
         """Parameters and effective tokens of every expert for every domain (seed, domain, expert)."""
+        if state.tree is not None:
+            place = state.tree.tree // self.run.twins
+            return learning.abilities(
+                self.world, self.capacity, state.known, self.effective(state), state.probability, place=place
+            )
         family = state.bond if (state.bond != np.arange(state.bond.shape[1])).any() else None
         return learning.abilities(
             self.world, self.capacity, state.known, self.effective(state), state.probability, family
@@ -174,10 +179,11 @@ def setting(config: Mapping[str, Any], seeds: tuple[int, ...] | None = None) -> 
     """The Setting of a config for a block of seeds (the first alone unless given); InputError for every bad value."""
     run, shape = run_of(config), structure.build(config["structure"])
     size = {} if run.capacity is None else {"expert": {**(config.get("expert") or {}), "capacity": run.capacity}}
-    machine = clock.build({**config, **size})
+    machine = clock.build({**config, **size}, run.tokens_per_step)
     seeds = (run.seed,) if seeds is None else seeds
     most = _most_experts(run, machine.cluster, shape.grows)
     sampler, router = sampling.build(config["sampling"]), routing.build(config["routing"])
+    branches.rule_of(router)
     world = worlds.build(config["world"], seeds, run.tokens_per_step * run.steps)
     sampling.check_reach(sampler, world.unique, run.tokens_per_step * run.steps)
     _check_memory(run, world.domains, most, machine.cluster)

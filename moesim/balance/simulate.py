@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from moesim.balance import placement, routing, sampling, structure
+from moesim.balance import branches, placement, routing, sampling, structure
 from moesim.balance.setting import Setting
 from moesim.balance.state import State
 from moesim.domains import learning
@@ -55,6 +56,7 @@ def start(given: Setting) -> State:
         migrated=np.zeros((seeds, given.devices)),
         planned=blank,
         wall_clock=blank,
+        tree=branches.planted(given),
     )
     state = replace(state, probability=_chances(given, state, given.tokens * world.natural))
     return placement.place(given.placing, state, given, np.ones(seeds, dtype=bool), start=True)
@@ -87,6 +89,8 @@ def _chances(given: Setting, state: State, tokens: np.ndarray) -> np.ndarray:
     z, own = _logits(given, state), np.arange(state.bond.shape[1])
     bonded = (state.bond != own) & state.alive
     alone = given.active == 1 and not given.routing.assign.traits["sees_tokens"]  # there, weights add up by themselves
+    if state.tree is not None:
+        return given.routing.assign(z, tokens, state.alive, given.active, state.tree)
     if alone or not bonded.any() or (state.alive.sum(axis=1) - bonded.sum(axis=1) < given.active).any():
         return given.routing.assign(z, tokens, state.alive, given.active)
     joint, part = z.copy(), np.ones(z.shape, z.dtype)
@@ -243,10 +247,16 @@ def _steered(given: Setting, state: State) -> State:
             scores, probability, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach
         )
         scores = moved + stride * rule.decay * state.rest if given.structure.grows else moved
-    bias = state.bias
+    bias, met = state.bias, _met(rule, state, probability)
     for _ in range(stride):  # published step sizes are per step
-        scores, bias = rule.control(scores, bias, probability, state.load, state.drawn, state.alive)
+        scores, bias = rule.control(scores, bias, *met)
     return replace(state, scores=scores, bias=bias)
+
+
+def _met(rule: routing.Routing, state: State, probability: np.ndarray) -> tuple[Any, ...]:
+    """What a control sees beside scores and bias."""
+    met = (probability, state.load, state.drawn, state.alive)
+    return (*met, state.tree) if rule.control.traits["tree"] else met
 
 
 def _meant(state: State) -> np.ndarray:
@@ -262,11 +272,12 @@ def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray
 
     Shared experts and generated tokens count as dense parts.
     """
-    machine, factor = given.machine, given.routing.capacity_factor
-    room = factor * given.tokens * given.active / state.alive.sum(axis=1)
-    served = placement.serve(given.placing, state.placement, state.load, machine.cluster.speed)
-    met = (served, state.load, state.frozen, given.tokens, given.active, state.migrated)
-    parts = clock.step_seconds(machine, *met, room=room, planned=state.planned, behind=given.placing.overlap)
+    machine = given.machine
+    served, parts = _timed(given, state, state.load, given.active)
+    if state.tree is not None and state.tree.soft.any():
+        every = _timed(given, state, state.alive * given.tokens, int(state.alive.sum(axis=1).max()))
+        served = placement.where(state.tree.soft, every[0], served)
+        parts = {name: np.where(_rows(state.tree.soft, part), every[1][name], part) for name, part in parts.items()}
     parts["dense"] = parts["dense"] + given.run.shared_experts * clock.balanced_seconds(machine, given.tokens, 1)
     if made := state.memory.get("generated"):
         parts["dense"] = parts["dense"] + made.cost * np.sum([parts[name] for name in clock.PARTS], axis=0)
@@ -275,19 +286,35 @@ def time_step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray
     return replace(state, placement=served, wall_clock=state.wall_clock + total), parts
 
 
+def _rows(chosen: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return chosen.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _timed(given: Setting, state: State, load: np.ndarray, active: int) -> tuple[Placement, dict[str, np.ndarray]]:
+    """Placement and parts of the time where experts compute these loads, of tokens that meet `active` experts each."""
+    machine = given.machine
+    room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1)
+    served = placement.serve(given.placing, state.placement, load, machine.cluster.speed)
+    met = (served, load, state.frozen, given.tokens, active, state.migrated)
+    late = {"planned": state.planned, "behind": given.placing.overlap}
+    parts = clock.step_seconds(machine, *met, room=room, chosen=given.active, **late)
+    return served, {**parts, "load": load}
+
+
 def step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
     """One step of all seeds of a block."""
     state = learn_step(given, route_step(given, sample_step(given, state)))
     state, parts = time_step(given, state)
     edited = structure.restructure(given.structure, state, given)
     changed = (edited.copies != state.copies).any(axis=1)
-    return replace(placement.place(given.placing, edited, given, changed), step=state.step + 1), parts
+    placed = placement.place(given.placing, branches.advanced(given, edited), given, changed)
+    return replace(placed, step=state.step + 1), parts
 
 
 def rehearse(given: Setting) -> None:
     """Ask each policy once, the structure with everyone hot, and forget it: what is refused is refused now."""
     state = sample_step(given, start(given))
-    given.routing.control(state.scores, state.bias, state.probability, state.load, state.drawn, state.alive)
+    given.routing.control(state.scores, state.bias, *_met(given.routing, state, state.probability))
     if given.structure.grows:
         demand = structure.natural_demand(state, given.world.natural)
         given.structure.policy(structure.View(state, given, 0, np.flatnonzero(state.alive[0]), demand))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.domains.learning import Knowledge
 from moesim.hardware.placed import Placement
+
+if TYPE_CHECKING:
+    from moesim.balance.branches import Branches
 
 STREAMS = ("router", "tokens", "clones", "bandit", "placement")
 
@@ -53,6 +56,8 @@ class State:
     `parent` it was split from (-1: none), `born` in which step; `bond`, the expert whose place among the K chosen it
     shares until their data part (its own: none); `splits` (seed,), so far.
 
+    `tree`: where experts stand as leaves, of a router that is one.
+
     Machine: `placement`; `migrated` (seed, device), copies to fetch in the next step, `planned` (seed,), s of
     deciding so; `wall_clock` (seed,), s.
     """
@@ -90,6 +95,7 @@ class State:
     migrated: np.ndarray
     planned: np.ndarray
     wall_clock: np.ndarray
+    tree: Branches | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -31,8 +31,8 @@ class Structure:
     """How experts change: `policy` (view) -> edits of one seed, asked `every` steps.
 
     An expert is hot once the natural demand for it, per copy, has been above `threshold` x the mean for `patience`
-    windows in a row. Demand is the load that natural sampling would give: a sampler that feeds idle experts hides
-    hotspots, it does not make them go away.
+    windows in a row. Demand is the load that natural sampling would give (a sampler that feeds idle experts hides
+    hotspots, it does not make them go away), over the speed of the devices that serve it.
     """
 
     policy: Policy
@@ -58,13 +58,17 @@ def build(config: Any) -> Structure:
 
 @dataclass(frozen=True)
 class View:
-    """What a structure policy sees of one seed: state, row of the seed, who is hot, and `demand` (seed, expert)."""
+    """What a structure policy sees of one seed: state, row of the seed, who is hot, and `demand` (seed, expert).
+
+    Demand is as many tokens as at speed 1 would take the devices of an expert (`pace` (seed, expert)) as long.
+    """
 
     state: State
     setting: Any
     row: int
     hot: np.ndarray
     demand: np.ndarray
+    pace: Any = 1.0
 
     @property
     def alive(self) -> np.ndarray:
@@ -85,7 +89,8 @@ class View:
 
     def flow(self, expert: int) -> np.ndarray:
         """Natural demand for an expert by domain (domain,)."""
-        return self.setting.world.natural[self.row] * self.state.probability[self.row, :, expert]
+        pace = np.broadcast_to(self.pace, self.demand.shape)[self.row, expert]
+        return self.setting.world.natural[self.row] * self.state.probability[self.row, :, expert] / pace
 
 
 def natural_demand(state: State, natural: np.ndarray) -> np.ndarray:
@@ -104,14 +109,15 @@ def restructure(policy: Structure, state: State, setting: Any) -> State:
     """The state after this step's edits; unchanged between windows."""
     if not policy.grows or state.step == 0 or state.step % policy.every:
         return state
-    demand = natural_demand(state, setting.world.natural)
+    pace = state.placement.pace(state.alive.shape[1], setting.machine.cluster.speed)
+    demand = natural_demand(state, setting.world.natural) / pace
     burden = overload(state, demand)
     state = parted(state)
     state = replace(state, hot=np.where(burden > policy.threshold, state.hot + 1, 0))
     for row in range(state.seeds):
         hot = np.flatnonzero(state.hot[row] >= policy.patience)
         hot = hot[np.argsort(-burden[row, hot], kind="stable")]
-        for edit in policy.policy(View(state, setting, row, hot, demand)):
+        for edit in policy.policy(View(state, setting, row, hot, demand, pace)):
             state = edit(state)
     return state
 
@@ -161,6 +167,7 @@ def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature
             born=_put(state.born, (row, child), state.step),
             bond=_put(state.bond, (row, child), state.bond[row, parent]),
             splits=_put(state.splits, row, state.splits[row] + 1),
+            tree=state.tree and state.tree.split(row, parent, child),
         )
 
     return edit
@@ -177,9 +184,11 @@ def replicate_edit(row: int, expert: int) -> Edit:
 
 
 def prune_edit(row: int, expert: int) -> Edit:
-    """An edit that removes an expert; its tokens go where the router likes them next."""
+    """An edit that removes an expert; its tokens go where the router likes them next. The last of a tree stays."""
 
     def edit(state: State) -> State:
+        if state.tree is not None and state.tree.last(row, expert, state.alive):
+            return state
         bond, own = state.bond[row], np.arange(state.bond.shape[1])
         return replace(
             state,

@@ -37,7 +37,26 @@ def table(data: xr.Dataset) -> str:
     for name, own in _rows(data):
         last = own.isel(step=-1)
         lines.append([name, *(_cell(last[column].values, form) for column, form in COLUMNS.items())])
-    return "\n".join([heading(data, *ABOUT), aligned(lines), *without_effect(data), *verdicts_of_memory(data)])
+    return "\n".join(
+        [heading(data, *ABOUT), aligned(lines), *of_trees(data), *without_effect(data), *verdicts_of_memory(data)]
+    )
+
+
+def of_trees(data: xr.Dataset) -> list[str]:
+    """A line for each router that is a tree: when its decisions rounded harmlessly, how deep and how even it is."""
+    out = []
+    for name, own in _rows(data):
+        if "hardened" not in own or not np.isfinite(own.decision_entropy).all():
+            continue
+        last, steps = own.isel(step=-1).mean("seed"), own.hardened.isel(step=-1).values
+        done = steps[np.isfinite(steps)]
+        hard = f"from step {done.mean():.0f} in {len(done)} of {len(steps)} seeds" if len(done) else "never"
+        out.append(
+            f"{name}: decisions round harmlessly {hard} (mean entropy {float(last.decision_entropy):.3f} nat at the "
+            f"end); {float(last.mean_depth):.2f} decisions above a token's leaf for {float(last.leaf_bits):.2f} bits "
+            f"of load; a branch has up to {float(last.node_tilt):.3f} more of the load than its leaves' share"
+        )
+    return out
 
 
 def without_effect(data: xr.Dataset) -> list[str]:

@@ -51,11 +51,13 @@ TOPOLOGIES: Mapping[str, Callable[[int, int], np.ndarray]] = {
 """Name -> (devices, nodes) -> the device (device, redundant) whose expert each redundant slot copies."""
 
 
-def wired(loads: np.ndarray, slots: int, devices: int, copied_from: np.ndarray) -> np.ndarray:
+def wired(
+    loads: np.ndarray, slots: int, devices: int, copied_from: np.ndarray, speed: np.ndarray | None = None
+) -> np.ndarray:
     """Slots (layer, slot) of experts packed without copies, and of the heaviest of each device copied along edges.
 
-    `loads` (layer, expert), as many experts as fill the devices evenly; `copied_from` (device, redundant). Slots that
-    the edges do not fill evenly stay empty (-1).
+    `loads` (layer, expert), as many experts as fill the devices evenly; `copied_from` (device, redundant); `speed`
+    as in `pack`. Slots that the edges do not fill evenly stay empty (-1).
     """
     layers, experts = loads.shape
     own, room = experts // devices, slots // devices
@@ -65,7 +67,7 @@ def wired(loads: np.ndarray, slots: int, devices: int, copied_from: np.ndarray) 
             f"{copied_from.shape[1]} copies each; give slots_per_device={-(-experts // devices) + copied_from.shape[1]}"
             ", and as many experts as divide among the devices"
         )
-    device, place = pack(loads, devices)
+    device, place = pack(loads, devices, speed)
     home = np.empty((layers, devices, own), dtype=np.int64)
     home[np.arange(layers)[:, None], device, place] = np.arange(experts)
     weight = np.take_along_axis(loads, home.reshape(layers, -1), axis=1).reshape(home.shape)

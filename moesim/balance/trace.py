@@ -65,14 +65,16 @@ def trace(
     count_kind: str = "topk",
     windows: list | None = None,
     tokens_per_window: int | None = None,
+    trajectory: Any = None,
 ) -> Trace:
     """Recorded loads: the shipped tables (OLMoE, Mixtral), or what `path` holds (see `dumps`).
 
     In the shipped tables a window is a data domain; windows come in the order given. Of a file with a row for each
-    token a window is a sequence, or `tokens_per_window` of its tokens.
+    token a window is a sequence, or `tokens_per_window` of its tokens; of the loads of `moesim lab`, one model is
+    chosen by `trajectory`, its name or number.
     """
     if path is not None:
-        return _recorded(f"world trace {path}", read_dump(path, tokens_per_window), windows)
+        return _recorded(f"world trace {path}", read_dump(path, tokens_per_window, trajectory), windows)
     table = shipped("routing_olmoe_mixtral_expert_counts.csv")
     models = sorted({row["model"] for row in table})
     if model not in models:
@@ -153,10 +155,10 @@ def replay(config: Mapping[str, Any]) -> xr.Dataset:
     tokens. Dims seed (one), step (window), layer, expert, device.
     """
     policy, shared = traces.build(config["world"])
-    recorded, machine, placing = policy(), clock.build(config), placement.build(config["placement"])
+    tokens = float(check("balance", "tokens_per_step", config.get("tokens_per_step", 2.0**22), POSITIVE))
+    recorded, machine, placing = policy(), clock.build(config, tokens), placement.build(config["placement"])
     length = whole()("world", "steps_per_window", shared["steps_per_window"])
     _check(config, recorded, machine)
-    tokens = float(check("balance", "tokens_per_step", config.get("tokens_per_step", 2.0**22), POSITIVE))
     active = _active(config, recorded)
     total = recorded.loads.sum(axis=-1, keepdims=True)
     loads = recorded.loads / np.where(total > 0, total, 1.0) * (tokens * active)

@@ -62,17 +62,18 @@ class Subject:
 # Mappings whose keys are the user's own.
 OPEN = ("updating", "model.transformer", "clock.layout")
 # Keys that take an axis: a list or a range.
-AXES: tuple[str, ...] = ("batch", "optimizer", "depth", "tokens", "sequence")
+AXES: tuple[str, ...] = ("batch", "optimizer", "depth", "widths", "tokens", "sequence")
 
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/flops.yaml` asks for: counts of a network or a model, or of several side by side."""
-    from moesim.counting import figures, tables
+    from moesim.counting import figures, log_width, tables
 
     dataset = _over_sequences(config, _subjects)
     drawn = figures.draw(dataset) if config["figures"] else {}
     told = (config.get("choices") or {}).get("chip")
-    return Result(dataset, tables.table(dataset) + (clocked.measured(told) if told else ""), figures=drawn)
+    rivals = "" if config["compare"] or config.get("model") or config["depth"] else log_width.beside(config["network"])
+    return Result(dataset, tables.table(dataset) + rivals + (clocked.measured(told) if told else ""), figures=drawn)
 
 
 def keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +84,8 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
+    if config.get("widths") is not None:
+        return dict.fromkeys(_NOT_OF_WIDTHS, "with widths")
     compared = [str(name) for name in config["compare"] or ()]
     out: dict[str, str] = {}
     if compared:
@@ -99,6 +102,12 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     if networks:
         return out | dict.fromkeys((f"clock.{name}" for name in clocked.OF_MODELS), "on a network")
     return out | dict.fromkeys((f"clock.{name}" for name in clocked.OF_NETWORKS), "on a model")
+
+
+_NOT_OF_WIDTHS = (
+    *("compare", "model", "depth", "network.depth", "network.hard", "optimizer", "tokens", "sequence", "mask", "mtp"),
+    *("recompute", "as", "counting", "touched_only", "updating", "clock"),
+)
 
 
 def _has_depth(network: Any) -> bool:

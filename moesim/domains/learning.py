@@ -149,11 +149,13 @@ def abilities(
     effective: np.ndarray,
     probability: np.ndarray,
     family: np.ndarray | None = None,
+    place: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """N and D of the tokens of each part of a domain that have an expert among theirs (seed, part, expert).
 
     `effective` (seed, 1): the effective number of domains; `probability` of being chosen (seed, part, expert); `family`
-    (seed, expert): experts of one number are never chosen together (None: no such).
+    (seed, expert): experts of one number are never chosen together (None: no such). `place` (seed, expert): each of the
+    K has experts of its own, chosen whatever the others are (None: all compete for all).
     """
     dtype = known.learned.dtype
     params = _place(world, known.trained) ** capacity.focus
@@ -168,7 +170,10 @@ def abilities(
     knowing *= params
     size = params
     if capacity.active > 1:
-        size, knowing = with_companions(probability, (size, knowing), capacity.twins, family)
+        if place is None:
+            size, knowing = with_companions(probability, (size, knowing), capacity.twins, family)
+        else:
+            size, knowing = (with_others(probability, term, capacity.twins, place) for term in (size, knowing))
     if capacity.common:
         own = (capacity.common * _place(world, known.common_trained[:, :, None]) ** capacity.focus).astype(dtype)
         seen = (world.mix(known.common_learned) * effective)[:, :, None].astype(dtype)
@@ -224,6 +229,12 @@ def _joined(
         kept, gone = (w.sum(axis=1, keepdims=True) - w for w in weights)
         out[row, :, members] += (share[row][:, members] * kept - gone).T
     return np.maximum(out, term, out=out)
+
+
+def with_others(probability: np.ndarray, term: np.ndarray, twins: int, place: np.ndarray) -> np.ndarray:
+    """Expected sum of a term over an expert's twins and one expert of each other place (seed, part, expert)."""
+    others = (place[:, :, None] != place[:, None, :]).astype(term.dtype)
+    return twins * term + (probability * term) @ others  # no difference: terms are far apart in size
 
 
 Kin = list[tuple[int, np.ndarray]]

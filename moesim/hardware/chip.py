@@ -108,13 +108,6 @@ def destinations(places: Any, active: Any, limit: int | None = None) -> Any:
     return np.minimum(limit, places) if limit else places * (1.0 - (1.0 - 1.0 / places) ** active)
 
 
-def all_to_all_seconds(
-    tokens: Any, d_model: float, value_bytes: float, places: int, bandwidth: float, copies: float
-) -> Any:
-    """Time to send each of a device's `tokens` to `copies` of `places`, its own place free, at `bandwidth` byte/s."""
-    return tokens * d_model * value_bytes * copies * (places - 1) / places / bandwidth
-
-
 def all_reduce_bytes(parts: Any, size: Any) -> Any:
     """Bytes that each of `parts` devices sends in a ring that sums `size` bytes: 2 (parts - 1)/parts x size."""
     return 2.0 * (parts - 1) / parts * size

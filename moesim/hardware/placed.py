@@ -42,6 +42,13 @@ class Placement:
         index = (row * experts + self.slots[row, column]) * places + column // (slots // places)
         return np.bincount(index, self.share[row, column], seeds * experts * places).reshape(seeds, experts, places)
 
+    def pace(self, experts: int, speed: np.ndarray) -> np.ndarray:
+        """Mean `speed` (device,) that an expert's tokens meet, over that of all devices (seed, expert)."""
+        if (speed == speed[0]).all():
+            return np.ones((len(self.slots), experts))
+        served = self.served(experts, len(speed))
+        return np.where(served.sum(axis=2) > 0, served @ speed, speed.mean()) / speed.mean()
+
     def together(self, experts: int, devices: int) -> np.ndarray:
         """How many copies share a device with an earlier copy of their expert (seed,): they balance nothing."""
         return self.copies(experts).sum(axis=1) - self.held(experts, devices).sum(axis=(1, 2))

@@ -119,7 +119,9 @@ class Cluster:
 class Schedule:
     """How a step is run; keys of `conf/schedule/*.yaml`.
 
-    `microbatches` per step: tokens per matrix product fall with them. `value_bytes` per weight and activation,
+    `microbatches` per step: rows of a matrix product, and activations kept, fall with them; null: as many as leave
+    `microbatch_tokens` to a device in each (one sequence of 4096, as DeepSeek-V3 trains and DeepEP is measured).
+    `value_bytes` per weight and activation,
     `dispatch_bytes` and `combine_bytes` per value sent to and from an expert (1: 8-bit, as DeepEP dispatches),
     `gradient_bytes` per gradient that is summed.
     `overlap`: the exchange hides behind the experts. `prefer_local`: tokens go to the copy at their own place while its
@@ -131,7 +133,8 @@ class Schedule:
     bytes of a device.
     """
 
-    microbatches: float = setting(8.0, number(AT_LEAST_ONE))
+    microbatches: float | None = setting(None, number(AT_LEAST_ONE))
+    microbatch_tokens: float = setting(4096.0, number(POSITIVE))
     value_bytes: float = setting(2.0, number(POSITIVE))
     dispatch_bytes: float = setting(1.0, number(NON_NEGATIVE))
     combine_bytes: float = setting(2.0, number(NON_NEGATIVE))
@@ -202,9 +205,17 @@ class Machine:
 GROUPS: Mapping[str, type] = {"chip": Chip, "cluster": Cluster, "expert": Expert, "schedule": Schedule}
 
 
-def build(config: Mapping[str, Any]) -> Machine:
-    """The Machine of a config's groups chip, cluster, expert, schedule; InputError for unknown keys and bad values."""
-    return Machine(**{group: read(cls, group, config.get(group) or {}) for group, cls in GROUPS.items()})
+def build(config: Mapping[str, Any], tokens: float = 0.0) -> Machine:
+    """The Machine of a config's groups chip, cluster, expert, schedule, for steps of so many `tokens`.
+
+    InputError for unknown keys and bad values.
+    """
+    groups = {group: read(cls, group, config.get(group) or {}) for group, cls in GROUPS.items()}
+    schedule: Schedule = groups["schedule"]
+    if schedule.microbatches is None:
+        parts = max(tokens / groups["cluster"].devices / schedule.microbatch_tokens, 1.0)
+        groups["schedule"] = replace(schedule, microbatches=parts)
+    return Machine(**groups)
 
 
 def forward_flops(weights: Any, tokens: Any) -> Any:
@@ -335,14 +346,16 @@ def step_seconds(
     source: Any = 1.0,
     planned: Any = 0.0,
     behind: bool = False,
+    chosen: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Parts of a step's time (seed,), the names of PARTS; also `busy` and `received` of each device (seed, device).
 
     `loads`, `frozen` (seed, expert): assignments, and experts without weight updates; `tokens`, `active` experts of
-    each; `arrivals` (seed, device): copies to fetch. `room` (seed,): assignments that an expert has capacity for, all
-    computed with `padding`. `source`: see `exchange_seconds`. Migration takes the `planned` seconds (seed,) of the host
-    too; it may hide `behind` the experts and the dense part. Compute is the mean over devices of the experts' time,
-    wait what the slowest adds to it. With `overlap` the part of the exchange behind the experts costs nothing.
+    each, `chosen` those that the dense part goes by (None: as many); `arrivals` (seed, device): copies to fetch. `room`
+    (seed,): assignments that an expert has capacity for, all computed with `padding`. `source`: see `exchange_seconds`.
+    Migration takes the `planned` seconds (seed,) of the host too; it may hide `behind` the experts and the dense part.
+    Compute is the mean over devices of the experts' time, wait what the slowest adds to it. With `overlap` the part of
+    the exchange behind the experts costs nothing.
     """
     cluster, schedule, slots, depth = machine.cluster, machine.schedule, placement.slots, machine.depth
     updated = np.where(slots >= 0, 1.0 - np.take_along_axis(frozen, np.maximum(slots, 0), axis=1), 0.0)
@@ -351,7 +364,8 @@ def step_seconds(
     per_device = expert_seconds(machine, placement.slot_loads(loads), updated) * depth
     sent = np.maximum(loads.sum(axis=1) / active, tokens)  # empty rows travel too
     exchange = exchange_seconds(machine, placement, loads, sent, active, source) * depth
-    slowest, mean, dense = per_device.max(axis=1), per_device.mean(axis=1), dense_seconds(machine, tokens, active)
+    slowest, mean = per_device.max(axis=1), per_device.mean(axis=1)
+    dense = dense_seconds(machine, tokens, chosen or active)
     return {
         "busy": per_device,
         "received": received,

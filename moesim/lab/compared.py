@@ -88,9 +88,29 @@ def frame(runs: xr.Dataset) -> Frame:
     columns = [name for name, v in runs.variables.items() if v.dims == ("run",)]
     rows = runs[columns].to_dataframe().reset_index(drop=True)
     if "decay_by_load" in rows:
-        rows = rows.assign(decay_by_load=rows.decay_by_load.astype(int))
+        rows = rows.assign(decay_by_load=rows.decay_by_load.astype(int), arm=rows.arm.str.removesuffix(BY_LOAD))
         rows = rows.assign(arm=rows.arm.where(rows.decay_by_load == 0, rows.arm + BY_LOAD))
     return rows.assign(pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))
+
+
+def reported(rows: Frame) -> Frame:
+    """The rows of `frame` without those of the seed on which decays are chosen, unless there is no other."""
+    return rows[rows.seed != TRIAL] if set(rows.seed) != {TRIAL} else rows
+
+
+def last(rows: Frame) -> Frame:
+    """The rows at the end of their runs: of each corpus, those of the most tokens."""
+    return rows[rows.tokens == rows.groupby("corpus").tokens.transform("max")]
+
+
+def trios(rows: Frame) -> list[tuple[str, str, str]]:
+    """(Mixture of Experts, dense model of its active size, dense model of its total size) among the arms."""
+    found = []
+    for moe, group in rows[rows.experts > 1].groupby("arm", sort=False):
+        wide = f"dense x{group.experts.iloc[0] // group.active_experts.iloc[0]:.0f}"
+        if {"dense", wide} <= {*rows.arm}:
+            found.append((str(moe), "dense", wide))
+    return found
 
 
 def penalties(rows: Frame, at: Sequence[str] = SETTING) -> Frame:

@@ -69,8 +69,10 @@ def kept(source: Any) -> xr.Dataset:
 
 
 def as_csv(runs: xr.Dataset) -> str:
-    """The rows of runs as the text of a table that `load_runs` reads, in ten digits."""
-    rows = frame(runs).drop(columns=["pool", "row"], errors="ignore")
+    """The rows of runs as the text of a table that `load_runs` reads, in ten digits; `repeats`: the arm if they do."""
+    rows = frame(runs)
+    rows = rows.assign(repeats=rows.arm.where(np.isfinite(rows.pool), "none"))
+    rows = rows.drop(columns=["pool", "row"], errors="ignore")
     return rows.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 

@@ -14,8 +14,11 @@ from moesim.lab.compared import (
     differences,
     excess_index,
     frame,
+    last,
     mean,
     penalties,
+    reported,
+    trios,
     tuned,
 )
 from moesim.output.text import aligned, count, plain
@@ -31,7 +34,7 @@ _HEAD = ("corpus", "unique", "epochs", "rate", "decay")
 def table(runs: xr.Dataset) -> str:
     """Losses at the last mark by corpus, pool and decay; penalties at every mark; differences of pairs, and tuned."""
     whole = frame(runs).assign(epochs=lambda rows: rows.tokens / rows.unique_tokens)
-    rows = whole[whole.seed != TRIAL] if set(whole.seed) != {TRIAL} else whole
+    rows = reported(whole)
     parts = [_heading(rows), "loss, nat/byte", _by_arm(last(rows), "loss")]
     repeated = penalties(rows)
     if len(repeated):
@@ -42,21 +45,6 @@ def table(runs: xr.Dataset) -> str:
     if len(rows) < len(whole) and len(best := last(tuned(whole))):
         parts += _tuned(best)
     return "\n".join(parts)
-
-
-def last(rows: Frame) -> Frame:
-    """The rows at the end of their runs: of each corpus, those of the most tokens."""
-    return rows[rows.tokens == rows.groupby("corpus").tokens.transform("max")]
-
-
-def trios(rows: Frame) -> list[tuple[str, str, str]]:
-    """(Mixture of Experts, dense model of its active size, dense model of its total size) among the arms."""
-    found = []
-    for moe, group in rows[rows.experts > 1].groupby("arm", sort=False):
-        wide = f"dense x{group.experts.iloc[0] // group.active_experts.iloc[0]}"
-        if {"dense", wide} <= {*rows.arm}:
-            found.append((str(moe), "dense", wide))
-    return found
 
 
 def _heading(rows: Frame) -> str:

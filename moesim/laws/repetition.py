@@ -27,9 +27,10 @@ from moesim.variables import NON_NEGATIVE, POSITIVE_OR_INF, REAL
 @dataclass(frozen=True)
 class Repeating(Form):
     """A repetition's form; `ends`: the coefficients that say after how many repeats tokens, and parameters, have none
-    of their worth left, where the loss has a kink."""
+    of their worth left, where the loss has a kink; `counts`: the only `excess` that it can be read with, if any."""
 
     ends: tuple[str, ...] = ()
+    counts: str = ""
 
 
 REPETITIONS: Registry[Repeating] = Registry("repetition")
@@ -46,11 +47,11 @@ class Effective(NamedTuple):
     penalty: Any = 0.0
 
 
-def repetition(source: str, /, *, ends: tuple[str, ...] = (), **coefficients: Coefficient):
+def repetition(source: str, /, *, ends: tuple[str, ...] = (), counts: str = "", **coefficients: Coefficient):
     """Register a repetition form: a function of (params, tokens, unique_tokens, ...) that returns Effective."""
 
     def register(function):
-        form = Repeating.of(function, source, coefficients, ends=ends)
+        form = Repeating.of(function, source, coefficients, ends=ends, counts=counts)
         if unknown := [name for name in form.inputs if name not in _INPUTS]:
             raise TypeError(f"{form.name}: input {unknown[0]!r} is not one of {_INPUTS}")
         REPETITIONS.add(form)
@@ -163,6 +164,25 @@ def lovelace2026(params, tokens, unique_tokens, *, P, delta, kappa):
 
 
 @repetition(
+    "Lovelace et al. 2026, arXiv:2605.01640, with a share of the idle parameters counted: ours",
+    counts="active",
+    P=Coefficient("nat/token", typical=(1e-4, 1.0), domain=NON_NEGATIVE),
+    delta=Coefficient(typical=(0.3, 3.0)),
+    kappa=Coefficient(typical=(0.3, 3.0)),
+    idle=Coefficient(typical=(0.0, 1.0), domain=REAL),
+)
+def lab2026(params, tokens, unique_tokens, density, *, P, delta, kappa, idle):
+    """Overfitting adds P R^delta (n/U)^kappa with R = D/U - 1 and n = N_a (N/N_a)^idle: the loss can rise.
+
+    N_a: active parameters, density = N_a/N. With `idle` 0 only active parameters overfit; with 1 all do, which is also
+    what experts pay that each see 1/E of the unique tokens: n/(U/E) of one is N/U. Small models lie between.
+    """
+    return lovelace2026(params * density**-idle, tokens, unique_tokens, P=P, delta=delta, kappa=kappa)._replace(
+        params=params
+    )
+
+
+@repetition(
     "Bryant and Liu 2026, arXiv:2605.09189; the overfitting term, put around any law: ours",
     L0=Coefficient("nat/token", typical=(9.0, 12.0)),
     c=Coefficient(typical=(1e-4, 1e2)),
@@ -209,6 +229,8 @@ class Repetition:
     def __post_init__(self):
         if self.excess not in EXCESS:
             raise InputError(f"repetition {self.name}: excess={self.excess!r}; it takes {', '.join(EXCESS)}")
+        if self.form.counts not in ("", self.excess):
+            raise InputError(f"repetition {self.name}: excess={self.excess!r}; it takes {self.form.counts}")
         measured = "taught_params" in self.form.inputs or not self.form.coefficients
         if self.excess == "none" and "params" in self.form.inputs and not measured:
             raise InputError(f"repetition {self.name}: excess='none' leaves nothing of it; it takes active, total")

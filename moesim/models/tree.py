@@ -247,7 +247,12 @@ def _xlogx(p: np.ndarray) -> np.ndarray:
     return p * np.log(np.where(p > 0, p, 1.0))
 
 
-def leak(probability: Any) -> Any:
+def region_leak(probability: Any, rate: Any) -> Any:
+    """Probability of a branch in training that takes the other one with the probability `rate`: p + rate (1 - 2 p)."""
+    return probability + check("tree", "rate", rate, _TILT) * (1.0 - 2.0 * probability)
+
+
+def off_path(probability: Any) -> Any:
     """Share of a sample that does not reach the leaf of its rounded path: 1 - product of max(p, 1 - p), last axis."""
     p = np.asarray(check("tree", "probability", probability, _SHARE), dtype=float)
     return 1.0 - np.prod(np.maximum(p, 1.0 - p), axis=-1)

@@ -1,0 +1,19 @@
+"""Results to play with: one HTML file from result files, which asks nothing of any network and runs nothing of theirs.
+
+    page.py     files or Datasets -> one HTML file: the shell, what it may run, and the data
+    views.py    which sections a result of a verb has
+    values.py   numbers and texts as the JSON of a page, and thinned where they are too many
+    js/         what runs in the page: core.js (elements, numbers), plot.js (plots), a file for each kind of section
+
+**A section** is a `Section(kind, title, content)`: `js/KIND.js` draws it, from `content`, which is plain data (numbers,
+texts, lists, mappings, NumPy arrays). Kinds there are: `text` (paragraphs), `table`, `plot` (the `spec` of plot.js, or
+several frames of it with a slider), `explore` (any variable of a Dataset along any dims).
+
+**A view of a verb** is a module with a function `view(dataset) -> list[Section]`, in the table `VIEWS` of views.py;
+what every result has (what made it, its variables) comes after it by itself. A new kind of section is one file
+`js/KIND.js` that ends with `moesim.kinds.KIND = (content, root) => {...}` and puts elements made by `moesim.make` into
+`root`. Texts go in as text (`moesim.make("p", {}, text)`), never as HTML; the tests look for `innerHTML` and fail.
+
+Every plot is drawn by plot.js as SVG: some 20 KB in place of the 4.8 MB of plotly.min.js, a redraw of 20 curves in
+milliseconds, texts that can only be text, and colours that follow the page from light to dark.
+"""

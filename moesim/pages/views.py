@@ -1,0 +1,92 @@
+"""Which sections a result has on its page: those of its verb's view, then what every result has."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from moesim.pages.values import rounded, thinned
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: `js/KIND.js` draws it from `content`, which is plain data."""
+
+    kind: str
+    title: str
+    content: Mapping[str, Any]
+
+
+# Verb -> the module whose view(dataset) gives the sections of its own.
+VIEWS: dict[str, str] = {}
+_SAID = {
+    "law_source": "law",
+    "repetition_source": "repetition",
+    "architecture_source": "architecture",
+    "warnings": "warnings",
+    "moesim_version": "made with moesim",
+    "jobs_made_with": "jobs made with moesim",
+}
+
+
+def sections(dataset: xr.Dataset, most: int) -> list[Section]:
+    """Every section of a result; `most` values of it are shown."""
+    module = VIEWS.get(dataset.attrs.get("verb", ""))
+    own = import_module(module).view(dataset) if module else []
+    return [*own, explorer(dataset, most), about(dataset)]
+
+
+def explorer(dataset: xr.Dataset, most: int) -> Section:
+    """Every variable of a Dataset along any of its dims."""
+    kept, told = thinned(dataset.drop_vars([n for n, v in dataset.variables.items() if v.dtype.kind == "V"]), most)
+    variables = {str(name): _variable(array) for name, array in kept.variables.items()}
+    labels = {str(dim): _labels(kept, dim) for dim in kept.dims}
+    own = [str(name) for name in kept.data_vars]
+    return Section("explore", "All numbers", {"variables": variables, "labels": labels, "own": own, "note": told})
+
+
+def _variable(array: xr.Variable) -> dict[str, Any]:
+    numeric = array.dtype.kind in "fiub"
+    values = rounded(array.values.ravel()) if numeric else [str(value) for value in array.values.ravel()]
+    said = {key: str(array.attrs.get(key, "")) for key in ("units", "long_name")}
+    return {"dims": [*map(str, array.dims)], "shape": [*array.shape], "values": values, "text": not numeric, **said}
+
+
+def _labels(dataset: xr.Dataset, dim: Any) -> list[Any]:
+    """The values along a dim: its coordinate, or places."""
+    values = dataset[dim].values
+    return values.tolist() if values.dtype.kind in "fiu" else [str(value) for value in values]
+
+
+def about(dataset: xr.Dataset) -> Section:
+    """What made a result: sources, warnings, the version, and how to repeat it."""
+    rows = [[said, str(dataset.attrs[name])] for name, said in _SAID.items() if dataset.attrs.get(name)]
+    return Section("about", "What made this", {"rows": rows, "config": str(dataset.attrs.get("config", ""))})
+
+
+def command(dataset: xr.Dataset) -> str:
+    """The line that made a result, as far as it is carried; empty if it is not."""
+    try:
+        typed = json.loads(dataset.attrs.get("overrides", "null"))
+    except ValueError:
+        return ""
+    good = isinstance(typed, list) and all(isinstance(word, str) for word in typed)
+    return shlex.join(["moesim", dataset.attrs["verb"], *typed]) if good else ""
+
+
+def title(dataset: xr.Dataset) -> str:
+    """What a result is, in a line."""
+    parts = [dataset.attrs.get(name, "") for name in ("law", "repetition", "architecture", "world", "network", "model")]
+    return ", ".join([f"moesim {dataset.attrs.get('verb', '')}", *filter(None, map(str, parts))])
+
+
+def sizes(dataset: xr.Dataset) -> str:
+    """The dims of a result, in a line."""
+    return " x ".join(f"{n} {dim}" for dim, n in dataset.sizes.items()) or "one run"
