@@ -125,11 +125,12 @@ def _phases(team: Team, tick: Tick, centre: int, stem: float, toll: tuple[float,
     share, rate = float(tick.share[centre]), float(team.rate[centre])
     mark, send = toll
     needed = (stem / rate, max(mark - spent, 0.0), max(send - max(spent - mark, 0.0), 0.0))
-    free, phases = tick.seconds, []
-    for up in needed:  # seconds in which the centre must be up
-        phases.append(min(free, up / share if share else np.inf) if up else 0.0)
-        free -= phases[-1]
-    return _Phases(*phases, phases[0] * rate * share)
+    # seconds of the tick by which each is done; `needed` are seconds in which the centre is up
+    done = np.minimum(
+        np.cumsum(needed) / share if share else np.where(np.cumsum(needed) > 0, np.inf, 0.0), tick.seconds
+    )
+    grown, marked, sent = np.diff(done, prepend=0.0).tolist()
+    return _Phases(grown, marked, sent, grown * rate * share)
 
 
 def _apart(

@@ -90,7 +90,9 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
         return dict.fromkeys((*_GROUPS, *defaults(Run)), "with question=folding_at_home")
     of_models = ("params", "active_params", "flops_per_token")
     named = config.get("model") is not None
-    idle = dict.fromkeys(of_models, "with model=NAME") if named else {"sequence": "without model=NAME"}
+    idle: dict[str, str] = {"sequence": "without model=NAME"}
+    if named:
+        idle = dict.fromkeys(map(str, of_models), "with model=NAME")
     if config.get("world") is not None:
         idle["unique_tokens"] = "with world=NAME"
     groups = (config.get("site") or {}).get("groups") or {}
