@@ -76,6 +76,11 @@ def loaded() -> list[str]:
     return list(_loaded)
 
 
+def files() -> list[str]:
+    """Where the files lie that were loaded."""
+    return [str(path) for path in _loaded.values()]
+
+
 def forget() -> None:
     """Load nothing of what was loaded again, and know none of it (what it registered stays)."""
     _loaded.clear()
@@ -85,7 +90,7 @@ def depart() -> None:
     """Keep where the loaded files lie, so that jobs in other processes find them (Hydra sends its store along)."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name=_STORE, node={"files": [str(path) for path in _loaded.values()]})
+    ConfigStore.instance().store(name=_STORE, node={"files": files()})
 
 
 def arrive() -> None:

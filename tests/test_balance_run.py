@@ -656,6 +656,7 @@ BAD = {
     "speeds": ({"cluster": {"speeds": [1, 1]}}, {}, "give one for each device"),
     "epochs": ({"world": {"unique_tokens": 1e6}, "sampling": {"epoch_cap": 1.0}}, {}, "epoch_cap=1 leaves 1e"),
     "unimax": ({"world": {"unique_tokens": 1e6}}, {"sampling": "unimax"}, "give epochs of"),
+    "trace": ({"sweep": {"rho": [0.1]}, "policies": {"static": {}}}, {"world": "trace"}, "have no losses to compare"),
     "axis": ({"sweep": {"size": [1]}, "policies": {"split_feed": {}, "static": {}}}, {}, "no axis 'size'"),
     "group": ({"policies": {"a": {"model": "x"}}}, {}, "no group 'model'"),
     "no policy": ({"policies": {"linspace": [1, 2]}}, {}, r"\[1, 2\] is no policy"),
@@ -768,6 +769,22 @@ def test_a_killed_study_keeps_its_worlds(tmp_path, monkeypatch):
     assert drive(made).dataset.identical(whole)
     assert len(done) == 2
     assert not list(tmp_path.rglob("world_*.nc"))
+
+
+def test_processes_share_the_worlds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policies = {"static": {}, "split_feed": {"structure": "split", "sampling": "feed_idle"}}
+    made = config({"policies": policies, "sweep": {"rho": [0.0, 0.3]}, "steps": 12, "figures": False})
+    one, two = (drive({**made, "workers": workers}).dataset for workers in (1, 2))
+    assert two.identical(one)
+    assert not list(tmp_path.rglob("world_*.nc"))
+    # one bad world is refused before any is run, and so is what cannot be sent to another process
+    with pytest.raises(InputError, match="rho=2"):
+        drive({**made, "sweep": {"rho": [0.0, 2.0]}, "steps": 10**6})
+    with pytest.raises(InputError, match=r"workers=2: .* so it cannot go to another process; use workers=1"):
+        drive({**made, "sampling": lambda state, setting: None, "workers": 2})
+    with pytest.raises(InputError, match=r"workers=0; it takes a whole number"):
+        drive({**made, "workers": 0})
 
 
 def test_what_the_first_step_would_not_see_is_refused_before_it():

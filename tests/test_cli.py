@@ -1,7 +1,5 @@
 """The command line: what it writes, what it prints, and how it refuses."""
 
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -193,41 +191,3 @@ def test_help_imports_nothing_heavy():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     loaded = set(out.split())
     assert not loaded & {"numpy", "scipy", "xarray", "matplotlib", "hydra"}
-
-
-README = Path(__file__).parent.parent / "README.md"
-# Not run here: what installs, what names a run by its date, what other tests run, and what needs a cluster or minutes.
-ELSEWHERE = (
-    "pip ",
-    "pytest",
-    "mutants",
-    "<date>",
-    "...",
-    "experiment=",
-    "path/to",
-    "moesim sweep\n",
-    "--help",
-    "moesim laws",
-)
-
-
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if not any(word in f"{line}\n" for word in ELSEWHERE)]
-
-
-@pytest.mark.parametrize("line", readme_commands())
-def test_the_commands_of_the_readme_run(command, line):
-    rng = np.random.default_rng(0)
-    n, d, s = 10 ** rng.uniform(8, 10, 60), 10 ** rng.uniform(9.5, 11.5, 60), rng.choice([0, 0.5, 0.9, 0.95], 60)
-    loss = moesim.load_law("abnar2025")(total_params=n, tokens=d, sparsity=s) * np.exp(0.002 * rng.normal(size=60))
-    np.savetxt("my_runs.csv", np.c_[n, d, s, loss], delimiter=",", header="n,d,s,loss", comments="")
-    _, verb, *rest = shlex.split(line, comments=True)
-    shorter = {"balance": ["steps=20", "seeds=2"], "fit": ["fit.draws=20"]}.get(verb, [])
-    shorter = [] if {"world=trace", "world=workload"} & {*rest} else shorter
-    shorter = [
-        word for word in [*shorter, "figures=false"] if not any(w.startswith(word.partition("=")[0]) for w in rest)
-    ]
-    code, _, err = command(verb, *rest, *shorter)
-    assert code == 0, err

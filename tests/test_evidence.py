@@ -333,7 +333,7 @@ def test_whether_90_to_95_is_better_than_98_by_what_is_counted(settled):
     assert sparser.sel(weighed="total, rising").values[:3] == pytest.approx(by_search[1])
 
 
-README_ROWS = {
+ROWS_OF_THE_PAGE = {
     "none |": ["none"],
     "active |": ["active, dense", "active, rising"],
     "√(active · total), between": list(settling.BETWEEN),
@@ -343,11 +343,11 @@ README_ROWS = {
 }
 
 
-@pytest.mark.parametrize("start", README_ROWS)
-def test_the_table_of_the_readme(settled, start):
-    text = (Path(__file__).parent.parent / "README.md").read_text()
+@pytest.mark.parametrize("start", ROWS_OF_THE_PAGE)
+def test_the_table_of_the_finding(settled, start):
+    text = (Path(__file__).parent.parent / "docs" / "findings" / "finite_data.md").read_text()
     (line,) = (line for line in text.splitlines() if line.startswith(f"| {start}"))
-    shares = settled.sel(weighed=README_ROWS[start])
+    shares = settled.sel(weighed=ROWS_OF_THE_PAGE[start])
     for cell, question in zip(line.split("|")[2:-1], range(4), strict=True):
         at = shares.isel(question=question)
         for said, wins in zip(cell.replace(" %", "").split(","), (at.denser_wins, at.sparser_wins), strict=True):

@@ -6,7 +6,7 @@ import xarray as xr
 import moesim
 from moesim import config
 from moesim.errors import InputError
-from moesim.lab import figures
+from moesim.lab import figures, tables
 from moesim.lab.compared import BY_LOAD, frame
 
 TABLES = [name for name in config.choices("runs") if name.startswith("lab_")]
@@ -60,6 +60,47 @@ def test_a_folder_of_trajectories_is_a_table(command, tmp_path):
     code, out, err = command("lab", f"kept={tmp_path}", "figures=false")
     assert code == 0, err
     assert "2 runs of small models on c, 2 seeds" in out
+
+
+def told_losses(arm, seed, *, fresh, repeated, by_load=0):
+    """Rows of one arm and seed: decay -> loss of fresh data, and of data repeated four times."""
+    experts = 8 if arm == "moe 8" else 1
+    alike = {"arm": arm, "seed": seed, "decay_by_load": by_load, "experts": experts, "active_experts": 1, "tokens": 8.0}
+    rows = [(8.0, decay, loss) for decay, loss in fresh.items()] + [(2.0, d, loss) for d, loss in repeated.items()]
+    return [
+        alike | {"unique_tokens": u, "weight_decay": d, "loss": loss, "trajectory": f"{u}{d}"} for u, d, loss in rows
+    ]
+
+
+def test_the_table_tunes_on_a_seed_that_it_does_not_count():
+    """Seed 100 chooses .1 fresh and 1 repeated; by hand: moe - dense -.1 fresh, .05 and .15 repeated, each at its own.
+
+    The decay .5, tried on seed 100 alone, cannot be chosen; what seed 100 loses itself stands nowhere.
+    """
+    rows = told_losses("dense", 100, fresh={0.1: 9.0, 1.0: 9.1}, repeated={0.1: 9.5, 0.5: 9.2, 1.0: 9.3})
+    rows += told_losses("dense x8", 100, fresh={0.1: 9.0, 1.0: 9.1}, repeated={0.1: 9.5, 1.0: 9.3})
+    rows += told_losses("moe 8", 100, fresh={0.1: 9.0, 1.0: 9.1}, repeated={0.1: 9.5, 1.0: 9.3})
+    rows += told_losses("moe 8", 100, fresh={}, repeated={1.0: 9.2}, by_load=1)
+    for seed, more in ((0, 0.05), (1, 0.15)):
+        rows += told_losses("dense", seed, fresh={0.1: 2.0, 1.0: 2.2}, repeated={0.1: 3.0, 1.0: 2.5})
+        rows += told_losses("moe 8", seed, fresh={0.1: 1.9, 1.0: 2.3}, repeated={0.1: 3.5, 1.0: 2.5 + more})
+        rows += told_losses("moe 8", seed, fresh={}, repeated={1.0: 2.51}, by_load=1)
+        rows += told_losses("dense x8", seed, fresh={0.1: 1.8, 1.0: 2.1}, repeated={0.1: 4.0, 1.0: 2.4})
+    alike = {"corpus": "c", "hash": "h", "d_model": 32, "layers": 2, "learning_rate": 0.01}
+    columns = {name: ("run", [row[name] for row in rows]) for name in rows[0]}
+    columns |= {name: ("run", [value] * len(rows)) for name, value in alike.items()}
+    said = tables.table(xr.Dataset(columns))
+    assert "9." not in said
+    before, after = said.split("best on seed 100")
+    assert "excess index" in before
+    lines = [line.split() for line in after.splitlines()]
+    assert ["c", "2", "dense", "1*", "2.500", "[2.500,", "2.500]", "0.500", "[0.500,", "0.500]"] in lines
+    by_pool = {line[1]: line[4:] for line in reversed(lines) if line[2:4] == ["2", "seeds"]}
+    assert by_pool["8"][0] == "-0.100"
+    # 0.1 +- 0.05 x 6.314; penalties .7, .5 and .6
+    assert [by_pool["2"][i] for i in (0, 1, 2)] == ["+0.100", "[-0.216,", "+0.416]"]
+    assert [by_pool["2"][i] for i in (3, 6, 9)] == ["+0.200", "+0.200", "+0.100"]
+    assert "decay by load less one decay for all, 2 unique, decay tuned: -0.090 [-0.406, +0.226] (2 seeds)" in after
 
 
 def test_a_folder_without_trajectories_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from moesim import config as files
 from moesim.balance import trace
 from moesim.balance.output import dataset
 from moesim.balance.records import outcomes
-from moesim.balance.setting import GROUPS, Run, setting
+from moesim.balance.setting import AROUND, GROUPS, Run, setting
 from moesim.balance.simulate import rehearse
 from moesim.errors import InputError
 from moesim.output.progress import Advance
@@ -36,13 +36,18 @@ def with_policy(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
     """
     if not isinstance(changes, Mapping):
         raise InputError(f"balance: policies: {changes!r} is no policy; it takes {{NAME: {{GROUP: CHOICE}}}}")
-    out = {key: value for key, value in config.items() if key not in ("policies", "sweep")}
+    out = {key: value for key, value in config.items() if key not in AROUND}
     for group, choice in named(changes).items():
-        if group not in (*GROUPS, *Run.__dataclass_fields__) or group in ("policies", "sweep"):
+        if group not in (*GROUPS, *Run.__dataclass_fields__) or group in AROUND:
             raise InputError(f"balance: policies: no group {group!r}; {known([*GROUPS, *defaults(Run)], group)}")
         whole = group not in GROUPS or isinstance(changes[group], str) or not isinstance(choice, Mapping)
         out[group] = choice if whole else {**out.get(group, {}), **choice}
     return out
+
+
+def chosen(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The config of each policy."""
+    return [with_policy(config, changes or {}) for changes in config["policies"].values()]
 
 
 def simulated(config: Mapping[str, Any], advance: Advance | None = None) -> xr.Dataset:
@@ -58,10 +63,10 @@ def compared(config: Mapping[str, Any], advance: Advance | None = None) -> xr.Da
         return trace.replay(chosen) if trace.is_trace(chosen) else simulated(chosen, advance)
 
     if not policies:
-        return one({key: value for key, value in config.items() if key not in ("policies", "sweep")})
+        return one({key: value for key, value in config.items() if key not in AROUND})
     import xarray as xr
 
-    asked = [with_policy(config, changes or {}) for changes in policies.values()]
+    asked = chosen(config)
     for each in asked:
         if not trace.is_trace(each):
             rehearse(setting(each))  # what is wrong with any of them is said before the first runs

@@ -65,7 +65,7 @@ def run(config: Mapping[str, Any]) -> Result:
     One run; with `policies` (name -> replaced groups) several on the same draws, along a dim; with `sweep` those over
     worlds (see `study`); with a trace as world the recorded loads are replayed. Raises InputError for bad input.
     """
-    with kept("balance", config) as keep:
+    with kept("balance", _asked(config)) as keep:
         data = _made(config, keep)
     table = tables.table
     if config.get("sweep"):
@@ -86,7 +86,12 @@ def compared(data: xr.Dataset) -> tuple[str, dict[str, Figure]]:
 def _made(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
     asked = worlds.study if worlds.many(config) else study.study
     data = asked(config, keep) if config.get("sweep") else policies.compared(config)
-    return signed(data, "balance", config, **_names(config))
+    return signed(data, "balance", _asked(config), **_names(config))
+
+
+def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what changes no number."""
+    return {name: value for name, value in config.items() if name != "workers"}
 
 
 def _names(config: Mapping[str, Any]) -> dict[str, str]:
@@ -126,7 +131,7 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
         if own.get("path"):
             return idle | dict.fromkeys(("world.model", "world.count_kind"), "with world.path")
         return idle | dict.fromkeys(("world.tokens_per_window", "world.trajectory"), "without world.path")
-    idle = {}
+    idle = {} if config.get("sweep") else {"workers": "without sweep"}
     if not config.get("policies"):
         router, shape = config["routing"], config["structure"].get("policy")
         if not config.get("selective"):
@@ -150,7 +155,7 @@ def simulate(**config: Any) -> xr.Dataset:
     Groups (world, routing, structure, sampling, placement, chip, cluster, expert, schedule) take the name of a file in
     conf/GROUP or the path of one, a mapping of keys laid over the default file, or, for the first five, a function of
     your own. Other keys are those of `moesim balance` (`experts`, `steps`, `seeds`, ...; see `setting.Run`), and
-    single keys of groups by their dotted names:
+    single keys of groups by their dotted names::
 
         moesim.simulate(structure="split", sampling=mine, chip="h200", steps=400, **{"world.rho": 0.1})
 

@@ -30,6 +30,7 @@ _UP_TO_ONE = Domain("0 to 1", 0, 1, lower_open=False, upper_open=False)
 
 POLICIES = ("world", "routing", "structure", "sampling", "placement")
 GROUPS = (*POLICIES, *clock.GROUPS)
+AROUND = ("policies", "sweep", "workers")  # keys of what runs are made for, not of one run
 OTHERS = ("figures", "choices", "experiment", "verb", "plugins")  # keys of a config that say nothing about the run
 
 
@@ -49,7 +50,7 @@ class Run:
     double, or single for arrays by expert and domain (sums stay double). `load_memory`: moving average of loads that
     placement sees. `learn_every`: steps between updates of router and losses; experience
     grows every step. `target_loss` (nat/token): reports tokens and time until it is reached. `policies`, `sweep`: side
-    by side, and over worlds.
+    by side, and over worlds, which `workers` processes share.
     """
 
     steps: int = key(1000, whole())
@@ -75,6 +76,7 @@ class Run:
     target_loss: float | None = key(None, number())
     policies: Any = None
     sweep: Any = None
+    workers: int = key(1, whole())
 
     def __post_init__(self):
         if self.active_experts > self.experts:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.balance.policies import compared
-from moesim.balance.setting import GROUPS, Run
+from moesim.balance import trace
+from moesim.balance.policies import chosen, compared
+from moesim.balance.setting import AROUND, GROUPS, Run, setting
 from moesim.errors import InputError
 from moesim.output.kept import Keep, nothing
 from moesim.output.progress import Advance, progress
-from moesim.settings import known
+from moesim.output.workers import side_by_side
+from moesim.settings import known, whole
 from moesim.variables import stamp
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ SPECIAL = ("sizes", "moves", "search")  # keys of a sweep that are no axis
 def path_of(axis: str) -> tuple[str, ...]:
     """Where the value of an axis goes in the config; InputError for a name that is neither an axis nor a key."""
     path = AXES.get(axis, tuple(axis.split(".")))
-    if path[0] not in (*GROUPS, *Run.__dataclass_fields__) or axis in ("policies", "sweep"):
+    if path[0] not in (*GROUPS, *Run.__dataclass_fields__) or axis in AROUND:
         raise InputError(f"balance: sweep: no axis {axis!r}; {known([*AXES, *SPECIAL], axis)}, or a key, group.key")
     return path
 
@@ -59,6 +61,8 @@ def cells(sweep: Mapping[str, Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
 
 def compared_policies(config: Mapping[str, Any]) -> list[str]:
     """Names of the policies; InputError unless the claim is among several."""
+    if trace.is_trace(config):
+        raise InputError("balance: sweep: recorded loads have no losses to compare; give policies alone, or use -m")
     policies = [str(name) for name in config.get("policies") or {}]
     if CLAIM not in policies or len(policies) < 2:
         raise InputError(
@@ -84,24 +88,42 @@ def study(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
     policies = compared_policies(config)
     names, combinations = cells(config["sweep"])
     with progress(len(combinations), "world") as advance:
-        results = [
-            one_world(config, dict(zip(names, values, strict=True)), f"world_{number}", keep, advance)
-            for number, values in enumerate(combinations)
-        ]
+        worlds = [moved(config, dict(zip(names, values, strict=True))) for values in combinations]
+        results = ends_of(worlds, workers_of(config), keep, advance)
     shape = tuple(len(config["sweep"][name]) for name in names)
     coords = {"policy": policies, "seed": results[0].seed.values, **{n: list(config["sweep"][n]) for n in names}}
     return with_gaps(stacked(results, names, shape, coords), names)
 
 
-def one_world(
-    config: Mapping[str, Any], values: Mapping[str, Any], name: str, keep: Keep, advance: Advance
-) -> xr.Dataset:
-    """The ends of all policies in the world where these axes have these values."""
+def workers_of(config: Mapping[str, Any]) -> int:
+    """Processes that share the worlds."""
+    return whole()("balance", "workers", config.get("workers", 1))
+
+
+def moved(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config in which these axes have these values."""
     for axis, value in values.items():
         config = put(config, path_of(axis), value)
-    ends = keep(name, lambda: _ends(compared(config, lambda _: advance(0))))
-    advance(1)
-    return ends
+    return dict(config)
+
+
+def ends_of(
+    worlds: Sequence[Mapping[str, Any]], workers: int, keep: Keep, advance: Advance, first: int = 0
+) -> list[xr.Dataset]:
+    """The ends of all policies in each of these worlds, counted from `first`; all are checked before one is run."""
+    for world in worlds:
+        for policy in chosen(world):
+            setting(policy)
+    tasks = [(world, f"world_{number}", keep) for number, world in enumerate(worlds, first)]
+    # the longest first, so that no worker idles at the end
+    order = sorted(range(len(tasks)), key=lambda i: -worlds[i].get("experts", 0))
+    done = side_by_side(one_world, [tasks[i] for i in order], workers, advance)
+    return [ends for _, ends in sorted(zip(order, done, strict=True), key=lambda pair: pair[0])]
+
+
+def one_world(config: Mapping[str, Any], name: str, keep: Keep) -> xr.Dataset:
+    """The ends of all policies in a world."""
+    return keep(name, lambda: _ends(compared(config, lambda _: None)))
 
 
 def stacked(

@@ -21,10 +21,12 @@ from moesim.balance.study import (
     SPECIAL,
     cells,
     compared_policies,
-    one_world,
+    ends_of,
+    moved,
     path_of,
     stacked,
     with_gaps,
+    workers_of,
 )
 from moesim.errors import InputError
 from moesim.output.kept import Keep, nothing
@@ -54,9 +56,8 @@ def study(config: Mapping[str, Any], keep: Keep = nothing) -> xr.Dataset:
         return _searched(config, keep)
     chosen = listed(config)
     with progress(len(chosen), "world") as advance:
-        results = [
-            one_world(made, values, f"world_{i}", keep, advance) for i, (_, made, values) in enumerate(chosen.values())
-        ]
+        worlds = [moved(made, values) for _, made, values in chosen.values()]
+        results = ends_of(worlds, workers_of(config), keep, advance)
     coords = {
         "size": ("world", [size for size, _, _ in chosen.values()]),
         "moved": ("world", [", ".join(values) or "nothing" for _, _, values in chosen.values()]),
@@ -125,8 +126,8 @@ def _searched(config: Mapping[str, Any], keep: Keep) -> xr.Dataset:
     rng = np.random.default_rng([config.get("seed", 0), 1])
     with progress(worlds + rounds * 4 * around, "world") as advance:
         for turn in range(rounds + 1):
-            for i in range(len(results), len(points)):
-                results.append(one_world(config, _values(axes, points[i]), f"world_{i}", keep, advance))
+            fresh = [moved(config, _values(axes, point)) for point in points[len(results) :]]
+            results += ends_of(fresh, workers_of(config), keep, advance, len(results))
             if turn < rounds:
                 order = np.argsort([_objective(one, claim) for one in results])
                 centres = points[[*order[:around], *order[-around:]]].repeat(2, axis=0)

@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: `js/KIND.js` draws it from `content`, which is plain data."""
+    """A part of a page: `js/KIND.js` draws it from `content`, which is plain data.
+
+    `code`: JavaScript of a formula (pages.script alone writes it), which the kind gets beside its content.
+    """
 
     kind: str
     title: str
     content: Mapping[str, Any]
+    code: str = ""
 
 
-# Verb -> the module whose view(dataset) gives the sections of its own.
-VIEWS: dict[str, str] = {}
+LIVE = "moesim.pages.live"
+# Verb -> the modules whose view(dataset) gives the sections of its own, in this order.
+VIEWS: dict[str, tuple[str, ...]] = {"sweep": (LIVE,), "optimum": (LIVE,), "fit": (LIVE,), "plan": (LIVE,)}
 _SAID = {
     "law_source": "law",
     "repetition_source": "repetition",
@@ -36,10 +41,10 @@ _SAID = {
 }
 
 
-def sections(dataset: xr.Dataset, most: int) -> list[Section]:
-    """Every section of a result; `most` values of it are shown."""
-    module = VIEWS.get(dataset.attrs.get("verb", ""))
-    own = import_module(module).view(dataset) if module else []
+def sections(dataset: xr.Dataset, most: int, live: bool = True) -> list[Section]:
+    """Every section of a result; `most` values of it are shown. Without `live` no law is computed in the page."""
+    modules = [name for name in VIEWS.get(dataset.attrs.get("verb", ""), ()) if live or name != LIVE]
+    own = [section for name in modules for section in import_module(name).view(dataset)]
     return [*own, explorer(dataset, most), about(dataset)]
 
 

@@ -1,6 +1,6 @@
 "use strict";
 // The page: elements whose texts are texts, numbers as people read them, and the sections of every result.
-const moesim = { kinds: {} };
+const moesim = { kinds: {}, laws: [] };
 
 // An element with attributes (`on`: its listeners) and children, which are elements or texts.
 moesim.make = function (tag, attributes = {}, ...children) {
@@ -186,7 +186,7 @@ moesim.result = function (one, i, several) {
     const title = moesim.make(several ? "h3" : "h2", {}, section.title);
     const root = moesim.make("section", { class: section.kind, "aria-label": section.title }, title);
     result.append(root);
-    moesim.kinds[section.kind](section.content, root, one);
+    moesim.kinds[section.kind](section.content, root, one, moesim.laws[section.law]);
   }
   return result;
 };

@@ -1,0 +1,44 @@
+"""How the documentation is built: `sphinx-build -W docs build/docs`.
+
+Pages are Markdown (MyST); those of `examples/` are scripts whose cells run while the pages are built, so that no number
+or figure can be older than the code. The reference is made of the code by `reference.py`; `closed.py` ends the build
+where a link leads nowhere or a page would ask the network for anything.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+here = Path(__file__).parent
+sys.path[:0] = [os.fspath(here), os.fspath(here.parent)]
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])  # `moesim` of cells
+
+import moesim  # noqa: E402
+
+project, author = "moesim", "The moesim developers"
+version = release = moesim.__version__
+html_title = f"moesim {version}"
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "reference", "closed"]
+exclude_patterns = ["*.py"]
+default_role = "code"  # docstrings write `name` for names
+html_theme = "furo"
+html_show_copyright = html_show_sphinx = html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
+
+myst_enable_extensions = ["deflist", "dollarmath"]
+myst_heading_anchors = 4
+
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+copybutton_selector = "div:not(.output) > div.highlight > pre"
+
+autodoc_typehints = "none"  # they stand in the signature
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100

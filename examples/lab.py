@@ -1,0 +1,57 @@
+# %% [markdown]
+# # Lab: small real Mixtures of Experts
+#
+# Hardly any public run varies sparsity and repetition together. `moesim lab` trains small decoders that do, on two
+# CPU cores: dense models, Mixtures of Experts, and the Mixture with all its experts always on. Losses are in nat per
+# byte, and models have 25 to 140 thousand parameters, so **signs and sizes of differences** are what may be read from
+# them.
+#
+# Training needs PyTorch: `pip install 'moesim[lab]'`. Its runs are shipped, so this page needs none.
+
+# %% tags=["remove-cell"]
+# %matplotlib inline
+
+# %% [markdown]
+# ## What repetition cost them
+#
+# `kept=lab_text` makes the tables of the shipped runs again.
+
+# %% language="sh"
+# moesim lab kept=lab_text figures=false
+
+# %% [markdown]
+# The `penalty` is the loss above that of the same model on fresh bytes. Up to 16 passes it is hardly there. At 64 and
+# a weight decay of 0.1 the Mixture pays more than the dense model of its active size and less than that of its total
+# size; at a decay of 1 hardly any is left. [What that means](../findings/small_models.md) for large models is open.
+#
+# ## The runs are a table of runs
+
+# %%
+import moesim
+
+runs = moesim.load_runs("lab_text")
+heavy = runs.where((runs.unique_tokens == 2**15) & (runs.weight_decay == 0.1) & (runs.seed < 100), drop=True)
+heavy.to_dataframe().groupby(["arm", "epochs"]).loss.mean().unstack().round(3)
+
+# %% [markdown]
+# A verb reads what another writes, so they are fitted like any others. Three sizes and one amount of repeated data do
+# not determine seven coefficients, and the verdicts say so.
+
+# %%
+fitted = moesim.fit(
+    "hoffmann2022",
+    runs.isel(run=(runs.weight_decay == 0.1) & (runs.sparsity == 0) & (runs.tokens > 2.6e5)),
+    repetition="muennighoff2023",
+    draws=50,
+)
+fitted
+
+# %% [markdown]
+# ## Train your own
+#
+# ```sh
+# moesim lab                                    # a few minutes on two cores: synthetic bytes, three arms
+# moesim lab experiment=lab_repetition          # the question above; about two CPU-hours, goes on where it was killed
+# moesim lab corpus=files corpus.path=path/to/texts experts=[1,8,32]
+# moesim lab calibrate=path/to/loads.nc         # what loads say about the parameters of balance
+# ```

@@ -1,0 +1,101 @@
+"""What README and pages say is run: commands and Python as they stand, examples as scripts; the tree is whole."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moesim
+from moesim.verbs import VERBS
+
+HOUSE = Path(__file__).parent.parent
+PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").rglob("*.md"))]
+EXAMPLES = sorted((HOUSE / "examples").glob("*.py"))
+# Not run here: what installs or builds, what names a run by its date, what other tests run, and what needs PyTorch, a
+# cluster or minutes.
+ELSEWHERE = (
+    "pip ",
+    "pytest",
+    "mutants",
+    "sphinx-build",
+    "<date>",
+    "...",
+    "experiment=",
+    "path/to",
+    "moesim sweep\n",
+    "moesim lab\n",
+    "--help",
+    "moesim laws",
+)
+
+
+def text_of(path: Path) -> str:
+    """A page as it is read: of an example its Markdown cells."""
+    text = path.read_text("utf-8")
+    return "\n".join(re.findall(r"^# ?(.*)$", text, re.MULTILINE)) if path.suffix == ".py" else text
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text_of(path), re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every command of a page that is no cell, each once."""
+    written = "".join(block for path in (*PAGES, *EXAMPLES) for block in blocks(path, "sh"))
+    lines = (line.strip() for line in written.replace("\\\n", " ").splitlines())
+    bare = (line.partition("  #")[0].strip() for line in lines if not line.startswith("#"))
+    return [line for line in dict.fromkeys(bare) if line and not any(word in f"{line}\n" for word in ELSEWHERE)]
+
+
+def write_runs(path: Path | str) -> None:
+    rng = np.random.default_rng(0)
+    n, d, s = 10 ** rng.uniform(8, 10, 60), 10 ** rng.uniform(9.5, 11.5, 60), rng.choice([0, 0.5, 0.9, 0.95], 60)
+    loss = moesim.load_law("abnar2025")(total_params=n, tokens=d, sparsity=s) * np.exp(0.002 * rng.normal(size=60))
+    np.savetxt(path, np.c_[n, d, s, loss], delimiter=",", header="n,d,s,loss", comments="")
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_of_the_pages_runs(command, line):
+    write_runs("my_runs.csv")
+    _, verb, *rest = shlex.split(line, comments=True)
+    shorter = {"balance": ["steps=20", "seeds=2"], "fit": ["fit.draws=20"]}.get(verb, [])
+    shorter = [] if {"world=trace", "world=workload"} & {*rest} else shorter
+    shorter = [
+        word for word in [*shorter, "figures=false"] if not any(w.startswith(word.partition("=")[0]) for w in rest)
+    ]
+    code, _, err = command(verb, *rest, *shorter)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if blocks(path, "python")], ids=lambda path: path.stem)
+def test_the_python_of_a_page_runs(path, tmp_path):
+    """In a process of its own, since pages register laws."""
+    write_runs(tmp_path / "my_runs.csv")
+    (tmp_path / "page.py").write_text("\n".join(blocks(path, "python")))
+    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_as_a_script(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def test_every_verb_has_an_example():
+    assert {*VERBS} <= {path.stem for path in EXAMPLES}
+
+
+def test_the_readme_is_short():
+    assert len((HOUSE / "README.md").read_text().splitlines()) < 120
+
+
+def test_the_tree_names_every_module():
+    told = set(re.findall(r"\w+\.py", (HOUSE / "docs" / "contributing.md").read_text()))
+    there = {path.name for path in (HOUSE / "moesim").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert sorted(there - told) == []
