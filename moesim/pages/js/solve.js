@@ -170,6 +170,28 @@ moesim.model = function (held, code) {
     return { ...out, epochs: out.tokens / v[U] };
   }
 
+  // What of a run (at a size of the cell, see `run`) lies outside the data of the law, of the repetition, or of the
+  // run by which excess is judged, as planning.describe; the names of the quantities.
+  const ranges = Object.fromEntries(["law", "repetition"].map((part) =>
+    [part, Object.entries(held.known[part].data_range).map(([name, [low, high]]) => [name, low * (1 - 1e-9), high * (1 + 1e-9)])]));
+  const epochsKnown = ["law", "repetition"].some((part) => "epochs" in held.known[part].data_range);
+  const beyond = (part, at) => ranges[part].filter(([name, low, high]) => at[name] < low || at[name] > high).map(([name]) => name);
+
+  function outside(v, at) {
+    const repeats = at.epochs > 1 + 1e-9, excess = v.anchor !== "" && on(v.counted, v, at.log_size) > v[T];
+    return [...beyond("law", at), ...(repeats && !epochsKnown ? ["epochs"] : []),
+      ...(repeats || excess ? beyond("repetition", at) : []), ...(excess ? anchorOutside(v) : [])];
+  }
+
+  function anchorOutside(v) {
+    if (v.outside || typeof v.anchor === "number" || !Number.isFinite(v.taught)) return v.outside || [];
+    const w = moved(v);
+    if (v.anchor === "dense") w[S] = 0;
+    const once = run(w, v.taught), compute = v[U] * once.flops_per_token;
+    v.outside = beyond("law", { ...once, tokens: v[U], compute, epochs: 1 });
+    return v.outside;
+  }
+
   // The cell at another sparsity, by t = -log(1 - sparsity).
   function sparser(v, t, near = null) {
     const w = moved(v);
@@ -235,5 +257,5 @@ moesim.model = function (held, code) {
     return places.sort((i, j) => ladder[i].loss - ladder[j].loss).slice(0, 2);
   }
 
-  return { held, grid, place, cell, loss, slope, best, bestSparsity, run, kinks, taughtParams: (v) => v[T] };
+  return { grid, cell, loss, slope, best, bestSparsity, run, outside };
 };
