@@ -47,7 +47,7 @@ def trajectory(arm, seed, by_load, loss):
     """A file as `grid` keeps it: marks of one run, its loads, and what is the same in all of them."""
     alike = {"arm": arm, "seed": seed, "decay_by_load": by_load, "weight_decay": 0.1, "learning_rate": 0.01}
     alike |= {"corpus": "c", "hash": "h", "d_model": 32, "layers": 2, "experts": 1, "trajectory": f"{arm}{seed}"}
-    marks = {"tokens": [4096, 8192], "loss": loss, "unique_tokens": [4096, 4096]}
+    marks = {"tokens": [2**21, 2**22], "loss": loss, "unique_tokens": [2**21, 2**21]}
     data = {name: ("mark", values) for name, values in marks.items()}
     data |= {"domain_loss": (("mark", "domain"), [[1.0], [2.0]]), "loads": (("window", "layer", "expert"), [[[1]]])}
     return xr.Dataset(data | {name: ((), value) for name, value in alike.items()}, {"domain": [arm]})
@@ -55,9 +55,9 @@ def trajectory(arm, seed, by_load, loss):
 
 def test_a_folder_of_trajectories_is_a_table(command, tmp_path):
     for arm, seed, by_load in (("dense", 0, False), ("moe 8", 1, True)):
-        moesim.save(trajectory(arm, seed, by_load, [2.5, 2.0 + seed]), tmp_path / f"{arm}.nc")
+        moesim.save(trajectory(arm, seed, by_load, [2.5 + seed, 2.0 + seed]), tmp_path / f"{arm}.nc")
     rows = frame(moesim.lab.kept(tmp_path))
-    assert rows.loss.tolist() == [2.5, 2.0, 2.5, 3.0]
+    assert rows.loss.tolist() == [2.5, 2.0, 3.5, 3.0]
     assert rows.arm.tolist() == ["dense"] * 2 + ["moe 8" + BY_LOAD] * 2
     code, out, err = command("lab", f"kept={tmp_path}", "figures=false")
     assert code == 0, err
