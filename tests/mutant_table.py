@@ -906,6 +906,16 @@ LAB = {
     ],
     ("lab/compared.py", "test_lab_runs.py"): [
         ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
+        ("return rows[rows.seed != TRIAL] if", "return rows if"),
+        ("trial = trial.merge(", "trial.merge("),
+        (".str.removesuffix(BY_LOAD)", ""),
+    ],
+    ("lab/tables.py", "test_lab_runs.py"): [
+        ("differences(paid, moe, other,", "differences(paid, other, moe,"),
+        ("penalties(rows, ANY_DECAY)\n    for moe", "penalties(rows)\n    for moe"),
+    ],
+    ("lab/driver.py", "test_lab_runs.py"): [
+        ("rows.arm.where(np.isfinite(rows.pool)", "rows.arm.where(np.isinf(rows.pool)"),
     ],
     ("lab/estimates.py", "test_lab_estimates.py"): [
         ("change - noise", "change"),
@@ -914,4 +924,47 @@ LAB = {
     ],
 }
 
-GROUPS = {**LAB, **SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+TREES = {
+    ("balance/branches.py", "test_balance_tree.py"): [
+        ("1.0 / np.sqrt(1.0 + self.gain**-2.0)", "np.ones(len(self.gain))"),
+        ("np.where(self.soft, self.rule.leak, 0.0)", "np.full(len(self.gain), self.rule.leak)"),
+        ("region_leak(p, leak[rows, None, None])", "p"),
+        ("share = share * p[..., level.branch]", "share = p[..., level.branch]"),
+        ("logs[..., right] - logs[..., right - 1]", "logs[..., right]"),
+        ("self.shares(self.sums(np.ones(load.shape)))", "0.5"),
+        ("branches[node] == 2", "branches[node] >= 1"),
+        ("place[row, leaf] + 0.5 ** depth[row, leaf]", "place[row, leaf]"),
+        ("(tree == tree[leaf])).sum()) == 1", "(tree == tree[leaf])).sum()) == 0"),
+        ("one + np.cumsum(width) - width, deep", "np.cumsum(width) - width, deep"),
+        ("huffman(np.maximum(mass,", "huffman(1.0 / np.maximum(mass,"),
+        ("(gain * y**2 * p", "(y**2 * p"),
+        ("pull[there] += 0.5 *", "pull[there] += 1.0 *"),
+        ("bias - worth * step * pull", "bias + worth * step * pull"),
+        ("EVERY * rule.rate * rule.weight", "rule.rate * rule.weight"),
+        ("(entropy <= HARMLESS)", "(entropy > HARMLESS)"),
+        ('(rule.training == "rounded") &', '(rule.training != "hard") &'),
+        ("(step - self.begin) / self.rise", "step / self.rise"),
+        ("_bits(share) - np.log2(given.active)", "_bits(share)"),
+        ("2 * len(leaves) - 2**deep", "len(leaves)"),
+        ("0.5 * np.abs(hard", "np.abs(hard", "only its size, which is compared with 0 and with a few per cent"),
+    ],
+    ("balance/simulate.py", "test_balance_tree.py"): [
+        ("state.alive * given.tokens, int", "state.load, int"),
+        ("chosen=given.active, **late", "**late"),
+        ("placement.where(state.tree.soft, every[0], served)", "served", "placements there share nothing out"),
+    ],
+    ("balance/structure.py", "test_balance_tree.py"): [
+        ("state.tree and state.tree.split(row, parent, child)", "state.tree"),
+        ("state.tree.last(row, expert, state.alive)", "False"),
+    ],
+    ("domains/learning.py", "test_balance_tree.py"): [("place[:, :, None] != place", "place[:, :, None] == place")],
+    ("counting/log_width.py", "test_log_width.py"): [
+        ("passes.forward + passes.input_gradient + passes", "passes.forward + passes"),
+        ("met = of * (1.0 - (1.0 - 1.0 / of) ** batch) if of > 1 else 1.0", "met = of"),
+        ("(depth <= MEASURED[1])", "True"),
+        ("deep @ lost / (deep @ deep)", "np.mean(lost / deep)"),
+        ("for level in range(tree.depth)", "for level in range(1)"),
+    ],
+}
+
+GROUPS = {**TREES, **LAB, **SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}

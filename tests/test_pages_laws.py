@@ -20,7 +20,6 @@ from moesim.planning.formula import read as read_formula
 JS = Path(moesim.pages.__file__).parent / "js"
 NOT_PLANNED = ("bhagia2024_hellaswag", "marin2026")  # of another kind than loss in size or tokens
 GIVEN = {"lovelace2026": {"P": 0.01, "delta": 1.1, "kappa": 0.8}}
-COUNTED = ("bryant2026", "lovelace2026")  # without excess nothing is left of them
 CELLS = 2
 # What the browser finds for a case; the rises tell whether the best is one place: else any near it is as good.
 FIND = """
@@ -51,7 +50,8 @@ def cases(seed: int = 17):
             str(rng.choice(choices("architecture"))),
         )
         held = read_formula(json.dumps(formula(moesim.Model(law, repetition, architecture))))
-        excess = str(rng.choice(["active", "total"] if name in COUNTED else ["none", "active", "total"]))
+        can = [name.removeprefix("loss.") for name in held["graph"].outputs if name.startswith("loss.")]
+        excess = str(rng.choice(can))
         anchor = ["own", "dense", 10 ** rng.uniform(-2, 1)][rng.integers(3)]
         new_law = moesim.load_law(law, **moved(rng, moesim.load_law(law)))
         how = {"excess": excess, **moved(rng, repetition)}
@@ -75,7 +75,8 @@ def cases(seed: int = 17):
             full = model.with_taught_params(cell)
             settings = {**cell, **values, "excess": excess, "anchor": anchor}
             told = {n: v for n, v in held.items() if n != "graph"}
-            answer = {"losses": [float(model.loss(x, full)) for x in sizes], "found": found.isel(cell=i)}
+            with np.errstate(all="ignore"):
+                answer = {"losses": [float(model.loss(x, full)) for x in sizes], "found": found.isel(cell=i)}
             what = f"{law} {name} {architecture} {excess} {anchor} {cell}"
             yield what, {"held": told, "settings": settings, "sizes": sizes}, script(held), answer
 
@@ -118,11 +119,12 @@ def test_losses_are_pythons_to_1e_9(answers):
     assert not apart(rows)
 
 
+@pytest.mark.slow
 def test_optima_are_pythons(answers):
     losses = [(what, number(its["loss"]), float(a["found"].optimal_loss), 1e-9) for what, its, a in answers]
     assert not apart([row for row in losses if np.isfinite(row[2])])
     sharp = [(what, its, a["found"]) for what, its, a in answers if number(its["rise"]) > 1e-10]
-    assert len(sharp) > 0.7 * len(answers)
+    assert len(sharp) > 0.6 * len(answers)
     assert not apart([(what, its["active"], float(one.optimal_active_params), 1e-6) for what, its, one in sharp])
     assert not [
         (what, its["status"], str(one.optimum_status.values))
@@ -131,10 +133,11 @@ def test_optima_are_pythons(answers):
     ]
 
 
+@pytest.mark.slow
 def test_best_sparsities_are_pythons(answers):
     losses = [(what, number(its["best"]), float(a["found"].best_loss), 1e-9) for what, its, a in answers]
     assert not apart([row for row in losses if np.isfinite(row[2])])
     sharp = [(what, its, a["found"]) for what, its, a in answers if number(its["beside"]) > 1e-9]
-    assert len(sharp) > 0.5 * len(answers)
+    assert len(sharp) > 40  # most laws are best at a bound
     places = [(what, 1 - its["sparsity"], 1 - float(one.best_sparsity), 1e-6) for what, its, one in sharp]
     assert not apart(places)
