@@ -34,7 +34,7 @@ nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300
 nb_merge_streams = True
 copybutton_selector = "div:not(.output) > div.highlight > pre"
 
@@ -42,3 +42,17 @@ autodoc_typehints = "none"  # they stand in the signature
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
+
+
+def write_live(app, exception):
+    """A page of a result, to play with."""
+    if exception is None and app.builder.format == "html":
+        axes = {"compute": [1e20, 1e21], "sparsity": [0, 0.75, 0.9, 0.95, 0.98], "unique_tokens": [2e9, float("inf")]}
+        (Path(app.outdir) / "live").mkdir(exist_ok=True)
+        moesim.page(
+            moesim.sweep("abnar2025", repetition="muennighoff2023", **axes), to=Path(app.outdir) / "live/sweep.html"
+        )
+
+
+def setup(app):
+    app.connect("build-finished", write_live, priority=400)  # before the links are checked
