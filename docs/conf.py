@@ -6,6 +6,7 @@ where a link leads nowhere or a page would ask the network for anything.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,19 +16,21 @@ os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.enviro
 
 import moesim  # noqa: E402
 
+shutil.copytree(here.parent / "examples", here / "worked", dirs_exist_ok=True)  # beside the pages, for their links
+
 project, author = "moesim", "The moesim developers"
 version = release = moesim.__version__
 html_title = f"moesim {version}"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "reference", "closed"]
-exclude_patterns = ["*.py"]
+exclude_patterns = ["*.py", "worked/__pycache__"]
 default_role = "code"  # docstrings write `name` for names
 html_theme = "furo"
 html_show_copyright = html_show_sphinx = html_copy_source = False
 html_static_path = ["static"]
 html_css_files = ["pages.css"]
 
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}

@@ -201,7 +201,7 @@ class PolicyPages(Written):
 class DatasetVariables(Written):
     def lines(self) -> Iterator[str]:
         rows = (
-            [code(name), row.unit, f"${row.symbol}$" if row.symbol else "", row.long_name, row.domain.text]
+            [code(name), row.unit, code(row.symbol), row.long_name, row.domain.text]
             for name, row in variables.VARIABLES.items()
         )
         yield from table(("name", "unit", "symbol", "meaning", "takes"), rows)
