@@ -877,6 +877,11 @@ SITES = {
         ("np.sum(values * team.weight)", "np.sum(values)"),
         ("level * shares, 0.0", "level, 0.0"),
     ],
+    ("sites/chooser.py", "test_sites_run.py"): [
+        ("price / self.work", "price"),
+        ("self.most - before", "self.most"),
+        ("part - self.rented, part", "part * 0, part"),
+    ],
     ("sites/questions.py", "test_sites_run.py"): [
         ("rate * model.d_model * 16 * 2", "rate * model.d_model * 16"),
         ("np.cumprod(shares, axis=-1)", "shares"),
@@ -901,6 +906,16 @@ LAB = {
     ],
     ("lab/compared.py", "test_lab_runs.py"): [
         ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
+        ("return rows[rows.seed != TRIAL] if", "return rows if"),
+        ("trial = trial.merge(", "trial.merge("),
+        (".str.removesuffix(BY_LOAD)", ""),
+    ],
+    ("lab/tables.py", "test_lab_runs.py"): [
+        ("differences(paid, moe, other,", "differences(paid, other, moe,"),
+        ("penalties(rows, ANY_DECAY)\n    for moe", "penalties(rows)\n    for moe"),
+    ],
+    ("lab/driver.py", "test_lab_runs.py"): [
+        ("rows.arm.where(np.isfinite(rows.pool)", "rows.arm.where(np.isinf(rows.pool)"),
     ],
     ("lab/estimates.py", "test_lab_estimates.py"): [
         ("change - noise", "change"),
