@@ -85,13 +85,24 @@ moesim.model = function (held, code) {
       const [a, b] = [near - 0.05, near + 0.05], fa = gain(a), fb = gain(b);
       if (fa < 0 && fb > 0) return moesim.root(gain, a, b, fa, fb);
     }
-    let before = gain(grid[0]);
+    const start = gain(grid[0]);
+    let before = start;
     for (let i = 1; i < n; i++) {
       const here = gain(grid[i]);
       if (before < 0 && here >= 0) return moesim.root(gain, grid[i - 1], grid[i], before, here);
       before = here;
     }
-    return before < 0 ? Infinity : grid[0];
+    return beyondGrid(gain, start, before);
+  }
+
+  // Beyond the grid: a size that counts parameters themselves is sought there too, as laws.wrapped does.
+  function beyondGrid(gain, low, high) {
+    for (let i = 1; i <= 40 && held.power === 1; i++) {
+      const below = gain(first - i), above = gain(last + i);
+      if (low >= 0 && below < 0) return moesim.root(gain, first - i, first - i + 1, below, gain(first - i + 1));
+      if (high < 0 && above >= 0) return moesim.root(gain, last + i - 1, last + i, gain(last + i - 1), above);
+    }
+    return high < 0 ? Infinity : first;
   }
 
   // The log size at which a quantity that grows with it has a value; NaN where none in the range has.
