@@ -12,11 +12,12 @@ from moesim.laws.load import load_law
 from moesim.models.tree import fff
 from moesim.output.store import open_result
 from moesim.sites import compute_utilisation, cut, presence, quality, questions, simulate
+from moesim.sites.apart import path_bits
 from moesim.sites.engine import SUMS
-from moesim.sites.place import generator
-from moesim.sites.protocols import path_bits, protocol
+from moesim.sites.protocols import protocol
 from moesim.sites.run import _made
 
+Q = quality.Quality()
 ALL = {"flops": 1e15, "mfu": 0.5, "memory": 1e12, "up": 1e9, "down": 1e9}
 ONE = {**ALL, "devices": 2, "price": 3.0, "watts": 700, "idle_watts": 100, "tariff": 0.1}
 PLACE = {**ONE, "sites": 4}
@@ -28,8 +29,16 @@ PROTOCOLS = {
     "diloco": {"policy": "diloco", "steps": 50},
     "streaming": {"policy": "diloco", "steps": 50, "fragments": 5, "overlap": 1, "bits": 4},
     "quorum": {"policy": "diloco", "steps": 50, "quorum": 3},
-    "asynchronous": {"policy": "asynchronous", "steps": 50, "copies": 2, "success": 0.9},
+    "asynchronous": {"policy": "asynchronous", "steps": 50},
+    "volunteers": {"policy": "volunteers", "steps": 50, "copies": 2, "success": 0.9},
+    "due": {"policy": "volunteers", "steps": 50, "copies": 2, "success": 0.9, "deadline_hours": 1.0},
+    "decoupled": {"policy": "decoupled", "steps": 50, "quorum": 2},
+    "elastic": {"policy": "elastic", "every": 1800.0, "recovery": 300.0},
+    "stopping": {"policy": "elastic", "steps": 20, "every": 1800.0, "others": "stop", "joins": "all"},
+    "pipeline": {"policy": "pipeline", "stages": 2},
+    "experts": {"policy": "experts", "steps": 50},
     "frozen_stem": STEM,
+    "crews": {**STEM, "levels": 1, "all_sites": True, "steps": 50},
     "path_sync": {"policy": "path_sync", "levels": 2, "d_model": 4096, "layers": 32},
 }
 
@@ -146,7 +155,7 @@ def test_a_stem_and_its_parts_on_paper():
     assert (found.bytes.values[ends > stem + cut + 1200] == 0).all()
     assert found.sending.sum().item() * 3600 == pytest.approx(cut)
     path = 1e9 + rate * (5.5 * 3600 - stem - cut)
-    apart = (path - 1e9 - rate * 600) / (path - rate * 600)  # as it was before the last, short tick
+    apart = (path - 1e9) / path
     level = float(load_law("hoffmann2022")(total_params=1e9, tokens=path))
     gain = 0.035 * 2 * min(apart / (64 / 88), 1)
     assert found.loss.values[-1] == pytest.approx(level - gain, rel=1e-9)
@@ -164,9 +173,9 @@ def test_parts_on_paper():
     assert quality.frozen_stem_time(0.1, np.full(8, 1 / 8), np.ones(8), 1.0) == pytest.approx(0.2125)
     uneven = [0.2, 0.15, 0.15, *[0.1] * 5]
     assert quality.frozen_stem_time(0.1, uneven, np.ones(8), 1.0) == pytest.approx(0.28)
-    assert quality.parts_gain(8, 64 / 88) == pytest.approx(log(16.23 / 14.62), abs=1e-3)
-    assert quality.parts_gain(8, 32 / 88) == pytest.approx(0.105 / 2)
-    assert quality.parts_gain(1, 1) == 0
+    assert Q.parts_gain(np.full(8, 1 / 8), 64 / 88) == pytest.approx(log(16.23 / 14.62), abs=1e-3)
+    assert Q.parts_gain(np.full(8, 1 / 8), 32 / 88) == pytest.approx(0.105 / 2)
+    assert Q.parts_gain([1.0], 1) == 0
     report = path_bits(11, 4096, 32) / 8
     assert report == 11 * 4097 * 32 * 2 == pytest.approx(2.88e6, rel=2e-3)
     assert 1e5 * report * 8 / 600 == pytest.approx(3.85e9, rel=2e-3)
@@ -183,7 +192,7 @@ def test_the_server_of_paths_is_shared():
 
 def test_a_swap_with_a_server_on_paper():
     """50 steps of .6 s, then 2e9 byte up and down at 1 Gbit/s; half of .9 of it counts."""
-    found = of("asynchronous").sum(["seed", "round"])
+    found = of("volunteers").sum(["seed", "round"])
     work, stall = 50 * 0.6, 2 * 16.0
     assert float(found.working / found.up) == pytest.approx(work / (work + stall))
     expected = 2 * 4 * 5.5 * 3600 / (work + stall) * 50 * 1e5 * 0.9 / 2
@@ -222,7 +231,7 @@ SPELLS = {
 def test_sites_are_up_as_often_as_renewal_theory_says(name):
     """Also in the first tick: what is found under way is long by choice. Within 4 standard errors over 4000 sites."""
     config, expected = SPELLS[name]
-    ticks = presence.availability.only(config)()(generator(0, name, 1), 4000, 1200.0)
+    ticks = presence.availability.only(config)()(np.random.default_rng(0), 4000, 1200.0)
     seconds = np.array([next(ticks).seconds for _ in range(200)]) / 1200
     assert ((seconds >= 0) & (seconds <= 1 + 1e-12)).all()
     for values in (seconds[0], seconds[:3].mean(0), seconds.mean(0)):
@@ -230,9 +239,9 @@ def test_sites_are_up_as_often_as_renewal_theory_says(name):
 
 
 def test_stops_come_as_often_as_cycles():
-    ticks = presence.exponential(up_hours=2.0, down_hours=1.0)(generator(3, "x", 1), 2000, 3600.0)
+    ticks = presence.exponential(up_hours=2.0, down_hours=1.0)(np.random.default_rng(3), 2000, 3600.0)
     assert np.mean([next(ticks).stops for _ in range(60)]) == pytest.approx(1 / 3, rel=0.02)
-    recorded = presence.trace(up=[1, 0, 1, 0])(generator(3, "x", 1), 500, 3600.0)
+    recorded = presence.trace(up=[1, 0, 1, 0])(np.random.default_rng(3), 500, 3600.0)
     assert np.mean([next(recorded).stops for _ in range(40)]) == pytest.approx(0.5, rel=1e-6)
 
 
@@ -252,15 +261,15 @@ BETAS = {35e6: 0.0188, 90e6: 0.0154, 335e6: 0.0110, 2.4e9: 0.0070}
 
 def test_replicas_and_bits():
     for params, beta in BETAS.items():
-        assert quality.exponent(params, 30) == pytest.approx(beta, abs=6e-4)
-    assert quality.exponent(1e9, 100) / quality.exponent(1e9, 30) == pytest.approx(1.38, abs=0.03)
-    assert quality.multiplier(1, 1e9, 100) == 1
-    assert quality.multiplier(8, 1e9, 1) == 1
-    assert quality.kept([16, 4, 1, 0.16, 0.032, 1e-6]).tolist() == pytest.approx([1, 1, 0.99, 0.98, 0.95, 0.95])
-    assert quality.kept(0.4) == pytest.approx(0.99 - 0.01 * log(2.5) / log(6.25))
-    for grow in ((quality.multiplier, [1, 2, 9], 1e9, 50), (quality.multiplier, 8, 1e9, [10, 99, 1000])):
+        assert Q.exponent(params, 30) == pytest.approx(beta, abs=6e-4)
+    assert Q.exponent(1e9, 100) / Q.exponent(1e9, 30) == pytest.approx(1.38, abs=0.03)
+    assert Q.multiplier(1, 1e9, 100) == 1
+    assert Q.multiplier(8, 1e9, 1) == 1
+    assert Q.kept([16, 4, 1, 0.16, 0.032, 1e-6]).tolist() == pytest.approx([1, 1, 0.99, 0.98, 0.95, 0.95])
+    assert Q.kept(0.4) == pytest.approx(0.99 - 0.01 * log(2.5) / log(6.25))
+    for grow in ((Q.multiplier, [1, 2, 9], 1e9, 50), (Q.multiplier, 8, 1e9, [10, 99, 1000])):
         assert (np.diff(grow[0](*map(np.array, grow[1:]))) > 0).all()
-    assert (np.diff(quality.multiplier(8, np.array([1e8, 1e9, 1e10]), 50)) < 0).all()
+    assert (np.diff(Q.multiplier(8, np.array([1e8, 1e9, 1e10]), 50)) < 0).all()
 
 
 def test_a_simulated_site_stands_for_many():
@@ -328,8 +337,8 @@ BAD = {
     "8 parts for 4 simulated sites": {"protocol": {"policy": "frozen_stem", "levels": 3}},
     "levels=50": {"protocol": {"policy": "frozen_stem", "levels": 50}},
     "steps=0": {"protocol": {"policy": "diloco", "steps": 0}},
-    "success=2": {"protocol": {"policy": "asynchronous", "success": 2}},
-    "stale=1 ": {"protocol": {"policy": "asynchronous", "stale": 1}},
+    "success=2": {"protocol": {"policy": "volunteers", "success": 2}},
+    "stale=1 ": {"quality": {"stale": 1}},
     "unknown option 'step'": {"protocol": {"policy": "diloco", "step": 5}},
     "unknown key 'hour'": {"hour": 3},
     "no key 'sites.up'": {"sites.up": 3},
@@ -476,10 +485,10 @@ def test_many_leaves_are_cut_as_fine_as_they_are():
 
 
 def test_parts_overfit_their_shards():
-    """A part's own tokens before the last tick over a quarter of 4e7: so many passes, of which 4 are free."""
-    free, paid = (of({**STEM, "unique_tokens": u, "overfit": 0.1}, seeds=1) for u in (np.inf, 4e7))
-    own = 1e15 / 6e9 * (5.5 * 3600 - 6000 - 48 - 600)
+    """A part's own tokens over a quarter of 4e7: so many passes, of which 4 are free."""
+    free, paid = (of(STEM, seeds=1, unique_tokens=u, quality={"overfit": 0.1}) for u in (np.inf, 4e7))
+    own = 1e15 / 6e9 * (5.5 * 3600 - 6000 - 48)
     cost = (paid.loss - free.loss).values[0]
     assert cost[-1] == pytest.approx(0.1 * log(own / 1e7 / 4))
     assert cost[3] == 0
-    assert quality.overfitted([1, 4, 4 * np.e], 0.1).tolist() == pytest.approx([0, 0, 0.1])
+    assert quality.Quality(overfit=0.1).overfitted([1, 4, 4 * np.e]).tolist() == pytest.approx([0, 0, 0.1])

@@ -25,9 +25,9 @@ def draw(data: xr.Dataset) -> dict[str, Figure]:
 def timeline(data: xr.Dataset) -> Figure:
     """Sites that work, wait and send, stacked, over the hours of the run; mean over seeds."""
     figure, ((axes,),) = grid_of_panels(1, 1, (5.2, 2.6))
-    length = data.hours.diff("round", label="lower").reindex(round=data["round"], method="ffill")
+    length = np.diff(data.hours, prepend=0.0)
     names = ("working", "sending", "waiting")
-    rows = [(data[name].mean("seed") / length.fillna(data.hours[0])).values for name in names]
+    rows = [(data[name].mean("seed") / length).values for name in names]
     axes.stackplot(data.hours.values, rows, labels=names, colors=COLOURS[:3], alpha=0.8, lw=0)
     axes.set_ylim(0, None)
     label(figure, "hours", "sites")

@@ -12,7 +12,7 @@ from moesim import config as files
 from moesim.errors import InputError
 from moesim.laws.load import load_law
 from moesim.sites.place import groups_of
-from moesim.sites.quality import effective_share, kept, multiplier
+from moesim.sites.quality import Quality, effective_share
 from moesim.variables import NON_NEGATIVE, POSITIVE, check
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ def _factors(name: str, there: float, holders: Mapping[str, float]) -> list[floa
     law = load_law("besiroglu2024")
     loss = float(law(total_params=model.active, tokens=model.compute / 6 / model.active))
     alpha, beta, floor = (float(law.coefficients[c]) for c in ("alpha", "beta", "E"))
-    factor = multiplier(_HOSTS * there / 2 / hosts, model.active, _STEPS)
+    quality = Quality()
+    factor = quality.multiplier(_HOSTS * there / 2 / hosts, model.active, _STEPS)
     lost = effective_share(loss, factor, floor, alpha * beta / (alpha + beta))
-    return [1.0, _UTILISED, there, _RETURNED, piped, _UNIT / (_UNIT + sending), float(lost * kept(_BITS))]
+    return [1.0, _UTILISED, there, _RETURNED, piped, _UNIT / (_UNIT + sending), float(lost * quality.kept(_BITS))]
 
 
 def stem_path_or_diloco(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:

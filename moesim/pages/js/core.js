@@ -130,7 +130,10 @@ moesim.slider = function (label, n, at, text, listener) {
 };
 
 moesim.table = function (rows, { head = true, caption = "" } = {}) {
-  const cell = (tag, value) => moesim.make(tag, typeof value === "number" ? { class: "number" } : {}, moesim.say(value));
+  const cell = (tag, value) => {
+    const text = moesim.say(value);
+    return moesim.make(tag, { class: typeof value === "number" ? "number short" : text.length < 24 ? "short" : null }, text);
+  };
   const [first, ...rest] = head ? rows : [null, ...rows];
   return moesim.make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption || "table" },
     moesim.make("table", {},
