@@ -45,18 +45,25 @@
 
     // ------------------------------------------------------------------ what is outside the data, as planning.describe
     const known = content.known;
-    const beyond = (ranges, at) => Object.entries(ranges).filter(([name, [low, high]]) => name in at && (at[name] < low * (1 - 1e-9) || at[name] > high * (1 + 1e-9))).map(([name]) => name);
+    const rangesOf = (part) => Object.entries(known[part].data_range).map(([name, [low, high]]) => [name, low * (1 - 1e-9), high * (1 + 1e-9)]);
+    const ranges = { law: rangesOf("law"), repetition: rangesOf("repetition") };
+    const epochsKnown = ["law", "repetition"].some((part) => "epochs" in known[part].data_range);
+    function beyond(part, at) {
+      const told = [];
+      for (const [name, low, high] of ranges[part]) if (at[name] < low || at[name] > high) told.push(name);
+      return told;
+    }
     function outside(v, at) {
-      const repeats = at.epochs > 1 + 1e-9, told = beyond(known.law.data_range, at);
+      const repeats = at.epochs > 1 + 1e-9, told = beyond("law", at);
       const counted = v.anchor === "" ? 0 : (v.counted(v)), excess = v.anchor !== "" && counted > model.taughtParams(v);
-      if (repeats && !("epochs" in known.law.data_range) && !("epochs" in known.repetition.data_range)) told.push("epochs");
-      const own = repeats || excess ? beyond(known.repetition.data_range, at) : [];
+      if (repeats && !epochsKnown) told.push("epochs");
+      const own = repeats || excess ? beyond("repetition", at) : [];
       return { law: told, repetition: own, anchor: excess ? anchorOutside(v) : [] };
     }
     function anchorOutside(v) {
       if (typeof v.anchor === "number" || !Number.isFinite(v.taught)) return [];
       const once = model.run(model.cell({ ...read(v), ...(v.anchor === "dense" ? { sparsity: 0 } : {}) }), v.taught);
-      return beyond(known.law.data_range, { ...once, tokens: once.unique_tokens, compute: once.unique_tokens * once.flops_per_token, epochs: 1 });
+      return beyond("law", { ...once, tokens: once.unique_tokens, compute: once.unique_tokens * once.flops_per_token, epochs: 1 });
     }
     const read = (v) => Object.fromEntries(Object.entries(model.place).map(([name, i]) => [name, v[i]]));
     const anywhere = (out) => out.law.length + out.repetition.length + out.anchor.length > 0;
@@ -156,7 +163,6 @@
       const rows = answers.map(({ value, at, found, out, band }) => [label(now.curves, value), moesim.say(at.active_params, "count"), moesim.say(at.total_params, "count"), moesim.say(at.tokens, "count"), at.epochs ? moesim.say(at.epochs, "plain", 3) : "–", moesim.say(found.loss, "plain", 5), ...(draws.length ? [band ? `${moesim.say(band[0], "count")} to ${moesim.say(band[1], "count")}` : "…"] : []), [found.status, ...(anywhere(out) ? [`outside: ${[...new Set([...out.law, ...out.repetition, ...out.anchor])].map((name) => name.replaceAll("_", " ")).join(", ")}`] : [])].join("; ")]);
       table.replaceChildren(moesim.table([["curve", "best active", "total", "tokens", "epochs", "loss", ...(draws.length ? ["active, 90 %"] : []), "status"], ...rows], { caption: "The best run of each curve" }));
       commands.replaceChildren(...[moesim.make("h4", {}, "The command that gives this"), content.chosen.note ? moesim.make("p", { class: "note" }, content.chosen.note) : null, ...[shell(), python()].map((text) => moesim.make("div", { class: "command" }, moesim.make("code", {}, text), moesim.copier("copy", () => text)))].filter(Boolean));
-      evidence.replaceChildren(...tellEvidence());
     }
 
     // Then: the best sparsity, along sparsity and along compute.
@@ -256,9 +262,10 @@
         return moesim.make("div", {}, moesim.make("p", {}, moesim.make("strong", {}, `${part} ${content.names[part]}`), source ? `: ${source}` : "", marking ? ` (${marking})` : ""), lines.length ? moesim.make("ul", {}, lines.map((line) => moesim.make("li", {}, line))) : null);
       });
       const readings = content.measured ? [moesim.make("p", {}, "Which parameters repetition counts is unmeasured. Readings: "), moesim.make("ul", {}, Object.entries(content.evidence).map(([name, text]) => moesim.make("li", {}, `${name}: ${text}`)))] : [];
-      return [moesim.make("details", { open: later.open ?? false, on: { toggle: (event) => { later.open = event.target.open; } } }, moesim.make("summary", {}, "Evidence and caveats"), parts, readings)];
+      return [moesim.make("details", {}, moesim.make("summary", {}, "Evidence and caveats"), parts, readings)];
     }
 
+    evidence.append(...tellEvidence());
     answer();
     root.model = model;  // for tests and the console
     root.shown = () => answers;
