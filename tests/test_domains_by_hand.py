@@ -58,6 +58,17 @@ def test_the_least_loss_is_a_bound_however_well_it_is_solved():
     assert bounds.least_loss(given, np.array([10.0]), steps=1) == pytest.approx(0.9)
 
 
+def test_the_least_loss_of_steps_is_below_them():
+    # 1 until 10 tokens of a domain, then 0: below it a line. 8 tokens remove .8 of the first domain (slope .8/10
+    # against .2/10), 18 tokens 1 of it and .8 of the second, 40 all, and what is solved has nothing left to gain
+    steps = {"policy": "quanta", "threshold": 10.0, "first_tokens": 1e-9}
+    given = SimpleNamespace(world=world((0.8, 0.2), curve=steps), capacity=learning.Capacity(1e300))
+    for tokens, least in ((8.0, 1 - 0.8 * 0.8), (18.0, 0.2 * 0.2), (40.0, 0.0)):
+        found = bounds.least_loss(given, np.array([tokens]), steps=400)
+        assert found == pytest.approx(least, abs=0.05)
+        assert (found <= least + 1e-12).all()
+
+
 def test_tail_and_first_reach():
     # the rarest tenth of twenty is two: those with frequency 1 and 2
     natural = np.arange(20.0, 0.0, -1.0)[None]

@@ -396,7 +396,8 @@ def test_records_of_a_step():
     tokens = given.tokens
     loads = tokens * np.array([[0.75, 0.15]])
     at = replace(at, frozen=np.array([[True, False]]), load=loads, dropped=np.array([tokens / 10]))
-    out = records.record(given, at, {**parts, "step_time": total, "slots": at.placement.slots}, at.load)
+    met = {**parts, "step_time": total, "slots": at.placement.slots, "load": at.load}
+    out = records.record(given, at, met, at.load)
     np.testing.assert_array_equal(out["frozen_share"], [0.5])
     np.testing.assert_allclose(out["drop_share"], [0.1])
     np.testing.assert_allclose(out["max_vio"], [0.75 / 0.45 - 1])
