@@ -904,6 +904,16 @@ LAB = {
     ],
     ("lab/compared.py", "test_lab_runs.py"): [
         ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
+        ("return rows[rows.seed != TRIAL] if", "return rows if"),
+        ("trial = trial.merge(", "trial.merge("),
+        (".str.removesuffix(BY_LOAD)", ""),
+    ],
+    ("lab/tables.py", "test_lab_runs.py"): [
+        ("differences(paid, moe, other,", "differences(paid, other, moe,"),
+        ("penalties(rows, ANY_DECAY)\n    for moe", "penalties(rows)\n    for moe"),
+    ],
+    ("lab/driver.py", "test_lab_runs.py"): [
+        ("rows.arm.where(np.isfinite(rows.pool)", "rows.arm.where(np.isinf(rows.pool)"),
     ],
     ("lab/estimates.py", "test_lab_estimates.py"): [
         ("change - noise", "change"),
