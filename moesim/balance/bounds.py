@@ -105,10 +105,11 @@ def least_loss(setting: Any, tokens: np.ndarray, steps: int = 30) -> np.ndarray:
     """
     world = setting.world
     natural, weight = world.natural, world.target
-    q, best = natural.copy(), np.full(len(natural), -np.inf)
+    q = natural.copy()
     params = setting.capacity.total * (1.0 / np.maximum(world.ordinary, 1e-300))[:, :, None] ** setting.capacity.focus
     total = tokens[:, None] * effective_number(world, setting.capacity.total, tokens)
     hull = _hull(world.curve, params)
+    best = (weight * hull(world.mix(total * np.ones(q.shape))[:, :, None])[0][..., 0]).sum(axis=1)  # all for everyone
     a = world.curve.exponent()
     a = np.where(a > 0, a, 0.4)  # only how far a step of the search goes
     power = 1.0 / (1.0 + (a[..., 0] if np.ndim(a) == 3 else a))
