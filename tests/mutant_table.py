@@ -877,6 +877,11 @@ SITES = {
         ("np.sum(values * team.weight)", "np.sum(values)"),
         ("level * shares, 0.0", "level, 0.0"),
     ],
+    ("sites/chooser.py", "test_sites_run.py"): [
+        ("price / self.work", "price"),
+        ("self.most - before", "self.most"),
+        ("part - self.rented, part", "part * 0, part"),
+    ],
     ("sites/questions.py", "test_sites_run.py"): [
         ("rate * model.d_model * 16 * 2", "rate * model.d_model * 16"),
         ("np.cumprod(shares, axis=-1)", "shares"),
