@@ -118,9 +118,11 @@ def simulate(
     `model`: a name, a path, a Transformer, or a number of parameters; `law`: a name or a Law; `world`: the domains that
     parts are cut from, a name, a path or a mapping (None: data that are alike). `settings`: the keys of `moesim sites`
     (`hours`, `seeds`, `batch`, ...; see `engine.Run`), and keys of groups by their dotted names (`**{"site.up": 1e8}`
-    for all sites, `**{"quality.stale": 0.1}`). Variables by (seed, round): hours up, working, waiting and sending summed
-    over sites, tokens, bytes, cost, energy, what of these is slack, the loss, and what replicas (`loss_factor`) and
-    parts (`parts_gain`) did to it; `site_*` by (seed, site). Raises InputError for what is unknown or out of its domain.
+    for all sites, `**{"quality.stale": 0.1}`).
+
+    Variables by (seed, round): hours up, working, waiting and sending summed over sites, tokens, bytes, cost, energy,
+    what of these is slack, the loss, and what replicas (`loss_factor`) and parts (`parts_gain`) did to it; `site_*` by
+    (seed, site). Raises InputError for what is unknown or out of its domain.
     """
     given = {"site": site, "protocol": protocol, "model": model, "law": law, "world": world}
     config = {group: _content(group, choice) for group, choice in given.items()} | {"quality": {}}
