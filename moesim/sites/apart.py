@@ -83,7 +83,7 @@ def frozen_stem(
     flow = _with_stem(team, tick, centre, phases, flow)
     spent = (phases.marking + phases.sending) * float(tick.share[centre])
     grown = kept._replace(cut=kept.cut + spent, own=kept.own + own)
-    learned = team.shards.worth(grown.own, kept.unique) - team.shards.worth(kept.own, kept.unique)
+    learned = team.shards.learned(grown.own, kept.unique) - team.shards.learned(kept.own, kept.unique)
     each = replicas(team, tick) / parts if all_sites else 1.0
     return flow._replace(
         multiplier=float(team.quality.multiplier(each, team.params, steps)),
@@ -286,7 +286,7 @@ def _held(team: Team, needed: float, cut: str) -> _Held:
 def _taught(team: Team, tick: Tick, flow: Flow, held: _Held, synced: float, way: Way) -> Flow:
     """The flow with what the experts of each site saw, gained and lost."""
     own = held.own + flow.tokens * team.weight
-    learned = (team.shards.worth(own, held.unique) - team.shards.worth(held.own, held.unique)) / team.weight
+    learned = (team.shards.learned(own, held.unique) - team.shards.learned(held.own, held.unique)) / team.weight
     total, quality = float(np.sum(flow.tokens * team.weight)), team.quality
     passes = np.divide(own, held.unique, np.zeros(len(own)), where=held.unique > 0)
     gain = quality.parts_gain(held.shares, 1.0, team.weight) * (1.0 - synced)

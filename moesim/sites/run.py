@@ -93,6 +93,8 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     idle: dict[str, str] = {"sequence": "without model=NAME"}
     if named:
         idle = dict.fromkeys(map(str, of_models), "with model=NAME")
+    if config.get("rented") is None:
+        idle["stay"] = "without rented=NUMBER"
     if config.get("world") is not None:
         idle["unique_tokens"] = "with world=NAME"
     groups = (config.get("site") or {}).get("groups") or {}
