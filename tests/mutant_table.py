@@ -533,6 +533,7 @@ BALANCING = {
         ("state.dropped / (given.tokens * given.active)", "state.dropped / given.tokens"),
         ('"macro_loss": world.macro', '"macro_loss": world.natural'),
         ('.busy_share + parts["update"]', ".busy_share"),
+        ("given.active, 1.0 - dropped)", "given.active)"),
         ("changed[:, None], 0.0, old", "changed[:, None], old, old"),
     ],
     ("balance/study.py", "test_balance_run.py -k 'study or equal'"): [
@@ -627,6 +628,7 @@ BALANCING = {
         ("self.chip.scale_out if self.cluster.groups > 1", "self.chip.scale_up if self.cluster.groups > 1"),
         ("self.expert.layers / self.cluster.stages", "self.expert.layers"),
         ("(stages - 1) / schedule.microbatches", "stages / schedule.microbatches"),
+        ("* 2.0 / 3.0 * kept", "* 2.0 / 3.0"),
         ("/ schedule.microbatch_tokens, 1.0)", "/ schedule.microbatch_tokens, 2.0)"),
         ('tokens / groups["cluster"].devices / schedule', "tokens / schedule"),
         ("(per_device * cluster.speed).max(axis=1), exchange, dense", "slowest, exchange, dense"),
@@ -666,7 +668,8 @@ BALANCING = {
         ("over.argmax(axis=1) % used.shape[1]", "over.argmax(axis=1)"),
     ],
     ("balance/topology.py", "test_balance_by_hand.py -k 'topolog or placement or lplb'"): [
-        ("np.argsort(-weight, axis=-1", "np.argsort(weight, axis=-1"),
+        ("np.lexsort((-weight, home >= experts)", "np.lexsort((weight, home >= experts)"),
+        ("np.lexsort((-weight, home >= experts)", "np.lexsort((home >= experts, -weight)"),
         ("(place + 12) % 16", "(place + 8) % 16"),
         ("min(room - own, own) // edges", "1"),
         ("size * np.arange(devices // size)", "0 * np.arange(devices // size)"),
@@ -877,6 +880,11 @@ SITES = {
         ("np.sum(values * team.weight)", "np.sum(values)"),
         ("level * shares, 0.0", "level, 0.0"),
     ],
+    ("sites/chooser.py", "test_sites_run.py"): [
+        ("price / self.work", "price"),
+        ("self.most - before", "self.most"),
+        ("part - self.rented, part", "part * 0, part"),
+    ],
     ("sites/questions.py", "test_sites_run.py"): [
         ("rate * model.d_model * 16 * 2", "rate * model.d_model * 16"),
         ("np.cumprod(shares, axis=-1)", "shares"),
@@ -946,7 +954,7 @@ TREES = {
     ("balance/simulate.py", "test_balance_tree.py"): [
         ("state.alive * given.tokens, int", "state.load, int"),
         ("chosen=given.active, **late", "**late"),
-        ("placement.where(state.tree.soft, every[0], served)", "served", "placements there share nothing out"),
+        ("placement.where(state.tree.soft, every[0], served)", "served"),
     ],
     ("balance/structure.py", "test_balance_tree.py"): [
         ("state.tree and state.tree.split(row, parent, child)", "state.tree"),
