@@ -954,7 +954,7 @@ TREES = {
     ("balance/simulate.py", "test_balance_tree.py"): [
         ("state.alive * given.tokens, int", "state.load, int"),
         ("chosen=given.active, **late", "**late"),
-        ("placement.where(state.tree.soft, every[0], served)", "served", "placements there share nothing out"),
+        ("placement.where(state.tree.soft, every[0], served)", "served"),
     ],
     ("balance/structure.py", "test_balance_tree.py"): [
         ("state.tree and state.tree.split(row, parent, child)", "state.tree"),

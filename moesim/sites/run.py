@@ -88,7 +88,7 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if config.get("question") == "folding_at_home":
         return dict.fromkeys((*_GROUPS, *defaults(Run)), "with question=folding_at_home")
-    of_models = ("params", "active_params", "flops_per_token")
+    of_models = ("params", "active_params", "flops_per_token", "d_model", "layers", "shared_share")
     named = config.get("model") is not None
     idle: dict[str, str] = {"sequence": "without model=NAME"}
     if named:
@@ -165,8 +165,18 @@ def _with_model(run: Run, model: Any, names: Mapping[str, Any]) -> Run:
     if isinstance(model, int | float):
         return read_settings(Run, "sites", {**run.__dict__, "params": model})
     shape = model if isinstance(model, Transformer) else Transformer.from_spec(str(names.get("model", "model")), model)
-    cost = shape.training_flops(run.sequence)
-    return replace(run, params=shape.total_params, active_params=shape.active_params, flops_per_token=cost)
+    total, acting = shape.total_params, shape.active_params
+    # what a token leaves out are routed experts: of E, all but K
+    routed = (total - acting) / (1.0 - shape.active_experts / shape.experts) if total > acting else 0.0
+    return replace(
+        run,
+        params=total,
+        active_params=acting,
+        flops_per_token=shape.training_flops(run.sequence),
+        d_model=shape.d_model,
+        layers=shape.layers,
+        shared_share=1.0 - routed / total,
+    )
 
 
 def _outside(chosen: Policy, data: xr.Dataset) -> list[str]:
