@@ -910,8 +910,8 @@ LAB = {
     ("lab/compared.py", "test_lab_runs.py"): [
         ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
         ("return rows[rows.seed != TRIAL] if", "return rows if"),
-        ("trial = trial.merge(", "trial.merge("),
         (".str.removesuffix(BY_LOAD)", ""),
+        ("trial = trial.merge(others", "trial.merge(others"),
     ],
     ("lab/tables.py", "test_lab_runs.py"): [
         ("differences(paid, moe, other,", "differences(paid, other, moe,"),
