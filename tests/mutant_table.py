@@ -533,6 +533,7 @@ BALANCING = {
         ("state.dropped / (given.tokens * given.active)", "state.dropped / given.tokens"),
         ('"macro_loss": world.macro', '"macro_loss": world.natural'),
         ('.busy_share + parts["update"]', ".busy_share"),
+        ("given.active, 1.0 - dropped)", "given.active)"),
         ("changed[:, None], 0.0, old", "changed[:, None], old, old"),
     ],
     ("balance/study.py", "test_balance_run.py -k 'study or equal'"): [
@@ -627,6 +628,7 @@ BALANCING = {
         ("self.chip.scale_out if self.cluster.groups > 1", "self.chip.scale_up if self.cluster.groups > 1"),
         ("self.expert.layers / self.cluster.stages", "self.expert.layers"),
         ("(stages - 1) / schedule.microbatches", "stages / schedule.microbatches"),
+        ("* 2.0 / 3.0 * kept", "* 2.0 / 3.0"),
         ("/ schedule.microbatch_tokens, 1.0)", "/ schedule.microbatch_tokens, 2.0)"),
         ('tokens / groups["cluster"].devices / schedule', "tokens / schedule"),
         ("(per_device * cluster.speed).max(axis=1), exchange, dense", "slowest, exchange, dense"),
@@ -666,7 +668,8 @@ BALANCING = {
         ("over.argmax(axis=1) % used.shape[1]", "over.argmax(axis=1)"),
     ],
     ("balance/topology.py", "test_balance_by_hand.py -k 'topolog or placement or lplb'"): [
-        ("np.argsort(-weight, axis=-1", "np.argsort(weight, axis=-1"),
+        ("np.lexsort((-weight, home >= experts)", "np.lexsort((weight, home >= experts)"),
+        ("np.lexsort((-weight, home >= experts)", "np.lexsort((home >= experts, -weight)"),
         ("(place + 12) % 16", "(place + 8) % 16"),
         ("min(room - own, own) // edges", "1"),
         ("size * np.arange(devices // size)", "0 * np.arange(devices // size)"),
@@ -907,8 +910,8 @@ LAB = {
     ("lab/compared.py", "test_lab_runs.py"): [
         ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
         ("return rows[rows.seed != TRIAL] if", "return rows if"),
-        ("trial = trial.merge(", "trial.merge("),
         (".str.removesuffix(BY_LOAD)", ""),
+        ("trial = trial.merge(others", "trial.merge(others"),
     ],
     ("lab/tables.py", "test_lab_runs.py"): [
         ("differences(paid, moe, other,", "differences(paid, other, moe,"),
@@ -951,7 +954,7 @@ TREES = {
     ("balance/simulate.py", "test_balance_tree.py"): [
         ("state.alive * given.tokens, int", "state.load, int"),
         ("chosen=given.active, **late", "**late"),
-        ("placement.where(state.tree.soft, every[0], served)", "served", "placements there share nothing out"),
+        ("placement.where(state.tree.soft, every[0], served)", "served"),
     ],
     ("balance/structure.py", "test_balance_tree.py"): [
         ("state.tree and state.tree.split(row, parent, child)", "state.tree"),

@@ -210,7 +210,7 @@ def _share(own: xr.Dataset) -> np.ndarray:
     first = own.isel(seed=0)
     order = np.argsort(-first.natural_weight.values, kind="stable")
     tokens = first.expert_tokens.transpose("domain", "expert").values[order]
-    share = tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1e-300)
+    share = tokens / np.maximum(tokens.sum(axis=1, keepdims=True, dtype=float), 1e-300)
     there = np.flatnonzero(first.alive.isel(step=-1).values)
     return share[:, there[np.argsort(share[:, there].argmax(axis=0), kind="stable")]]
 

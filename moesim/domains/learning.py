@@ -170,7 +170,9 @@ def abilities(
     knowing *= params
     size = params
     if capacity.active > 1:
-        if place is None:
+        if place is None and capacity.active == capacity.twins:
+            size, knowing = (capacity.twins * term for term in (size, knowing))  # nobody else comes
+        elif place is None:
             size, knowing = with_companions(probability, (size, knowing), capacity.twins, family)
         else:
             size, knowing = (with_others(probability, term, capacity.twins, place) for term in (size, knowing))
@@ -329,7 +331,7 @@ def domain_gains(world: World, params: np.ndarray, tokens: np.ndarray, probabili
 def expert_gains(world: World, params: np.ndarray, tokens: np.ndarray, assigned: np.ndarray) -> np.ndarray:
     """Loss removed by one more effective token of its usual mixture, for each expert (seed, expert)."""
     gain = world.curve.gain(params, tokens) * np.ones(assigned.shape)
-    return np.einsum("ske,ske->se", assigned, gain) / np.maximum(assigned.sum(axis=1), _TINY)
+    return np.einsum("ske,ske->se", assigned, gain) / np.maximum(assigned.sum(axis=1, dtype=np.float64), _TINY)
 
 
 def heard(gains: np.ndarray, load: np.ndarray, noise: float) -> np.ndarray:
