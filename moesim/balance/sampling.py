@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.balance.state import State
+from moesim.balance.state import State, fitted
 from moesim.domains.learning import domain_gains, fresh_worth, penalty_slope
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
@@ -150,7 +150,7 @@ def feed_idle(
     """
     limit = _limits(state, setting, bound)
     _check_reach(setting.world, limit, least)
-    part, price = served(state), state.memory.get("price", np.zeros(limit.shape))
+    part, price = served(state), fitted(state.memory.get("price", np.zeros(limit.shape)), state.experts)
     natural = setting.world.natural
     for _ in range(iterations):
         mixture = _tilted(natural, part, price, least)
