@@ -19,7 +19,7 @@ from moesim.hardware.placed import Placement
 from moesim.output.progress import Advance, progress
 
 # A block of seeds whose (seed, domain, expert) arrays stay in a core's cache is stepped at once.
-CELLS_IN_CACHE = 2**18
+CELLS_IN_CACHE = 2**19
 WINDOW = 100  # steps whose loads count as those of the present router
 
 
@@ -189,7 +189,7 @@ def outcomes(config: Mapping[str, Any], advance: Advance | None = None) -> list[
     probe = setting(config)
     rehearse(probe)
     seeds = tuple(range(probe.run.seed, probe.run.seed + probe.run.seeds))
-    blocks = blocks_of(seeds, probe.world.domains * probe.most_experts)
+    blocks = blocks_of(seeds, probe.world.domains * probe.run.experts)
     if advance is not None:
         return [run_block(config, block, advance) for block in blocks]
     with progress(len(seeds) * probe.steps, "step") as shown:
