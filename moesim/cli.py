@@ -21,7 +21,7 @@ usage: moesim VERB [KEY=VALUE ...]
   laws     list the loss laws and repetitions; moesim laws NAME shows one whole
   collect  moesim collect DIR ...: the results of multiruns as one Dataset
   rerun    moesim rerun FILE: repeat a result from what it carries and compare bit for bit
-  page     moesim page FILE ... [to=PAGE.html]: results as one HTML file to play with, which works offline
+  page     moesim page FILE ... [to=PAGE.html] [live=false]: results as one HTML file to play with, offline
 
 moesim VERB --help explains the keys of a verb; moesim VERB -m KEY=A,B runs every combination.
 moesim --version prints the version; eval "$(moesim -sc install=bash)" turns on tab completion.
@@ -86,12 +86,15 @@ def _rerun(words: list[str]) -> None:
 
 
 def _page(words: list[str]) -> None:
-    """`moesim page FILE ... [to=PAGE.html]`: runs no code of the files."""
+    """`moesim page FILE ... [to=PAGE.html] [live=false]`: runs no code of the files."""
     from moesim.pages.page import page
 
-    where = [word.removeprefix("to=") for word in words if word.startswith("to=")]
-    written = page(*(word for word in words if not word.startswith("to=")), to=where[-1] if where else None)
-    print(f"wrote {os.path.relpath(written)}")
+    given = dict(word.split("=", 1) for word in words if word.startswith(("to=", "live=")))
+    live = given.get("live", "true").lower()
+    if live not in ("true", "false"):
+        raise InputError(f"live={given['live']}: it takes true or false")
+    files = [word for word in words if not word.startswith(("to=", "live="))]
+    print(f"wrote {os.path.relpath(page(*files, to=given.get('to'), live=live == 'true'))}")
 
 
 def _laws(names: list[str]) -> None:

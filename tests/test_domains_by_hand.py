@@ -51,11 +51,23 @@ def test_speeds_bound_schedules_and_lists():
 
 
 def test_the_least_loss_is_a_bound_however_well_it_is_solved():
-    # losses 1 + 1/n of .8 and .2: the best mixture is 2 : 1, with (.8^.5 + .2^.5)^2 / 10 = .18. From natural sampling,
-    # 1.2, slopes .125 and .5 are at most .5 - .2 more at one domain than along the mixture: 1.2 - .3
+    # losses 1 + 1/n of .8 and .2: the best mixture is 2 : 1, with (.8^.5 + .2^.5)^2 / 10 = .18. All ten for both: 1.1
     given = SimpleNamespace(world=world((0.8, 0.2)), capacity=learning.Capacity(1e300))
     assert bounds.least_loss(given, np.array([10.0]), steps=200) == pytest.approx(1.18, rel=1e-6)
-    assert bounds.least_loss(given, np.array([10.0]), steps=1) == pytest.approx(0.9)
+    assert bounds.least_loss(given, np.array([10.0]), steps=0) == pytest.approx(1.1)
+    # of .6 and .4 natural sampling has 1.2; slopes 1/6 and 1/4 are at most 1/4 - .2 more at one than along the mixture
+    given = SimpleNamespace(world=world((0.6, 0.4)), capacity=learning.Capacity(1e300))
+    assert bounds.least_loss(given, np.array([10.0]), steps=1) == pytest.approx(1.2 - 0.05)
+
+
+def test_the_least_loss_of_steps_is_below_them():
+    # 1 until 10 tokens of a domain, then 0: below it a line. 8 tokens remove .8 of the first domain (slope .8/10
+    # against .2/10), 18 tokens 1 of it and .8 of the second, 40 all, and what is solved has nothing left to gain
+    steps = {"policy": "quanta", "threshold": 10.0, "first_tokens": 1e-9}
+    given = SimpleNamespace(world=world((0.8, 0.2), curve=steps), capacity=learning.Capacity(1e300))
+    for tokens, least in ((8.0, 1 - 0.8 * 0.8), (18.0, 0.2 * 0.2), (40.0, 0.0)):
+        found = bounds.least_loss(given, np.array([tokens]), steps=400)
+        assert least - 0.2 < found <= least + 1e-12
 
 
 def test_tail_and_first_reach():

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the lab trains with PyTorch: pip in
 from moesim.lab.corpus import CONTEXT, load  # noqa: E402
 from moesim.lab.job import Job, Shape  # noqa: E402
 from moesim.lab.model import Dense, Experts, Model, norm  # noqa: E402
-from moesim.lab.train import Run, _batches, _pool, train  # noqa: E402
+from moesim.lab.train import Run, _batches, _pools, train  # noqa: E402
 
 SMALL = {"policy": "synthetic", "domains": 4, "symbols": 16, "train_windows": 2**11, "valid_windows": 64}
 SHAPES = [Shape(), Shape(experts=8), Shape(experts=8, active_experts=2), Shape(ffn_multiple=4), Shape(64, 3, 4, 2)]
@@ -94,18 +94,19 @@ def test_counts_sum_to_the_assignments(corpus):
 
 
 def test_pools_of_one_seed_share_their_prefix(corpus):
-    short, long = (_pool(Job(SMALL, unique_tokens=u, tokens=2**15), corpus).windows for u in (2**12, 2**13))
+    short, long = (_pools(Job(SMALL, unique_tokens=u, tokens=2**15), corpus)[0].windows for u in (2**12, 2**13))
     np.testing.assert_array_equal(short, long[: len(short)])
-    other = _pool(Job(SMALL, unique_tokens=2**12, tokens=2**15, seed=1), corpus).windows
+    other = _pools(Job(SMALL, unique_tokens=2**12, tokens=2**15, seed=1), corpus)[0].windows
     assert not np.array_equal(short, other)
 
 
 def test_an_epoch_shows_every_window_once(corpus):
     job = Job(SMALL, unique_tokens=2**13, tokens=2**15)
-    batches, pool = _batches(job, corpus), _pool(job, corpus).windows
+    pool, _ = _pools(job, corpus)
+    batches = _batches(pool, job)
     for _ in range(2):
         epoch = np.concatenate([next(batches)[0].numpy() for _ in range(job.unique_tokens // job.batch)])
-        np.testing.assert_array_equal(np.sort(epoch, axis=0), np.sort(pool, axis=0))
+        np.testing.assert_array_equal(np.sort(epoch, axis=0), np.sort(pool.windows, axis=0))
 
 
 def test_repetition_is_measured_beyond_the_first_pass():

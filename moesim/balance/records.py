@@ -55,6 +55,8 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
     received = parts["received"]
     busy = parts["compute"] + parts["dense"] * given.machine.cluster.busy_share + parts["update"]
     hardest = bounds.makespan_bound(parts["load"], copies, speed)
+    dropped = state.dropped / (given.tokens * given.active)
+    fastest = clock.least_step_seconds(given.machine, given.tokens, given.active, 1.0 - dropped)
     return {
         "loads": state.load,
         "device_loads": received,
@@ -64,7 +66,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "max_vio_global": metrics.over_there(total, there, metrics.max_violation),
         "balancedness": metrics.balancedness(received),
         "gini": metrics.over_there(state.load, there, metrics.gini),
-        "drop_share": state.dropped / (given.tokens * given.active),
+        "drop_share": dropped,
         "utilisation": busy / parts["step_time"],
         "idle_share": 1.0 - parts["compute"] / (parts["compute"] + parts["wait"]),
         "step_time": parts["step_time"],
@@ -78,7 +80,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "alive": there,
         "frozen_share": (state.frozen & there).sum(axis=1) / there.sum(axis=1),
         "regret_balance": (received / speed).max(axis=1) / hardest - 1.0,
-        "regret_time": parts["step_time"] / clock.least_step_seconds(given.machine, given.tokens, given.active) - 1.0,
+        "regret_time": parts["step_time"] / fastest - 1.0,
         **_memory(given, parts),
         "copies": copies,
         "shared_devices": placed.together(given.most_experts, given.devices),

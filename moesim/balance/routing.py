@@ -300,7 +300,7 @@ def auxiliary(
         raise InputError(f"control auxiliary: scope={scope!r}; it takes global or micro")
     experts = alive.sum(axis=1)[:, None, None]
     part = (tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1e-300))[:, None, :]
-    chosen = probability / np.maximum(probability.sum(axis=-1, keepdims=True), 1e-300)
+    chosen = probability / np.maximum(probability.sum(axis=-1, keepdims=True, dtype=np.float64), 1e-300)
     share = inclusion(scores / gate, 1)
     pressure = experts * (chosen if scope == "micro" else part @ chosen)
     step = worth * weight * experts * share * (pressure - (share * pressure).sum(axis=-1, keepdims=True))

@@ -167,7 +167,7 @@ def _assigned(given: Setting, state: State, probability: np.ndarray) -> tuple[np
     load = assigned.sum(axis=1, dtype=np.float64)
     if np.isfinite(given.routing.capacity_factor):
         room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)
-        kept = np.minimum(1.0, room / np.maximum(load, 1e-300))
+        kept = room / np.maximum(load, room)
         assigned, load = assigned * kept[:, None, :], load * kept
     return assigned, load
 

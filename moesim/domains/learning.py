@@ -336,7 +336,7 @@ def domain_gains(world: World, params: np.ndarray, tokens: np.ndarray, probabili
 def expert_gains(world: World, params: np.ndarray, tokens: np.ndarray, assigned: np.ndarray) -> np.ndarray:
     """Loss removed by one more effective token of its usual mixture, for each expert (seed, expert)."""
     gain = world.curve.gain(params, tokens) * np.ones(assigned.shape)
-    return np.einsum("ske,ske->se", assigned, gain) / np.maximum(assigned.sum(axis=1), _TINY)
+    return np.einsum("ske,ske->se", assigned, gain) / np.maximum(assigned.sum(axis=1, dtype=np.float64), _TINY)
 
 
 def heard(gains: np.ndarray, load: np.ndarray, noise: float) -> np.ndarray:

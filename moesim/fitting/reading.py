@@ -189,11 +189,16 @@ def columns_of(source: Any) -> dict[str, np.ndarray]:
 
 
 def _stacked(source: Any) -> Any:
-    """A Dataset (or DataArray, of loss unless it has a name) of several dims as one of runs; anything else as it is."""
+    """A Dataset (or DataArray, of loss unless it has a name) of several dims as one of runs; anything else as it is.
+
+    One that has `run` is one of runs already: what has further dims is no column of it.
+    """
     if hasattr(source, "to_dataset") and not hasattr(source, "data_vars"):
         source = source.to_dataset(name=source.name or "loss")
     if not hasattr(source, "data_vars") or len(source.dims) < 2:
         return source
+    if "run" in source.dims:
+        return source.drop_dims({*source.dims} - {"run"})
     return source.stack(run=list(source.dims)).reset_index("run").reset_coords()
 
 

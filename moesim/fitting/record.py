@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moesim.errors import InputError
 from moesim.fitting.design import advice
 from moesim.fitting.files import contents as file_contents
 from moesim.fitting.isoflop import beside
@@ -16,6 +17,8 @@ from moesim.fitting.model import contents_of
 from moesim.fitting.predict import covered
 from moesim.fitting.solve import STATUSES
 from moesim.output.provenance import signed
+from moesim.planning.formula import carried
+from moesim.planning.model import Model
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,9 +57,17 @@ def record(fit: Fit) -> xr.Dataset:
         "part": list(_PARTS),
         "row": ("run", np.asarray(fit.runs["row"])),
     }
-    attrs = _attributes(fit)
+    attrs = _attributes(fit) | _formula(fit)
     config = {name.removeprefix("fit_"): json.loads(text) for name, text in _described(fit).items()}
     return signed(xr.Dataset(data, coords=coords, attrs=attrs), "fit", {**config, "runs": attrs["runs"]})
+
+
+def _formula(fit: Fit) -> dict[str, str]:
+    """The fitted law as pages compute it; nothing for a law that plans do not take."""
+    try:
+        return carried(Model(fit), Model(fit.law, fit.repetition))
+    except InputError:
+        return {}
 
 
 def _dimmed(data: Mapping[str, Any]) -> list[tuple]:

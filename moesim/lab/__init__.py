@@ -12,6 +12,7 @@ from typing import Any
 _PUBLIC = {
     "run": ("driver", "lab"),
     "loads": ("driver", "loads"),
+    "probes": ("driver", "probes"),
     "kept": ("driver", "kept"),
     "calibrate": ("estimates", "calibrate"),
 }

@@ -35,9 +35,10 @@ class Interval(NamedTuple):
     seeds: int = 1
 
     def __str__(self) -> str:
-        return f"{self:+.3f}"
+        return f"{self}"
 
     def __format__(self, digits: str) -> str:
+        digits = digits or "+.3f"
         ends = "" if np.isnan(self.low) else f" [{self.low:{digits}}, {self.high:{digits}}]"
         return f"{self.value:{digits}}{ends}"
 
@@ -162,6 +163,7 @@ def excess_index(rows: Frame, moe: str, dense: str, total: str, at: Sequence[str
     errors; elsewhere the index is noise and left out.
     """
     by_arm = rows.pivot_table("penalty", index=[*at, "seed"], columns="arm", aggfunc="mean")
+    by_arm = by_arm.reindex(columns=[moe, dense, total])  # no index where an arm was not run
     above, below = (by_arm[arm] - by_arm[dense] for arm in (moe, total))
     both = above.notna() & below.notna()
     found = {}

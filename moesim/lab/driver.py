@@ -35,7 +35,7 @@ _NOT_ASKED = ("workers",)  # changes nothing in what comes out
 
 def run(config: Mapping[str, Any]) -> Result:
     """What `conf/lab.yaml` asks for: runs, the loads of their experts, the runs as a table, figures; or estimates."""
-    from moesim.lab import figures, tables
+    from moesim.lab import figures, probed, tables
 
     if config["calibrate"]:
         return _calibrated(config)
@@ -45,11 +45,12 @@ def run(config: Mapping[str, Any]) -> Result:
         return Result(runs, tables.table(runs), file="lab.nc", figures=drawn, texts={"runs.csv": as_csv(runs)})
     asked = {name: config[name] for name in signature(lab).parameters}
     data = trained(jobs_of(asked), asked["workers"])
-    runs, experts = _signed(runs_of(data), config), _signed(loads_of(data), config)
-    drawn = figures.draw(runs, experts) if config["figures"] else {}
+    runs, experts, tried = (_signed(made(data), config) for made in (runs_of, loads_of, probes_of))
+    drawn = figures.draw(runs, experts) | probed.draw(tried, experts) if config["figures"] else {}
     texts = {"runs.csv": as_csv(runs)}
-    beside = {"loads.nc": experts} if experts.sizes else {}
-    return Result(runs, tables.table(runs), file="lab.nc", figures=drawn, texts=texts, beside=beside)
+    beside = {name: part for name, part in {"loads.nc": experts, "probes.nc": tried}.items() if part.sizes}
+    table = "\n".join([tables.table(runs), *probed.tables(tried)])
+    return Result(runs, table, file="lab.nc", figures=drawn, texts=texts, beside=beside)
 
 
 def kept(source: Any) -> xr.Dataset:
@@ -96,7 +97,9 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     if config["kept"]:
         return dict.fromkeys(signature(lab).parameters, "with kept, which trains nothing")
     if max(_listed("experts", config)) == 1:
-        return dict.fromkeys(("active_experts", "always_on", "balancing", "balancing_rate"), "without experts")
+        return dict.fromkeys(
+            ("active_experts", "always_on", "balancing", "balancing_rate", "probes"), "without experts"
+        )
     return {"balancing_rate": "with balancing=none"} if config["balancing"] == "none" else {}
 
 
@@ -116,6 +119,8 @@ def lab(
     balancing: str = "loss_free",
     balancing_rate: float | None = None,
     batch: int = 2048,
+    cooldown: float = 0.0,
+    probes: Any = (),
     seeds: Any = 1,
     workers: int = 2,
 ) -> xr.Dataset:
@@ -126,9 +131,11 @@ def lab(
     wide the feed-forward part is; `always_on` adds for each Mixture the dense model with all its experts always on.
     `unique_tokens`: of each pool, inf for fresh; `tokens`: of each run, which is measured after each halving on its way
     too. `seeds`: how many, or a list. Trajectories that were trained before are taken from
-    `outputs/lab/trajectories`. One row for each run and mark; beside the variables of the table `loss_se` (over
-    validation windows), `loss_last` (of the last weights), `loss_seen` (on what was trained on) and `domain_loss`
-    (run, domain). Raises InputError without PyTorch and for what is out of range.
+    `outputs/lab/trajectories`. `cooldown`: the last share of a run over which the learning rate falls to zero, in place
+    of averaged weights; then only the end is measured. `probes`: what is tried on each Mixture at its end (see
+    `moesim.lab.probe`), for `moesim.lab.probes`. One row for each run and mark; beside the variables of the table
+    `loss_se` (over validation windows), `loss_last` (of the last weights), `loss_seen` (on what was trained on) and
+    `domain_loss` (run, domain). Raises InputError without PyTorch and for what is out of range.
     """
     config = dict(locals())
     return _signed(runs_of(trained(jobs_of(config), workers)), config)
@@ -143,6 +150,12 @@ def loads(**config: Any) -> xr.Dataset:
     return _signed(loads_of(trained(jobs_of(given), given["workers"])), given)
 
 
+def probes(**config: Any) -> xr.Dataset:
+    """What was tried on the Mixtures of Experts of the same grid: dims trajectory and those of each probe."""
+    given = {name: p.default for name, p in signature(lab).parameters.items()} | config
+    return _signed(probes_of(trained(jobs_of(given), given["workers"])), given)
+
+
 def _signed(dataset: xr.Dataset, config: Mapping[str, Any]) -> xr.Dataset:
     return signed(dataset, "lab", {name: value for name, value in config.items() if name not in _NOT_ASKED})
 
@@ -152,10 +165,20 @@ def jobs_of(config: Mapping[str, Any]) -> list[Job]:
     shapes = [shape for size in config["sizes"] for shape in _shapes(size, config)]
     axes = (_listed(name, config) for name in ("learning_rate", "weight_decay", "unique_tokens"))
     alike = {
-        name: config[name] for name in ("corpus", "tokens", "decay_by_load", "balancing", "balancing_rate", "batch")
+        name: config[name]
+        for name in ("corpus", "tokens", "decay_by_load", "balancing", "balancing_rate", "batch", "cooldown")
     }
+    tried = {True: config["probes"], False: ()}  # a dense model has no experts to try anything on
     return [
-        Job(shape=shape, seed=int(seed), learning_rate=rate, weight_decay=decay, unique_tokens=unique, **alike)
+        Job(
+            shape=shape,
+            seed=int(seed),
+            learning_rate=rate,
+            weight_decay=decay,
+            unique_tokens=unique,
+            probes=tried[shape.experts > 1],
+            **alike,
+        )
         for seed, rate, decay, unique in product(_seeds(config["seeds"]), *axes)
         for shape in shapes
     ]
@@ -185,28 +208,40 @@ def runs_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
     """The rows of all trajectories along `run`."""
     import xarray as xr
 
-    scalars = [name for name, v in trajectories[0].variables.items() if not v.dims]
+    scalars = dict.fromkeys(name for each in trajectories for name, v in each.variables.items() if not v.dims)
     parts = []
     for each in trajectories:
-        rows = each.drop_dims([d for d in ("window", "layer", "expert") if d in each.dims]).rename(mark="run")
-        along = {name: ("run", np.full(rows.sizes["run"], each[name].values[()])) for name in scalars}
+        rows = each.drop_dims({*each.dims} - {"mark", "domain"}).rename(mark="run")
+        told = {name: each[name].values[()] if name in each else np.nan for name in scalars}  # some came later
+        along = {name: ("run", np.full(rows.sizes["run"], value)) for name, value in told.items()}
         parts.append(rows.drop_attrs().drop_encoding().assign(along))
     whole: Any = xr.concat(parts, "run", data_vars="all", coords="minimal", compat="override", join="exact")
     return stamp(whole)
 
 
+_TOLD = ("arm", "seed", "weight_decay", "balancing", "corpus", "hash", "active_experts", "batch")
+
+
 def loads_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
     """Loads along `trajectory`; experts that a model does not have are NaN."""
+    moe = [each for each in trajectories if each.sizes["expert"] > 1]
+    return _along([each[["loads", *_TOLD]].assign(loads=each["loads"].astype(float)) for each in moe], moe)
+
+
+def probes_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
+    """What probes found along `trajectory`; empty where nothing was tried."""
+    tried = [each for each in trajectories if each.attrs.get("probed")]
+    return _along([each[[*each.attrs["probed"].split(), *_TOLD]] for each in tried], tried)
+
+
+def _along(parts: Sequence[xr.Dataset], trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
     import xarray as xr
 
-    told = ("arm", "seed", "weight_decay", "balancing", "corpus", "hash", "active_experts", "batch")
-    parts = []
-    for each in trajectories:
-        if each.sizes["expert"] > 1:
-            part = each[["loads", *told]].assign_coords(trajectory=each["trajectory"].values[()])
-            part = part.assign(loads=part["loads"].astype(float)).drop_attrs()
-            parts.append(part.expand_dims("trajectory"))
-    if not parts:
+    named = [
+        part.assign_coords(trajectory=each["trajectory"].values[()]).drop_attrs().expand_dims("trajectory")
+        for part, each in zip(parts, trajectories, strict=True)
+    ]
+    if not named:
         return xr.Dataset()
-    whole: Any = xr.concat(parts, "trajectory", join="outer", data_vars="all", coords="minimal", compat="override")
+    whole: Any = xr.concat(named, "trajectory", join="outer", data_vars="all", coords="minimal", compat="override")
     return stamp(whole)

@@ -50,7 +50,10 @@ def need_torch() -> None:
 
 def _kept(folder: Path, job: Job) -> xr.Dataset | None:
     try:
-        return open_result(folder / f"{job.name}.nc")
+        data = open_result(folder / f"{job.name}.nc")
+        return data.assign(
+            {name: v for name, v in job.columns().items() if name not in data}
+        )  # columns that came later
     except (InputError, OSError):  # not there, or damaged when it was killed
         return None
 
@@ -104,4 +107,7 @@ def _as_dataset(job: Job, corpus: Corpus, trajectory: Any) -> xr.Dataset:
     told |= {"torch_version": str(torch.__version__), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
     scalars = {name: ((), value) for name, value in told.items()}
     coords = {"window_step": ("window", trajectory.steps), "domain": list(corpus.domains)}
-    return xr.Dataset(data | scalars, coords)
+    probed = trajectory.probed
+    axes = {name: list(values) for name, values in probed.axes.items()}
+    told = {"probed": " ".join(probed.values)}
+    return xr.Dataset(data | scalars | dict(probed.values), coords | axes, told)

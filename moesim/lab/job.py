@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from math import inf, isfinite
 from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from moesim.errors import InputError
+from moesim.lab import probe
 from moesim.lab.corpus import CONTEXT, VOCABULARY, spelled
 from moesim.settings import known
+from moesim.variables import SHARE, check
 
 if TYPE_CHECKING:
     from moesim.models.transformer import Transformer
@@ -24,7 +26,9 @@ BALANCING = {"none": 0.0, "auxiliary": 0.01, "loss_free": 0.001}
 _VERSION = (
     1  # of the training itself: another number makes other jobs, so that no kept trajectory of older code is taken
 )
+_LATER = {"since": "a field that came later is in the name of a job where it is not the default"}
 _MARKS = 7  # a trajectory is measured at its end and after each halving before
+_WARM_UP = 32  # steps in which the learning rate rises
 _EARLY_WINDOWS = 6  # loads are kept of the first 1, 2, 4 ... steps, then of even windows
 _LATE_WINDOWS = 32
 
@@ -94,7 +98,9 @@ class Job:
 
     `balancing_rate`: weight of the auxiliary loss or step of the bias, None for that of `BALANCING`; `decay_by_load`:
     an expert's weight decay in proportion to its share of the tokens; `corpus`: a name, or a mapping of `policy` and
-    options.
+    options. `cooldown`: the last share of the run, over which the learning rate falls to zero; only its end is measured
+    then, with the last weights in place of the averaged ones. `probes`: what is tried on the trained model (names or
+    mappings, see `probe`).
     Raises InputError for what is out of range.
     """
 
@@ -109,9 +115,13 @@ class Job:
     balancing_rate: float | None = None
     batch: int = 2048
     seed: int = 0
+    cooldown: float = field(default=0.0, metadata=_LATER)
+    probes: Any = field(default=(), metadata=_LATER)
 
     def __post_init__(self):
         object.__setattr__(self, "corpus", spelled(self.corpus))
+        object.__setattr__(self, "probes", probe.spelled(self.probes))
+        object.__setattr__(self, "cooldown", check("lab", "cooldown", float(self.cooldown), SHARE))
         if self.balancing not in BALANCING:
             raise InputError(f"lab: balancing={self.balancing!r}; {known(BALANCING, self.balancing)}")
         for name in ("batch", "tokens", "unique_tokens"):
@@ -132,7 +142,7 @@ class Job:
     @property
     def marks(self) -> list[int]:
         """Tokens after which the run is measured: beyond the first pass, which the fresh run has in common with it."""
-        halved = [self.tokens >> k for k in reversed(range(_MARKS))]
+        halved = [self.tokens >> k for k in reversed(range(1 if self.cooldown else _MARKS))]
         repeats = [D for D in halved if self.unique_tokens < D or self.unique_tokens >= self.tokens]
         return [D for D in repeats if D % self.batch == 0 and D]
 
@@ -142,6 +152,11 @@ class Job:
         early = [2**k for k in range(_EARLY_WINDOWS)]
         late = [round(self.steps * k / _LATE_WINDOWS) for k in range(1, _LATE_WINDOWS + 1)]
         return sorted({step for step in (*early, *late) if 0 < step <= self.steps})
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: it rises at first, and falls to zero over the last `cooldown` of the run."""
+        left = (self.steps - step + 1) / (self.cooldown * self.steps) if self.cooldown else inf
+        return self.learning_rate * min(1.0, step / _WARM_UP, left)
 
     @property
     def auxiliary(self) -> float:
@@ -160,7 +175,9 @@ class Job:
     @cached_property
     def name(self) -> str:
         """The hash of all that the run depends on (Python ships the text of a corpus), the first 12 hex digits."""
-        told = json.dumps([_VERSION, python_version(), asdict(self)], sort_keys=True)
+        same = {f.name for f in fields(self) if f.metadata == _LATER and getattr(self, f.name) == f.default}
+        values = {name: value for name, value in asdict(self).items() if name not in same}
+        told = json.dumps([_VERSION, python_version(), values], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 
     @property
@@ -186,6 +203,7 @@ class Job:
             "decay_by_load": self.decay_by_load,
             "balancing": self.balancing if shape.experts > 1 else "none",
             "batch": self.batch,
+            "cooldown": self.cooldown,
             "seed": self.seed,
             "trajectory": self.name,
         }

@@ -7,6 +7,8 @@ holds is its matrices and nothing else: the sizes are those of `Shape.transforme
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch  # pyright: ignore[reportMissingImports]
 import torch.nn.functional as F  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
@@ -108,7 +110,12 @@ def norm(x: Tensor) -> Tensor:
 
 def rotated(x: Tensor) -> Tensor:
     """Pairs of channels turned by an angle that grows with the position (base 10,000)."""
-    length, half = x.shape[-2], x.shape[-1] // 2
+    cos, sin = _turns(x.shape[-2], x.shape[-1] // 2)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+@lru_cache(maxsize=8)
+def _turns(length: int, half: int) -> tuple[Tensor, Tensor]:
     angle = torch.arange(length)[:, None] * 1e4 ** (-torch.arange(half) / half)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], dim=-1)
+    return angle.cos(), angle.sin()

@@ -42,6 +42,7 @@ def table(runs: xr.Dataset) -> str:
     for moe, dense, total in trios(rows):
         parts += [f"{moe} against {dense} (equal active size) and {total} (equal total size), paired by seed"]
         parts += [_pairs(last(rows), last(repeated), moe, dense, total)]
+    parts += _by_load(last(rows), SETTING)
     if len(rows) < len(whole) and len(best := last(tuned(whole))):
         parts += _tuned(best)
     return "\n".join(parts)
@@ -81,17 +82,34 @@ def _tuned(rows: Frame) -> list[str]:
     """Each arm, and its fresh runs, with the decay that was best on another seed."""
     parts = [f"each with the decay that is best on seed {TRIAL}, which is in no mean (*: the highest tried)"]
     parts += [_chosen(rows)]
-    for moe, dense, total in trios(rows):
-        lines: list[Row] = [("corpus", "unique", f"{moe} less {dense}", f"{moe} less {total}")]
-        by_dense, by_total = (differences(rows, moe, other, at=ANY_DECAY) for other in (dense, total))
-        for setting, value in by_dense.items():
+    paid = penalties(rows, ANY_DECAY)
+    for moe, *others in trios(rows):
+        heads = [f"{what}less {other}" for what in ("", "penalty ") for other in others]
+        lines: list[Row] = [("corpus", "unique", moe, *heads)]
+        gaps = [differences(rows, moe, other, at=ANY_DECAY) for other in others]
+        gaps += (
+            [differences(paid, moe, other, "penalty", ANY_DECAY) for other in others]
+            if {moe, *others} <= {*paid.arm}
+            else []
+        )
+        for setting, value in gaps[0].items():
             at = dict(zip(ANY_DECAY, setting, strict=True))
-            lines.append((at["corpus"], count(at["unique_tokens"]), str(value), str(by_total.get(setting, "-"))))
+            cells = [str(gaps[i].get(setting, "-")) if i < len(gaps) else "-" for i in range(len(heads))]
+            lines.append((at["corpus"], count(at["unique_tokens"]), f"{value.seeds} seeds", *cells))
         parts += [aligned(lines, 2)]
-    for arm in (arm for arm in set(rows.arm) if arm.endswith(BY_LOAD) and arm.removesuffix(BY_LOAD) in set(rows.arm)):
-        found = differences(rows, arm, arm.removesuffix(BY_LOAD), at=ANY_DECAY)
-        parts += [f"  {arm} less the same decay for all: {', '.join(map(str, found))}"]
-    return parts
+    return [*parts, *_by_load(rows, ANY_DECAY)]
+
+
+def _by_load(rows: Frame, at: Sequence[str]) -> list[str]:
+    """What it changes that experts decay in proportion to their load, paired by seed."""
+    lines = []
+    for arm in sorted({*rows.arm} & {other + BY_LOAD for other in rows.arm}):
+        found = differences(rows, arm, arm.removesuffix(BY_LOAD), at=at)
+        for setting, value in found.items():
+            told = dict(zip(at, setting, strict=True))
+            of = f"{count(told['unique_tokens'])} unique, decay {plain(told.get('weight_decay', 'tuned'))}"
+            lines.append(f"  {arm} less one decay for all, {of}: {value} ({value.seeds} seeds)")
+    return lines
 
 
 def _chosen(rows: Frame) -> str:

@@ -16,7 +16,7 @@ from moesim.errors import InputError
 _LN2, _LN10 = np.log(2.0), np.log(10.0)
 
 # For each ufunc: its partial derivatives, one function (out, *arguments) -> array for each argument.
-_PARTIALS: dict[np.ufunc, tuple] = {
+PARTIALS: dict[np.ufunc, tuple] = {
     np.negative: (lambda out, x: -1.0,),
     np.positive: (lambda out, x: 1.0,),
     np.absolute: (lambda out, x: np.sign(value_of(x)),),
@@ -93,15 +93,15 @@ class Jet(NDArrayOperatorsMixin):
             return NotImplemented
         if ufunc in _PREDICATES:
             return ufunc(*map(value_of, args))
-        if ufunc not in _PARTIALS:
-            known = ", ".join(sorted(u.__name__ for u in _PARTIALS))
+        if ufunc not in PARTIALS:
+            known = ", ".join(sorted(u.__name__ for u in PARTIALS))
             raise InputError(f"no derivative is known for numpy.{ufunc.__name__}; a fitted formula takes {known}")
         level = max(a.level for a in args if isinstance(a, Jet))
         moving = [isinstance(a, Jet) and a.level == level for a in args]
         plain = [a.value if moves else a for a, moves in zip(args, moving, strict=True)]
         out = _power(*plain) if ufunc is np.power else ufunc(*plain)
         first: dict[Any, Any] = {}
-        for partial, arg, moves in zip(_PARTIALS[ufunc], args, moving, strict=True):
+        for partial, arg, moves in zip(PARTIALS[ufunc], args, moving, strict=True):
             if moves:
                 _add_scaled(first, arg.first, partial(out, *plain))
         return Jet(out, first, level)

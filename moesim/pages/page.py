@@ -42,11 +42,12 @@ script-src {scripts}; base-uri 'none'; form-action 'none'">
 """
 
 
-def page(*results: Any, to: str | Path | None = None) -> Path:
+def page(*results: Any, to: str | Path | None = None, live: bool = True) -> Path:
     """One HTML page of results (files of moesim, or Datasets) that works offline; where it was written.
 
-    `to`: the file; else the name of the one result with .html, or page.html beside the first of several. Raises
-    InputError for a file that moesim did not write and where there is nothing to show.
+    `to`: the file; else the name of the one result with .html, or page.html beside the first of several. `live`:
+    with sliders that compute the laws of sweeps, fits and plans in the page. Raises InputError for a file that moesim
+    did not write, where there is nothing to show, and by name for a law that a page cannot compute.
     """
     from moesim.output.store import open_result, write_text
 
@@ -57,7 +58,7 @@ def page(*results: Any, to: str | Path | None = None) -> Path:
         raise InputError("page: Datasets have no file beside which to write; give to='page.html'")
     opened = [(str(one), open_result(one)) if isinstance(one, str | os.PathLike) else ("", one) for one in results]
     target = Path(to) if to is not None else _beside(paths, len(results))
-    write_text(target, html(opened))
+    write_text(target, html(opened, live))
     return target
 
 
@@ -68,13 +69,16 @@ def _beside(paths: Sequence[Path], results: int) -> Path:
     return first.with_suffix(".html") if results == 1 else first.parent / "page.html"
 
 
-def html(results: Sequence[tuple[str, xr.Dataset]]) -> str:
+def html(results: Sequence[tuple[str, xr.Dataset]], live: bool = True) -> str:
     """The page of named Datasets."""
     most = values.MOST // len(results)
-    parts = [_part(name, dataset, views.sections(dataset, most)) for name, dataset in results]
-    kinds = {section["kind"] for part in parts for section in part["sections"]}
+    found = [views.sections(dataset, most, live) for _, dataset in results]
+    laws = [section.code for sections in found for section in sections if section.code]
+    parts = [_part(name, dataset, its, laws) for (name, dataset), its in zip(results, found, strict=True)]
+    kinds = {section.kind for sections in found for section in sections}
     title = parts[0]["title"] if len(parts) == 1 else f"{len(parts)} results of moesim"
-    code = [_read(f"{name}.js") for name in (*_ALWAYS, *sorted(kinds - _IN_CORE))] + ["moesim.start();"]
+    names = [*_ALWAYS, *(["solve"] if laws else []), *sorted(kinds - _IN_CORE)]
+    code = [*map(_read, (f"{name}.js" for name in names)), *map(_law, laws), "moesim.start();"]
     css = _read("style.css")
     text = _SHELL.format(
         style=_allowed(css),
@@ -90,8 +94,14 @@ def html(results: Sequence[tuple[str, xr.Dataset]]) -> str:
     return text
 
 
-def _part(name: str, dataset: xr.Dataset, found: Sequence[views.Section]) -> dict[str, Any]:
-    sections = [{"kind": one.kind, "title": one.title, "content": one.content} for one in found]
+def _law(code: str) -> str:
+    return f"moesim.laws.push({code});"
+
+
+def _part(name: str, dataset: xr.Dataset, found: Sequence[views.Section], laws: Sequence[str]) -> dict[str, Any]:
+    sections = [{name: getattr(one, name) for name in ("kind", "title", "content")} for one in found]
+    for section, one in zip(sections, found, strict=True):
+        section["law"] = laws.index(one.code) if one.code else None
     said = {"title": views.title(dataset), "file": name, "sizes": views.sizes(dataset)}
     return {**said, "command": views.command(dataset), "sections": sections}
 

@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: `js/KIND.js` draws it from `content`, which is plain data."""
+    """A part of a page: `js/KIND.js` draws it from `content`, which is plain data.
+
+    `code`: JavaScript of a formula (pages.script alone writes it), which the kind gets beside its content.
+    """
 
     kind: str
     title: str
     content: Mapping[str, Any]
+    code: str = ""
 
 
-# Verb -> the module whose view(dataset) gives the sections of its own.
-VIEWS: dict[str, str] = {}
+LIVE = "moesim.pages.live"
+# Verb -> the modules whose view(dataset) gives the sections of its own, in this order.
+VIEWS: dict[str, tuple[str, ...]] = {"sweep": (LIVE,), "optimum": (LIVE,), "fit": (LIVE,), "plan": (LIVE,)}
 _SAID = {
     "law_source": "law",
     "repetition_source": "repetition",
@@ -36,10 +41,10 @@ _SAID = {
 }
 
 
-def sections(dataset: xr.Dataset, most: int) -> list[Section]:
-    """Every section of a result; `most` values of it are shown."""
-    module = VIEWS.get(dataset.attrs.get("verb", ""))
-    own = import_module(module).view(dataset) if module else []
+def sections(dataset: xr.Dataset, most: int, live: bool = True) -> list[Section]:
+    """Every section of a result; `most` values of it are shown. Without `live` no law is computed in the page."""
+    modules = [name for name in VIEWS.get(dataset.attrs.get("verb", ""), ()) if live or name != LIVE]
+    own = [section for name in modules for section in import_module(name).view(dataset)]
     return [*own, explorer(dataset, most), about(dataset)]
 
 
@@ -72,13 +77,19 @@ def about(dataset: xr.Dataset) -> Section:
 
 
 def command(dataset: xr.Dataset) -> str:
-    """The line that made a result, as far as it is carried; empty if it is not."""
+    """The line that made a result, as far as it is carried and names no code; empty if it is not."""
+    words = typed(dataset)
+    return shlex.join(["moesim", str(dataset.attrs["verb"]), *words]) if "overrides" in dataset.attrs else ""
+
+
+def typed(dataset: xr.Dataset) -> list[str]:
+    """What was typed after the verb, without what names code to run: no file may have that copied."""
     try:
-        typed = json.loads(dataset.attrs.get("overrides", "null"))
+        words = json.loads(str(dataset.attrs.get("overrides", "[]")))
     except ValueError:
-        return ""
-    good = isinstance(typed, list) and all(isinstance(word, str) for word in typed)
-    return shlex.join(["moesim", dataset.attrs["verb"], *typed]) if good else ""
+        return []
+    words = [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
+    return [word for word in words if not word.lstrip("+~").startswith(("plugins", "hydra")) and ".py" not in word]
 
 
 def title(dataset: xr.Dataset) -> str:

@@ -72,6 +72,12 @@ class Model:
         new = {"repetition": repetition, "architecture": architecture}
         return cls(**{**own, **{name: part for name, part in new.items() if part is not None}})
 
+    def counting(self, excess: str) -> Model:
+        """The model whose repetition counts other parameters as excess; InputError where that leaves nothing of it."""
+        other = object.__new__(Model)  # what excess is measured against was checked
+        vars(other).update(vars(self) | {"repetition": replace(self.repetition, excess=excess)})
+        return other
+
     @property
     def parts(self) -> dict[str, Any]:
         """Law, repetition, excess and what measures it, and architecture, as `signed` takes them."""

@@ -16,6 +16,7 @@ from moesim.numerics.elementwise import blocks, parts, shape_of
 from moesim.output.provenance import signed
 from moesim.planning.describe import describe
 from moesim.planning.flat import parabola, tolerated
+from moesim.planning.formula import carried
 from moesim.planning.model import Model
 from moesim.planning.size import INFEASIBLE, STATUS, Found, best_size, fixed
 from moesim.planning.space import Space
@@ -82,7 +83,8 @@ def optimum(
         best = not model.law.dense
     around = {"tolerance": tolerance, "window": window}
     config = {**model.config, "space": {**axes, "sparsity_bounds": bounds}, "best": best, **around}
-    return signed(_dataset(model, space, best, bounds, **around), "optimum", config, **model.parts)
+    dataset = _dataset(model, space, best, bounds, **around).assign_attrs(carried(model))
+    return signed(dataset, "optimum", config, **model.parts)
 
 
 def _checked_bounds(bounds: Any) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from moesim.numerics.axes import axis
 from moesim.output.provenance import signed
 from moesim.planning.budget import KINDS, Cluster, Gating, Serving, budget_of
 from moesim.planning.describe import describe
+from moesim.planning.formula import carried
 from moesim.planning.isotime import SPREADS, Machine, Question, Run, best_run, ladder
 from moesim.planning.model import Model
 from moesim.planning.optimum import optimum
@@ -101,7 +102,7 @@ def plan(
     groups["cluster"] = {**groups["cluster"], "devices": devices, "domain": domain}
     choices = {**model.config["choices"], "chip": chip if isinstance(chip, str) else "custom"}
     config = {**model.config, **given, **groups, **common, "chip": _keys(machine["chip"]), "choices": choices}
-    return signed(_joined(found, axes), "plan", config, **model.parts)
+    return signed(_joined(found, axes).assign_attrs(carried(model)), "plan", config, **model.parts)
 
 
 def _model(law: Any, repetition: Any, architecture: Any) -> Model:

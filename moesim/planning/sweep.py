@@ -13,6 +13,7 @@ from moesim.numerics.product import Late
 from moesim.output.provenance import signed
 from moesim.output.result import Stream
 from moesim.planning.describe import describe
+from moesim.planning.formula import carried
 from moesim.planning.model import Model
 from moesim.planning.optimum import SPARSITY_BOUNDS, TOLERANCE, optimum
 from moesim.planning.readings import band
@@ -69,7 +70,7 @@ def sweep(
         dataset = dataset.assign(_new(found, grid.size)).assign_attrs(found.attrs)
         both = band(model, axes, sparsity_bounds=sparsity_bounds) if best is not False else None
         dataset = dataset if both is None else dataset.assign(both)
-    return signed(dataset, "sweep", config, **model.parts)
+    return signed(dataset.assign_attrs(carried(model)), "sweep", config, **model.parts)
 
 
 def with_size(model: Model, axes: Mapping[str, Any]) -> dict[str, Any]:

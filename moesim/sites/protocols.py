@@ -1,7 +1,7 @@
-"""How sites train together: what each does with a tick of its time.
+"""How sites that all hold the model train it together: what each does with a tick of its time.
 
-A protocol is a function of the team and of one tick. Rates are those of a steady round among the sites that are up: a
-site takes `steps` steps, waits for the slowest where there is a barrier, and sends what is not hidden.
+A protocol is a function of the team and of one tick; see `moesim.sites.flows`. Those that part the model are in
+`moesim.sites.apart`.
 """
 
 from __future__ import annotations
@@ -11,122 +11,44 @@ from typing import NamedTuple
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.hardware.chip import all_reduce_bytes
 from moesim.registry import Policies
+from moesim.sites.failures import young_daly
+from moesim.sites.flows import (
+    EXCHANGES,
+    FULL,
+    SHARE,
+    Flow,
+    Team,
+    Tick,
+    Way,
+    alone,
+    last_of,
+    nothing,
+    replicas,
+    restarted,
+    slowed,
+    together,
+)
 from moesim.sites.links import BACKWARD
-from moesim.sites.quality import PER_DOUBLING, kept, multiplier, overfitted, parts_gain
-from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Domain, check
+from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, check
 
-protocol = Policies("protocol")
-_BELOW = Domain("0 or more and below 1", 0, 1, lower_open=False)
-_FULL = 16.0  # bits of a parameter that is sent whole
-
-
-class Team(NamedTuple):
-    """What does not change in a run: of the model, and of each simulated site."""
-
-    params: float
-    batch: float  # tokens of a site's step
-    rate: np.ndarray  # tokens/s
-    up: np.ndarray  # bit/s
-    down: np.ndarray
-    latency: np.ndarray  # s
-    weight: np.ndarray  # sites that it stands for
-
-
-class Tick(NamedTuple):
-    """A tick: its seconds, share of it that each site is up, how often each went down, tokens of the run before it.
-
-    `memory`: what the protocol kept from the tick before.
-    """
-
-    seconds: float
-    share: np.ndarray
-    stops: np.ndarray
-    done: float
-    memory: float = 0.0
-
-
-class Flow(NamedTuple):
-    """What a tick gave, of one site of each kind: shares of the tick, tokens that count, bits sent; and its quality."""
-
-    working: np.ndarray
-    waiting: np.ndarray
-    sending: np.ndarray
-    tokens: np.ndarray
-    bits: np.ndarray
-    multiplier: float = 1.0  # of the loss
-    kept: float = 1.0  # effective share of the tokens, for the law
-    gain: float = 0.0  # nat
-    memory: float = 0.0  # for the next tick
-
-
-def _nothing(tick: Tick) -> Flow:
-    zero = np.zeros(len(tick.share))
-    return Flow(zero, tick.share, zero, zero, zero)
-
-
-def _restarted(flow: Flow, tick: Tick, restart: float) -> Flow:
-    """The flow with `restart` seconds of waiting each time that a site went down, at most what its tick has left."""
-    check("protocol", "restart", restart, NON_NEGATIVE)
-    lost = np.minimum(tick.stops * restart, tick.share * tick.seconds)
-    left = 1.0 - np.divide(lost, tick.share * tick.seconds, out=np.zeros(len(lost)), where=tick.share > 0)
-    working, sending = flow.working * left, flow.sending * left
-    waiting = np.maximum(tick.share - working - sending, 0.0)
-    return flow._replace(
-        working=working, sending=sending, waiting=waiting, tokens=flow.tokens * left, bits=flow.bits * left
-    )
-
-
-def replicas(team: Team, tick: Tick) -> float:
-    """Sites that are up, on average over the tick."""
-    return float(np.sum(team.weight * tick.share))
-
-
-def _last(times: np.ndarray, weight: np.ndarray, needed: float | None) -> float:
-    """The time at which `needed` (all) sites are done; infinite where fewer are there."""
-    if needed is None:
-        return float(times.max())
-    order = np.argsort(times, kind="stable")
-    enough = np.cumsum(weight[order]) >= needed
-    return float(times[order][enough.argmax()]) if enough.any() else np.inf
-
-
-def _together(team: Team, tick: Tick, steps: float, bits: float, fragments: float, overlap: float, needed) -> Flow:
-    """Rounds with a barrier and a ring: all wait for the last, and the slowest link stalls all."""
-    here = tick.share > 0
-    step = team.batch / team.rate
-    last = _last(step[here], team.weight[here], needed) if here.any() else np.inf
-    if not np.isfinite(last):
-        return _nothing(tick)
-    taking, copies = here & (step <= last), float(all_reduce_bytes(max(replicas(team, tick), 1.0), 1.0))
-    sent = copies * team.params * bits / fragments
-    slowest = np.minimum(team.up, team.down)[taking].min()
-    transfer = sent / slowest + (team.latency[taking].max() if copies else 0.0)
-    window = steps * last / fragments
-    stall = max(transfer - (BACKWARD + overlap) * last, 0.0)
-    cycle = window + stall
-    working = tick.share * np.minimum(steps * step / fragments, window) / cycle
-    sending = tick.share * stall / cycle
-    waiting = np.maximum(tick.share - working - sending, 0.0)
-    rounds = np.where(taking, tick.share * tick.seconds / cycle, 0.0)
-    return Flow(working, waiting, sending, rounds * steps * team.batch / fragments, rounds * sent)
-
-
-def _alone(team: Team, tick: Tick, work: np.ndarray, sent: float, hidden: np.ndarray) -> Flow:
-    """Cycles of one's own: `work` seconds, then `sent` bits to a server and as many back."""
-    stall = np.maximum(sent / team.up + sent / team.down + (team.latency if sent else 0.0) - hidden, 0.0)
-    working = tick.share * work / (work + stall)
-    tokens = working * tick.seconds * team.rate
-    rounds = tick.share * tick.seconds / (work + stall)
-    return Flow(working, np.zeros(len(work)), tick.share - working, tokens, rounds * sent)
+# `whole`: each site holds the whole model, so that one which cannot does nothing.
+protocol = Policies("protocol", whole=True)
 
 
 @protocol
-def data_parallel(team: Team, tick: Tick, *, bits: float = _FULL, restart: float = 0.0) -> Flow:
+def data_parallel(
+    team: Team,
+    tick: Tick,
+    *,
+    bits: float = FULL,
+    backward: float = BACKWARD,
+    exchange: str = "ring",
+    restart: float = 0.0,
+) -> Flow:
     """Every step is averaged among the sites that are up; no loss is lost to it."""
-    check("protocol", "bits", bits, POSITIVE)
-    return _restarted(_together(team, tick, 1.0, bits, 1.0, 0.0, None), tick, restart)
+    way = Way(bits=bits, backward=backward, exchange=exchange).checked()
+    return restarted(together(team, tick, way), tick, restart)
 
 
 @protocol
@@ -135,153 +57,298 @@ def diloco(
     tick: Tick,
     *,
     steps: float = 100.0,
-    bits: float = _FULL,
+    bits: float = FULL,
     fragments: float = 1.0,
     overlap: float = 0.0,
+    backward: float = BACKWARD,
+    exchange: str = "ring",
+    pace: str = "work",
     quorum: int | None = None,
     restart: float = 0.0,
 ) -> Flow:
     """Averages every `steps` steps (Douillard et al. 2023, arXiv:2311.08105), in `fragments`, behind `overlap` steps.
 
-    `quorum`: sites that a round waits for; what the others did in it is lost.
+    `exchange`: ring, server, or upload (see `flows.EXCHANGES`). `pace`: all take the same steps and wait for the
+    slowest (work), or train for the same time, each as many as it can (time). `quorum`: sites that a round waits for;
+    what the others did in it is lost.
     """
-    for name, value in (("steps", steps), ("fragments", fragments)):
-        check("protocol", name, value, AT_LEAST_ONE)
-    check("protocol", "bits", bits, POSITIVE)
-    check("protocol", "overlap", overlap, NON_NEGATIVE)
+    way = Way(steps, bits, fragments, overlap, backward, exchange, pace).checked()
+    if quorum is not None and pace == "time":
+        raise InputError("protocol: quorum with pace=time, where nobody waits; it takes pace=work")
+    flow = restarted(together(team, tick, way, _quorum(team, quorum)), tick, restart)
+    M = replicas(team, tick) if quorum is None else min(replicas(team, tick), quorum)
+    return _averaged(flow, team, M, steps, bits)
+
+
+def _quorum(team: Team, quorum: int | None) -> int | None:
     if quorum is not None and not 1 <= quorum <= team.weight.sum():
         raise InputError(
             f"protocol: quorum={quorum} of {team.weight.sum():g} sites; it takes 1 to as many as there are"
         )
-    flow = _restarted(_together(team, tick, steps, bits, fragments, overlap, quorum), tick, restart)
-    M = replicas(team, tick) if quorum is None else min(replicas(team, tick), quorum)
-    return flow._replace(multiplier=float(multiplier(M, team.params, steps)), kept=float(kept(bits)))
+    return quorum
+
+
+def _averaged(flow: Flow, team: Team, count: float, steps: float, bits: float) -> Flow:
+    """The flow with what `count` replicas and few bits do to the loss."""
+    factor = float(team.quality.multiplier(count, team.params, steps))
+    return flow._replace(multiplier=factor, kept=float(team.quality.kept(bits)))
 
 
 @protocol
-def asynchronous(
+def decoupled(
     team: Team,
     tick: Tick,
     *,
     steps: float = 100.0,
-    bits: float = _FULL,
-    overlap: float = 0.0,
-    copies: float = 1.0,
-    success: float = 1.0,
-    stale: float = 0.0,
+    bits: float = FULL,
+    quorum: int = 1,
+    grace: float = 1.0,
+    overlap: float = 1.0,
     restart: float = 0.0,
+) -> Flow:
+    """Averages of at least `quorum` sites, while all go on (Decoupled DiLoCo 2026, arXiv:2604.21428).
+
+    An average is made of the reports that are there when the quorum is, and of those of a time of grace: `grace` of
+    what the `overlap` steps leave beyond the exchange. Who is later goes on too, and reports to the next: of its tokens
+    the share `quality.stale` is lost. Where fewer are up, all wait.
+    """
+    way = Way(steps, bits, overlap=overlap).checked()
+    check("protocol", "grace", grace, SHARE)
+    reports, here = steps * team.batch / team.rate, tick.share > 0
+    closes = last_of(reports[here], team.weight[here], _quorum(team, quorum)) if here.any() else np.inf
+    if not np.isfinite(closes):
+        return nothing(tick)
+    hidden = (BACKWARD + overlap) * closes / steps
+    count = float(np.sum((team.weight * tick.share)[here & (reports <= closes)]))
+    size = team.params * bits
+    needed = EXCHANGES["ring"](team.picked(here & (reports <= closes)), size, count).seconds if count > 1 else 0.0
+    counted = here & (reports <= closes + grace * max(hidden - needed, 0.0))
+    count = float(np.sum((team.weight * tick.share)[counted]))
+    cost = EXCHANGES["ring"](team.picked(counted), size, max(count, 1.0))
+    stall = max(cost.seconds - hidden, 0.0) if count > 1 else 0.0
+    flow = _cycles(team, tick, reports, stall, cost.sent if count > 1 else 0.0)
+    flow = flow._replace(tokens=flow.tokens * np.where(counted, 1.0, 1.0 - team.quality.stale))
+    return _averaged(restarted(flow, tick, restart), team, count, way.steps, bits)
+
+
+def _cycles(team: Team, tick: Tick, work: np.ndarray, stall: float, sent: float) -> Flow:
+    """Each works for its time, then stalls, over and over."""
+    working = tick.share * work / (work + stall)
+    sending, zero = tick.share - working, np.zeros(len(work))
+    bits = tick.share * tick.seconds / (work + stall) * sent
+    return Flow(working, zero, sending, working * tick.seconds * team.rate, bits)
+
+
+class _Debt(NamedTuple):
+    """Seconds that are still to be lost: to work done again, to waiting of all, and of each site by itself."""
+
+    again: float
+    all_wait: float
+    own: np.ndarray
+
+
+@protocol
+def elastic(
+    team: Team,
+    tick: Tick,
+    *,
+    steps: float = 1.0,
+    bits: float = FULL,
+    checkpoint: float = 60.0,
+    every: float | None = None,
+    recovery: float = 600.0,
+    others: str = "go_on",
+    joins: str = "alone",
+) -> Flow:
+    """Averages every `steps` steps among sites whose devices fail and that come and go, with checkpoints.
+
+    A checkpoint stalls all for `checkpoint` seconds, `every` so many (null: Young's and Daly's best for the failures of
+    the devices). A failure loses half an interval, and `recovery` seconds: of all where the `others` stop, who then
+    also go back when a site leaves; else of the device alone. Who joins copies the state over its link, `alone` or
+    while all wait (as in INTELLECT-1).
+    """
+    way = Way(steps, bits).checked()
+    for name, value, choices in (("others", others, ("go_on", "stop")), ("joins", joins, ("alone", "all"))):
+        if value not in choices:
+            raise InputError(f"protocol: {name}={value!r}; it takes {' or '.join(choices)}")
+    stall, recovery = (
+        check("protocol", "checkpoint", checkpoint, POSITIVE),
+        check("protocol", "recovery", recovery, NON_NEGATIVE),
+    )
+    interval = _interval(team, stall, every)
+    stops = others == "stop"
+    failed = float(np.sum(team.weight * (tick.failures + stops * tick.stops)))
+    if failed and not np.isfinite(interval):
+        raise InputError("protocol: sites go down, but no failures of devices set an interval; give protocol.every")
+    debt = tick.memory or _Debt(0.0, 0.0, np.zeros(len(team.rate)))
+    copied = tick.starts * 8.0 * team.params * team.state_bytes / team.down
+    wait = debt.all_wait + stops * failed * recovery + (joins == "all") * float(copied.max())
+    own = debt.own + (joins == "alone") * copied + (not stops) * tick.failures * recovery / team.devices
+    debt = _Debt(debt.again + (failed * interval / 2.0 if failed else 0.0), wait, own)
+    flow = _indebted(together(team, tick, way), tick, debt, stall / interval)
+    return _averaged(flow, team, replicas(team, tick), steps, bits)
+
+
+def _interval(team: Team, stall: float, every: float | None) -> float:
+    if every is not None:
+        return check("protocol", "every", every, POSITIVE)
+    rate = float(np.sum(team.weight * team.failures))
+    return float(young_daly(stall, rate).interval) if rate else np.inf
+
+
+def _indebted(flow: Flow, tick: Tick, debt: _Debt, written: float) -> Flow:
+    """The flow less `written`, the share of checkpoints, and what the tick can pay of the debt; the rest is kept."""
+    seconds = tick.seconds * (1.0 - written)
+    waited = min(debt.all_wait, seconds)
+    again = min(debt.again, seconds - waited)
+    left = (seconds - waited) / tick.seconds
+    useful = 1.0 - again / (seconds - waited) if seconds > waited else 0.0
+    there = tick.share * tick.seconds
+    own = np.minimum(debt.own, there * left * useful)
+    of_own = np.divide(own, there * useful, np.zeros(len(own)), where=own > 0)
+    paid = slowed(flow, tick, left - of_own, useful)
+    return paid._replace(memory=_Debt(debt.again - again, debt.all_wait - waited, debt.own - own))
+
+
+@protocol(whole=False)
+def pipeline(
+    team: Team,
+    tick: Tick,
+    *,
+    stages: int | None = None,
+    microbatches: int = 8,
+    d_model: int = 4096,
+    value_bits: float = 16.0,
+    steps: float = 100.0,
+    bits: float = FULL,
+    restart: float = 0.0,
+) -> Flow:
+    """Replicas that are pipelines of `stages` sites (null: as many as hold the model), averaged every `steps` steps.
+
+    A step takes (microbatches + stages - 1) times the longest stage: its compute, an activation forward and its
+    gradient back in `value_bits`, and the latency. Sites of like speed are piped together, anew in each tick.
+    """
+    S, b = _stages(team, stages), check("protocol", "microbatches", microbatches, AT_LEAST_ONE)
+    way = Way(steps, bits).checked()
+    order = np.argsort(-team.rate, kind="stable")
+    order = order[tick.share[order] > 0]
+    amount = (team.weight * tick.share)[order]
+    before = np.cumsum(amount) - amount
+    pipelines = np.floor(amount.sum() / S + 1e-9)
+    used = np.clip((pipelines * S - before) / amount, 0.0, 1.0)
+    if not len(order) or not pipelines:
+        return nothing(tick)
+    group = np.unique(np.floor(before / S + 1e-9), return_inverse=True)[1]
+    link = np.minimum(team.up, team.down)[order]
+    compute = team.batch / (b * S * team.rate[order])
+    moved = team.batch / b * check("protocol", "d_model", d_model, POSITIVE) * value_bits
+    hop = (2.0 * moved / _least(link, group) + _most(team.latency[order], group)) if S > 1 else 0.0
+    step = (b + S - 1) * (_most(compute, group) + hop)
+    size = team.params / S * bits
+    cost = EXCHANGES["ring"](team.picked(order[used > 0]), size, pipelines)
+    stall = np.maximum(cost.seconds - BACKWARD * step, 0.0) if pipelines > 1 else np.zeros(len(step))
+    cycle = steps * step.max() + stall.max()
+    found = np.zeros((4, len(team.rate)))
+    share = tick.share[order] * used
+    rounds = share * tick.seconds / cycle
+    sent = steps * b * 2.0 * moved * (S > 1) + (cost.sent if pipelines > 1 else 0.0)
+    found[:, order] = (
+        share * steps * b * compute / cycle,
+        share * stall.max() / cycle,
+        rounds * steps * team.batch / S,
+        rounds * sent,
+    )
+    working, sending, tokens, sent_bits = found
+    waiting = np.maximum(tick.share - working - sending, 0.0)
+    flow = restarted(Flow(working, waiting, sending, tokens, sent_bits), tick, restart)
+    return _averaged(flow, team, pipelines, way.steps, bits)
+
+
+def _stages(team: Team, stages: int | None) -> int:
+    """Stages that hold the model; InputError where they do not, with the bytes that lack."""
+    state, most = team.params * team.state_bytes, float(team.memory.min())
+    S = int(np.ceil(state / most - 1e-9)) if stages is None else int(check("protocol", "stages", stages, AT_LEAST_ONE))
+    if state / S > most * (1 + 1e-9):
+        raise InputError(
+            f"protocol: a stage of {state / S:.4g} bytes lacks {state / S - most:.4g} bytes on the smallest site; "
+            f"give {int(np.ceil(state / most))} stages or more"
+        )
+    if team.weight.sum() < S:
+        raise InputError(f"protocol: {S} stages for {team.weight.sum():g} sites; give a smaller model or more sites")
+    return S
+
+
+def _most(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The largest value of its group, for each."""
+    out = np.zeros(group.max() + 1)
+    np.maximum.at(out, group, values)
+    return out[group]
+
+
+def _least(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    return 1.0 / _most(1.0 / values, group)
+
+
+@protocol
+def asynchronous(
+    team: Team, tick: Tick, *, steps: float = 100.0, bits: float = FULL, overlap: float = 0.0, restart: float = 0.0
 ) -> Flow:
     """Each site goes its own pace and swaps parameters with a server every `steps` steps; nobody waits.
 
-    `copies` of each piece of work are done, of which a share `success` comes back (volunteers check one another with
-    2). `stale`: share of the tokens that is lost because others have moved on: not measured, 0 unless given.
+    The share `quality.stale` of the tokens is lost because others have moved on: not measured, 0 unless given.
     """
-    for name, value in (("steps", steps), ("copies", copies)):
-        check("protocol", name, value, AT_LEAST_ONE)
-    check("protocol", "bits", bits, POSITIVE)
-    check("protocol", "success", success, FRACTION)
-    check("protocol", "stale", stale, _BELOW)
+    way = Way(steps, bits, overlap=overlap).checked()
     step = team.batch / team.rate
-    hidden = check("protocol", "overlap", overlap, NON_NEGATIVE) * step
-    flow = _restarted(_alone(team, tick, steps * step, team.params * bits, hidden), tick, restart)
-    learners = replicas(team, tick) / copies
-    factor = float(multiplier(learners, team.params, steps))
-    share = float(kept(bits)) * (1.0 - stale)
-    return flow._replace(tokens=flow.tokens * success / copies, multiplier=factor, kept=share)
+    flow = alone(team, tick, steps * step, team.params * bits, way.overlap * step)
+    flow = _averaged(restarted(flow, tick, restart), team, replicas(team, tick), steps, bits)
+    return flow._replace(kept=flow.kept * (1.0 - team.quality.stale))
 
 
-def _heads(team: Team, parts: int) -> np.ndarray:
-    """Share of each simulated site that trains a part: of the fastest, one site each."""
-    if parts > len(team.rate):
-        raise InputError(f"protocol: {parts} parts for {len(team.rate)} simulated sites; it takes fewer levels")
-    chosen = np.zeros(len(team.rate))
-    fastest = np.argsort(-team.rate, kind="stable")[:parts]
-    chosen[fastest] = 1.0 / team.weight[fastest]
-    return chosen
+class _Unit(NamedTuple):
+    """Of the unit of work that each site has: seconds done, seconds since it was given."""
 
-
-def _levels(levels: int) -> int:
-    if not 0 <= levels <= 20:
-        raise InputError(f"protocol: levels={levels}; it takes a whole number from 0 to 20")
-    return 2**levels
-
-
-def _phases(team: Team, tick: Tick, first: int, parts: int, stem: float) -> tuple[float, float, float]:
-    """Of a tick: the share in which the stem is trained, its tokens, and the seconds in which the parts then get it."""
-    speed = float(team.rate[first] * tick.share[first]) * tick.seconds
-    left = max(stem - tick.done, 0.0)
-    before = min(left / speed, 1.0) if speed else float(left > 0)
-    transfer = (parts - 1) * team.params * _FULL / team.up[first]
-    return before, before * speed, min((1.0 - before) * tick.seconds, max(transfer - tick.memory, 0.0))
+    done: np.ndarray
+    age: np.ndarray
 
 
 @protocol
-def frozen_stem(
+def volunteers(
     team: Team,
     tick: Tick,
     *,
-    levels: int = 3,
-    stem_tokens: float = 1e9,
-    gain: float = PER_DOUBLING,
-    unique_tokens: float = np.inf,
-    overfit: float = 0.0,
+    steps: float = 10.0,
+    bits: float = FULL,
+    copies: float = 2.0,
+    success: float = 1.0,
+    deadline_hours: float = np.inf,
 ) -> Flow:
-    """The fastest site trains the first `levels` of the tree; then 2^levels parts go on, one to a site, without a word.
+    """Units of `steps` steps, each given to `copies` hosts, of whose answers a share `success` is right.
 
-    The parts get the stem once, at the cut, and send nothing after it. Sites without a part stay idle. Loss: that of a
-    part's own tokens and the stem's, less `gain` nat for each doubling of the parts, and `overfit` for each e-fold of
-    passes beyond 4 that a part makes over its share of the `unique_tokens`.
+    Hosts swap with a server and go their own pace, as in `asynchronous`. A unit that is not back `deadline_hours` after
+    it was given is given to another, and what was done of it is lost; a unit counts when it is back.
     """
-    parts, stem = _levels(levels), check("protocol", "stem_tokens", stem_tokens, NON_NEGATIVE)
-    shard = check("protocol", "unique_tokens", unique_tokens, POSITIVE_OR_INF) / parts
-    check("protocol", "overfit", overfit, NON_NEGATIVE)
-    heads, centre = _heads(team, parts), _heads(team, 1)
-    first = int(centre.argmax())
-    before, shared, cut = _phases(team, tick, first, parts, stem)
-    alone = 1.0 - before - cut / tick.seconds
-    working = tick.share * (before * centre + alone * heads)
-    sending = np.minimum(centre * cut / tick.seconds, tick.share - working)
-    tokens = working * tick.seconds * team.rate
-    total = float(np.sum(tokens * team.weight))
-    own = max(tick.done - stem, 0.0) / parts
-    return Flow(
-        working,
-        np.maximum(tick.share - working - sending, 0.0),
-        sending,
-        tokens,
-        centre * cut * team.up[first],
-        kept=(shared + (total - shared) / parts) / total if total else 1.0,
-        gain=float(parts_gain(parts, own / (stem + own) if own else 0.0, gain) - overfitted(own / shard, overfit)),
-        memory=tick.memory + cut,
-    )
+    Way(steps, bits).checked()
+    check("protocol", "copies", copies, AT_LEAST_ONE)
+    check("protocol", "success", success, FRACTION)
+    deadline = 3600.0 * check("protocol", "deadline_hours", deadline_hours, POSITIVE_OR_INF)
+    step = team.batch / team.rate
+    flow = alone(team, tick, steps * step, team.params * bits, np.zeros(len(step)))
+    if np.isfinite(deadline):
+        flow = _delivered(team, tick, flow, steps, deadline)
+    flow = _averaged(flow, team, replicas(team, tick) / copies, steps, bits)
+    kept = flow.kept * (1.0 - team.quality.stale)
+    return flow._replace(tokens=flow.tokens * success / copies, kept=kept)
 
 
-@protocol
-def path_sync(
-    team: Team,
-    tick: Tick,
-    *,
-    levels: int = 3,
-    d_model: int = 4096,
-    layers: int = 32,
-    round_seconds: float = 600.0,
-    bits: float = _FULL,
-    server: float = 1e10,
-    gain: float = PER_DOUBLING,
-) -> Flow:
-    """Each site trains a leaf of the tree and the branches above it, whose change it swaps through a server each round.
-
-    A report holds levels (d_model + 1) layers numbers; `server`: bit/s into it, shared by all.
-    """
-    parts = _levels(levels)
-    sent = path_bits(levels, d_model, layers, bits)
-    work = np.full(len(team.rate), check("protocol", "round_seconds", round_seconds, POSITIVE))
-    arriving = replicas(team, tick) * sent / check("protocol", "server", server, POSITIVE)
-    queue = max(arriving - round_seconds, 0.0)  # the server takes longer than a round for all reports
-    flow = _alone(team._replace(latency=team.latency + queue), tick, work, sent, np.zeros(len(work)))
-    return flow._replace(kept=1.0 / parts, gain=float(parts_gain(parts, 1.0, gain)))
-
-
-def path_bits(levels: float, d_model: float, layers: float, bits: float = _FULL) -> float:
-    """Bits of the branches on one path: levels (d_model + 1) layers numbers."""
-    return levels * (d_model + 1.0) * layers * bits
+def _delivered(team: Team, tick: Tick, flow: Flow, steps: float, deadline: float) -> Flow:
+    """The flow whose tokens are those of the units that came back in this tick, in time."""
+    unit = tick.memory or _Unit(*np.zeros((2, len(team.rate))))
+    working = np.divide(flow.working, tick.share, np.ones(len(unit.done)), where=tick.share > 0)
+    cycle = steps * team.batch / team.rate / working  # s up, with its sending
+    done, age = unit.done + tick.share * tick.seconds, unit.age + tick.seconds
+    back = np.floor(done / cycle + 1e-9)
+    done = np.maximum(done - back * cycle, 0.0)
+    age = np.where(back > 0, np.minimum(done, tick.seconds), age)
+    late = age >= deadline
+    memory = _Unit(np.where(late, 0.0, done), np.where(late, 0.0, age))
+    return flow._replace(tokens=back * steps * team.batch, memory=memory)

@@ -1,57 +1,80 @@
-"""What training apart costs in loss: many replicas, few bits, parts that see their own data."""
+"""What training apart costs in loss: many replicas, few bits, stale work, parts that see their own data."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from moesim.settings import number, one_of, setting
+from moesim.variables import NON_NEGATIVE, POSITIVE, REAL, Domain
+
 MEASURED_STEPS = (10.0, 1000.0)
 """Steps between averages for which the effect of H is supported; outside it is extrapolated."""
+MEASURED_REPLICAS = 64.0
+"""Most replicas that anyone has averaged in public (DiLoCo, arXiv:2311.08105, table 3)."""
+COMPRESSION = {
+    "optimistic": (1.0, 1.0, 1.0, 1.0, 0.99),
+    "expected": (1.0, 1.0, 0.99, 0.98, 0.95),
+    "conservative": (1.0, 0.99, 0.95, 0.90, 0.75),
+}
+"""Effective share of the compute where parameters are sent 1, 4, 16, 100 and 500 times smaller than in 16 bits: MIRI's
+three engineering estimates. Observed: 4 bits lossless to 15B; 146 times competitive at 72B."""
+_RATIOS = np.log10([1.0, 4.0, 16.0, 100.0, 500.0])
+_SPLIT = 64 / 88  # share of a part's steps alone, in DiPaCo's table
+_BELOW = Domain("0 or more and below 1", 0, 1, lower_open=False)
 
 
-def exponent(params: Any, steps: Any) -> Any:
-    """beta of the multiplier M^beta of the loss for M replicas that average every H steps.
+@dataclass(frozen=True)
+class Quality:
+    """The coefficients of what training apart does to the loss, all open; none is measured well.
 
-    1.0923 N^-.2342 ln H/ln 30: fitted to Charles et al. 2025 (arXiv:2503.09799, table 4, H = 30); the form in H agrees
-    with Streaming DiLoCo's table 6 (arXiv:2501.18512, H 30 to 100: ratio 1.38, here 1.35).
+    Replicas M that average every H steps: the loss times M^beta, beta = scale N^-size_exponent ln H/ln reference_steps.
+    Fitted to Charles et al. 2025 (arXiv:2503.09799, table 4, H = 30, to 2.4B); the form in H agrees with Streaming
+    DiLoCo's table 6 (arXiv:2501.18512, H 30 to 100: ratio 1.38, here 1.35). `compression`: a row of COMPRESSION.
+    `per_doubling`: nat that parts trained on their own data gain for each bit of their entropy, each doubling of their
+    number where they are even (DiPaCo, arXiv:2403.10616, table 1: (ln 16.23 - ln 14.62)/3 for 8 parts, each with all
+    steps, 24k of 88k shared): one series of 150M models. `overfit`: nat for each e-fold of passes over a shard beyond
+    `free_passes`; `stale`: share of the tokens lost where others have moved on. Nobody published these two.
     """
-    return 1.0923 * np.asarray(params, dtype=float) ** -0.2342 * np.log(steps) / np.log(30.0)
 
+    scale: float = setting(1.0923, number(NON_NEGATIVE))
+    size_exponent: float = setting(0.2342, number(REAL))
+    reference_steps: float = setting(30.0, number(Domain("a number above 1", lower=1.0)))
+    compression: str = setting("expected", one_of(*COMPRESSION))
+    per_doubling: float = setting(0.035, number(NON_NEGATIVE))
+    overfit: float = setting(0.0, number(NON_NEGATIVE))
+    free_passes: float = setting(4.0, number(POSITIVE))
+    stale: float = setting(0.0, number(_BELOW))
 
-def multiplier(replicas: Any, params: Any, steps: Any) -> Any:
-    """Loss of `replicas` over that of one, M^beta; every step averaged is data parallel, which costs nothing."""
-    return np.maximum(replicas, 1.0) ** exponent(params, steps)
+    def exponent(self, params: Any, steps: Any) -> Any:
+        """beta of the multiplier M^beta."""
+        size = np.asarray(params, dtype=float) ** -self.size_exponent
+        return self.scale * size * np.log(steps) / np.log(self.reference_steps)
 
+    def multiplier(self, replicas: Any, params: Any, steps: Any) -> Any:
+        """Loss of `replicas` over that of one; every step averaged is data parallel, which costs nothing."""
+        return np.maximum(replicas, 1.0) ** self.exponent(params, steps)
 
-_RATIOS, _KEPT = np.log10([1.0, 4.0, 16.0, 100.0, 500.0]), [1.0, 1.0, 0.99, 0.98, 0.95]
+    def kept(self, bits: Any) -> Any:
+        """Effective share of the compute where parameters are sent in `bits`: linear in its log, constant beyond."""
+        smaller = np.log10(16.0 / np.asarray(bits, dtype=float))
+        return np.interp(smaller, _RATIOS, COMPRESSION[self.compression])
 
+    def parts_gain(self, shares: Any, apart: Any, copies: Any = 1.0) -> Any:
+        """Nat that parts with these shares of the data gain, `apart` the share of its steps that each trained alone.
 
-def kept(bits: Any) -> Any:
-    """Effective share of the compute where a parameter is sent in `bits`; 1 to 4 bits, .95 at a 500th of 16.
+        `copies`: parts that share one of the shares, evenly.
+        """
+        q = np.asarray(shares, dtype=float)
+        bits = -q * np.log2(np.where(q > 0, q / copies, 1.0))
+        return self.per_doubling * np.sum(bits * np.minimum(np.asarray(apart) / _SPLIT, 1.0))
 
-    An engineering estimate (MIRI's expected case), linear in the logarithm, constant beyond.
-    """
-    return np.interp(np.log10(16.0 / np.asarray(bits, dtype=float)), _RATIOS, _KEPT)
-
-
-PER_DOUBLING = 0.035
-"""Nat of loss that parts trained on their own data gain for each doubling of their number (DiPaCo, arXiv:2403.10616,
-table 1: (ln 16.23 - ln 14.62)/3 for 8 parts of 150M, each with all 88k steps, 24k of them shared); one model size."""
-_SPLIT = 64 / 88
-
-
-def parts_gain(parts: Any, apart: Any, per_doubling: Any = PER_DOUBLING) -> Any:
-    """Nat that `parts` gain, `apart` the share of a part's own steps that it has trained alone (64/88 as measured)."""
-    return per_doubling * np.log2(parts) * np.minimum(apart / _SPLIT, 1.0)
-
-
-_FREE = 4.0  # passes over a shard that cost nothing
-
-
-def overfitted(passes: Any, overfit: Any) -> Any:
-    """Nat that a part loses to many passes over its shard: overfit ln(passes/4) beyond 4; nobody published a value."""
-    return overfit * np.log(np.maximum(np.asarray(passes, dtype=float) / _FREE, 1.0))
+    def overfitted(self, passes: Any) -> Any:
+        """Nat that a part loses to many passes over its shard."""
+        return self.overfit * np.log(np.maximum(np.asarray(passes, dtype=float) / self.free_passes, 1.0))
 
 
 def frozen_stem_time(shared: float, shares: Any, speeds: Any, centre: float) -> float:
@@ -66,3 +89,15 @@ def effective_share(loss: Any, factor: Any, floor: Any, slope: Any) -> Any:
     Along best runs loss - floor falls as compute^-slope (alpha beta/(alpha + beta) of the law).
     """
     return ((loss * factor - floor) / (loss - floor)) ** (-1.0 / slope)
+
+
+def repaired(loss: Callable[[float], float], tokens: float, factor: float) -> float:
+    """How many times the `tokens` bring `factor` times the loss(tokens) down to it again; infinite where none do."""
+    from scipy.optimize import brentq
+
+    aim = loss(tokens)
+    if factor <= 1.0:
+        return 1.0
+    if loss(1e12 * tokens) * factor > aim:
+        return np.inf
+    return float(np.exp(brentq(lambda log: loss(tokens * np.exp(log)) * factor - aim, 0.0, np.log(1e12))))  # type: ignore[arg-type]

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from moesim import config as files
+from moesim.domains.world import world as worlds
 from moesim.errors import InputError
 from moesim.laws.law import Law
 from moesim.laws.load import law_from, load_law
@@ -17,20 +20,28 @@ from moesim.output.result import Result
 from moesim.registry import Policy
 from moesim.settings import defaults, known
 from moesim.settings import read as read_settings
-from moesim.sites.engine import Run, simulated
+from moesim.sites import apart  # noqa: F401  its protocols
+from moesim.sites.engine import Run, Setting, simulated
 from moesim.sites.place import Site, groups_of
 from moesim.sites.protocols import protocol
-from moesim.sites.quality import MEASURED_STEPS
+from moesim.sites.quality import MEASURED_REPLICAS, MEASURED_STEPS, Quality
 
 if TYPE_CHECKING:
     import xarray as xr
 
 # Mappings whose keys are the user's own.
-OPEN = ("site.groups", "site.availability", "model.transformer")
+OPEN = (
+    "site.groups",
+    "site.availability",
+    "model.transformer",
+    "world.curve",
+    "world.repetition",
+    "world.overfit",
+)
 # Keys that take an axis: a list or a range.
 AXES: tuple[str, ...] = ()
-_GROUPS = ("site", "protocol", "model", "law")
-_BESIDE = ("verb", "figures", "question", "plugins", "choices", "experiment")
+_GROUPS = ("site", "protocol", "model", "law", "world")
+_BESIDE = ("verb", "figures", "question", "plugins", "choices", "experiment", "quality")
 
 
 def run(config: Mapping[str, Any]) -> Result:
@@ -63,7 +74,14 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
     chosen = str((config.get("protocol") or {}).get("policy"))
     takes = protocol[chosen].takes if chosen in protocol else {}
     site = dict.fromkeys(Site.__dataclass_fields__) | defaults(Site)
-    return {**defaults(Run), "site": {**site, "groups": None}, "protocol": {"policy": chosen, **takes}}
+    found = {**defaults(Run), "site": {**site, "chip": None, "groups": None}, "quality": defaults(Quality)}
+    return {**found, "protocol": {"policy": chosen, **takes}, "world": _world_keys(config.get("world"))}
+
+
+def _world_keys(config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    chosen = str((config or {}).get("policy"))
+    takes = worlds[chosen].takes if chosen in worlds else {}
+    return None if config is None else {"policy": chosen, **worlds.shared, **takes}
 
 
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
@@ -71,9 +89,17 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     if config.get("question") == "folding_at_home":
         return dict.fromkeys((*_GROUPS, *defaults(Run)), "with question=folding_at_home")
     of_models = ("params", "active_params", "flops_per_token")
-    if config.get("model") is not None:
-        return dict.fromkeys(of_models, "with model=NAME")
-    return {"sequence": "without model=NAME"}
+    named = config.get("model") is not None
+    idle: dict[str, str] = {"sequence": "without model=NAME"}
+    if named:
+        idle = dict.fromkeys(map(str, of_models), "with model=NAME")
+    if config.get("rented") is None:
+        idle["stay"] = "without rented=NUMBER"
+    if config.get("world") is not None:
+        idle["unique_tokens"] = "with world=NAME"
+    groups = (config.get("site") or {}).get("groups") or {}
+    everywhere = set.intersection(*(set(changes or {}) for changes in groups.values())) if groups else set()
+    return idle | dict.fromkeys((f"site.{key}" for key in everywhere), "where every group has its own")
 
 
 def simulate(
@@ -81,23 +107,25 @@ def simulate(
     protocol: Any = "diloco",
     model: Any = None,
     law: Any = "hoffmann2022",
+    world: Any = None,
     **settings: Any,
 ) -> xr.Dataset:
     """Simulate training across sites; the Dataset of `moesim sites`, with the same defaults.
 
     `site`, `protocol`: the name of a file in conf/, a path, or a mapping of its keys (`protocol` also a function);
-    `model`: a name, a path, a Transformer, or a number of parameters; `law`: a name or a Law. `settings`: the keys of
-    `moesim sites` (`hours`, `seeds`, `batch`, ...; see `engine.Run`), and keys of groups by their dotted names
-    (`**{"site.up": 1e8}`). Variables by (seed, round): hours up, working, waiting and sending summed over sites,
+    `model`: a name, a path, a Transformer, or a number of parameters; `law`: a name or a Law; `world`: the domains that
+    parts are cut from, a name, a path or a mapping (None: data that are alike). `settings`: the keys of `moesim sites`
+    (`hours`, `seeds`, `batch`, ...; see `engine.Run`), and keys of groups by their dotted names (`**{"site.up": 1e8}`,
+    `**{"quality.stale": 0.1}`). Variables by (seed, round): hours up, working, waiting and sending summed over sites,
     tokens, bytes, cost, energy, what of these is slack, and the loss; `site_*` by (seed, site). Raises InputError for
     what is unknown or out of its domain.
     """
-    given = {"site": site, "protocol": protocol, "model": model, "law": law}
-    config = {group: _content(group, choice) for group, choice in given.items()}
+    given = {"site": site, "protocol": protocol, "model": model, "law": law, "world": world}
+    config = {group: _content(group, choice) for group, choice in given.items()} | {"quality": {}}
     for name, value in settings.items():
         group, _, key = name.partition(".")
         if key and group not in config:
-            raise InputError(f"sites: no key {name!r}; {known(_GROUPS, group)}")
+            raise InputError(f"sites: no key {name!r}; {known((*_GROUPS, 'quality'), group)}")
         config = {**config, group: {**config[group], key: value}} if key else {**config, name: value}
     names = {group: str(getattr(choice, "name", choice)) for group, choice in given.items() if choice is not None}
     return _made({**config, "choices": names})
@@ -113,10 +141,11 @@ def _made(config: Mapping[str, Any]) -> xr.Dataset:
     names = config.get("choices") or {}
     law = _law(config["law"], names)
     settings = {key: value for key, value in config.items() if key not in (*_GROUPS, *_BESIDE)}
-    asked = _with_model(read_settings(Run, "sites", settings), config.get("model"), names)
+    run = _with_model(read_settings(Run, "sites", settings), config.get("model"), names)
     chosen = protocol.only(config["protocol"])
-    data = simulated(asked, groups_of(config["site"]), chosen, law)
-    told = {name: str(names[name]) for name in ("site", "protocol", "model") if names.get(name)}
+    quality = read_settings(Quality, "quality", config.get("quality") or {})
+    data = simulated(Setting(run, groups_of(config["site"]), chosen, law, quality, config.get("world")))
+    told = {name: str(names[name]) for name in ("site", "protocol", "model", "world") if names.get(name)}
     about = {"policy": chosen.name, "outside": "\n".join(_outside(chosen, data))}
     return signed(
         data.assign_attrs({key: text for key, text in about.items() if text}), "sites", config, law=law, **told
@@ -145,8 +174,13 @@ def _outside(chosen: Policy, data: xr.Dataset) -> list[str]:
     low, high = MEASURED_STEPS
     steps = {**chosen.takes, **chosen.options}.get("steps")
     told = []
-    if steps is not None and not low <= steps <= high:
+    if steps is not None and not low <= steps <= high and not steps == chosen.takes["steps"] == 1:
         told.append(f"protocol.steps={steps:g} lies outside of {low:g} to {high:g}, where its effect on the loss holds")
+    most = float((data.up / np.diff(data.hours, prepend=0.0)).max())
+    if steps is not None and most > MEASURED_REPLICAS:
+        told.append(
+            f"up to {most:,.0f} sites train; nobody has averaged more than {MEASURED_REPLICAS:g} replicas in public"
+        )
     if not bool(data.fits.all()):
         out = float(data.weight.where(~data.fits).sum())
         told.append(f"{out:,.0f} sites cannot hold their part of the model and do nothing")

@@ -8,6 +8,8 @@ from moesim.output.text import aligned
 
 if TYPE_CHECKING:
     import xarray as xr
+ABOUT = ("site", "protocol", "model", "world", "law")
+"""What a run is called by."""
 
 
 def table(data: xr.Dataset) -> str:
@@ -32,5 +34,5 @@ def table(data: xr.Dataset) -> str:
     if "hours_to_target" in data:
         ends = {name: float(data[f"{name}_to_target"].mean("seed")) for name in ("hours", "cost")}
         rows += [[f"{name} to the target loss", f"{value:,.4g}"] for name, value in ends.items()]
-    told = [f"{name} {data.attrs[name]}" for name in ("site", "protocol", "model", "law") if name in data.attrs]
+    told = [f"{name} {data.attrs[name]}" for name in ABOUT if name in data.attrs]
     return f"{', '.join(told)}; mean of {data.sizes['seed']} seeds\n" + aligned(rows) + "\n"

@@ -1,6 +1,6 @@
 "use strict";
 // The page: elements whose texts are texts, numbers as people read them, and the sections of every result.
-const moesim = { kinds: {} };
+const moesim = { kinds: {}, laws: [] };
 
 // An element with attributes (`on`: its listeners) and children, which are elements or texts.
 moesim.make = function (tag, attributes = {}, ...children) {
@@ -130,7 +130,10 @@ moesim.slider = function (label, n, at, text, listener) {
 };
 
 moesim.table = function (rows, { head = true, caption = "" } = {}) {
-  const cell = (tag, value) => moesim.make(tag, typeof value === "number" ? { class: "number" } : {}, moesim.say(value));
+  const cell = (tag, value) => {
+    const text = moesim.say(value);
+    return moesim.make(tag, { class: typeof value === "number" ? "number short" : text.length < 24 ? "short" : null }, text);
+  };
   const [first, ...rest] = head ? rows : [null, ...rows];
   return moesim.make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption || "table" },
     moesim.make("table", {},
@@ -186,7 +189,7 @@ moesim.result = function (one, i, several) {
     const title = moesim.make(several ? "h3" : "h2", {}, section.title);
     const root = moesim.make("section", { class: section.kind, "aria-label": section.title }, title);
     result.append(root);
-    moesim.kinds[section.kind](section.content, root, one);
+    moesim.kinds[section.kind](section.content, root, one, moesim.laws[section.law]);
   }
   return result;
 };

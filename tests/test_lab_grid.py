@@ -1,0 +1,199 @@
+"""Many runs of the lab: in processes of their own, killed and resumed, read by fit and balance; and its probes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from math import inf
+from pathlib import Path
+from time import sleep
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the lab trains with PyTorch: pip install 'moesim[lab]'")
+
+import moesim  # noqa: E402
+from moesim.errors import InputError  # noqa: E402
+from moesim.lab import probe, probed  # noqa: E402
+from moesim.lab.corpus import load  # noqa: E402
+from moesim.lab.driver import loads_of, probes_of, runs_of  # noqa: E402
+from moesim.lab.grid import trained  # noqa: E402
+from moesim.lab.job import Job, Shape  # noqa: E402
+from moesim.lab.train import Run, train  # noqa: E402
+
+SMALL = {"policy": "synthetic", "domains": 4, "symbols": 16, "train_windows": 2**11, "valid_windows": 64}
+MOE = Shape(experts=4)
+JOBS = [Job(SMALL, shape, tokens=2**14, seed=seed) for shape, seed in ((Shape(), 0), (MOE, 0), (MOE, 1))]
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return load(SMALL)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """The trajectories of JOBS, trained here."""
+    return trained(JOBS, 1, tmp_path_factory.mktemp("here"))
+
+
+@pytest.fixture(scope="module")
+def tried(corpus):
+    """A run that has ended, for probes."""
+    job = Job(SMALL, MOE, tokens=2**15, balancing="none")
+    torch.manual_seed(0)
+    run = Run(job, corpus)
+    for step in range(1, job.steps + 1):
+        run.step(step)
+    run.taken_loads()
+    return run
+
+
+def same(a, b):
+    return a.drop_vars("seconds").identical(b.drop_vars("seconds"))
+
+
+def test_workers_in_processes_of_their_own_find_the_same_bit_for_bit(grid, tmp_path):
+    assert all(map(same, grid, trained(JOBS, 2, tmp_path)))
+
+
+def test_a_killed_grid_goes_on_where_it_was(grid, tmp_path):
+    """Killed by SIGKILL once the first trajectory is there; resumed, the rest is trained and all is as never killed."""
+    code = (
+        "import sys; from pathlib import Path; from tests.test_lab_grid import *; trained(JOBS, 1, Path(sys.argv[1]))"
+    )
+    root = Path(__file__).parents[1]
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, start_new_session=True)
+    while len(done := list(tmp_path.glob("[!.]*.nc"))) < 1 and run.poll() is None:
+        sleep(0.01)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert len(done) == 1
+    left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("[!.]*.nc")}
+    assert len(left) < len(JOBS)
+    assert all(map(same, grid, trained(JOBS, 1, tmp_path)))
+    assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in left.items())
+
+
+def test_a_trajectory_that_is_damaged_is_trained_again(grid, tmp_path):
+    (tmp_path / f"{JOBS[0].name}.nc").write_bytes(b"half a file")
+    assert same(trained(JOBS[:1], 1, tmp_path)[0], grid[0])
+
+
+def test_progress_says_how_long_still(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("moesim.output.progress._LINE_AFTER", 0.0)
+    with caplog.at_level("INFO", logger="moesim"):
+        trained([Job(SMALL, tokens=2**13, seed=seed) for seed in (0, 1)], 1, tmp_path)
+    assert re.search(r"lab: 2 of 3 GFLOPs after .* s, about .* s left", caplog.text)
+
+
+@pytest.mark.filterwarnings("ignore:runs given. tokens is 2048")
+def test_runs_are_a_table_that_fit_reads(grid):
+    """One row for each mark of a run, with the columns that a law of sparsity asks for."""
+    runs = runs_of(grid)
+    assert runs.sizes["run"] == sum(len(job.marks) for job in JOBS)
+    held = {"a": 16612.5, "alpha": 0.6, "c": 0.46, "lam": -0.17, "d": 17.26, "delta": 0.16, "gamma": 0.16}
+    fitted = moesim.fit("abnar2025", runs, draws=0, starts=2, fixed=held)
+    assert set(fitted.estimate) >= {"b", "beta"}
+    assert fitted.verdict["beta"]
+
+
+def test_loads_are_read_by_balance(grid, tmp_path):
+    """What calibration writes of the recorded loads is a world and a router that `balance` takes."""
+    loads = loads_of(grid)
+    assert loads.sizes["trajectory"] == 2
+    assert float(loads.loads.sum("expert").isel(layer=0).sum(("window", "domain"))[0]) == 2**14
+
+
+def test_a_split_keeps_the_loss(tried, corpus):
+    """Without noise to the last digits: the twin takes what the other would have, behind a gate of its own."""
+    own, before = tried.branch(), tried.losses(corpus.valid.windows)
+    own.split(1, 2, 0.0, 0.0, True)
+    assert len(own.model.moe[1].bias) == 5
+    np.testing.assert_allclose(own.losses(corpus.valid.windows), before, rtol=1e-5)
+    assert len(tried.model.moe[1].bias) == 4
+
+
+def test_noise_parts_twins_and_moves_the_loss(tried, corpus):
+    own, before = tried.branch(), tried.losses(corpus.valid.windows)
+    own.split(0, int(tried.last_loads[0].sum(axis=0).argmax()), 0.1, 3.0, True)
+    assert abs(own.losses(corpus.valid.windows) - before).max() > 1e-3
+
+
+def test_a_branch_is_no_part_of_the_run(tried, corpus):
+    """Two branches learn the same from the same windows; the run and its optimiser learn nothing of it."""
+    before = tried.losses(corpus.valid.windows)
+    first, second = tried.branch(), tried.branch()
+    for own in (first, second):
+        for _ in range(3):
+            own.update(0.01, next(own.batches))
+    np.testing.assert_array_equal(first.losses(corpus.valid.windows), second.losses(corpus.valid.windows))
+    np.testing.assert_array_equal(tried.losses(corpus.valid.windows), before)
+    assert abs(first.losses(corpus.valid.windows) - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_twin_has_the_averages_of_the_optimiser_or_none(tried, keep):
+    own = tried.branch()
+    own.split(0, 1, 0.0, 0.0, keep)
+    moments = own.optimizer.state[own.model.moe[0].up]["exp_avg_sq"]
+    assert moments[1].abs().sum() > 0 or tried.last_loads[0][:, 1].sum() == 0
+    torch.testing.assert_close(moments[4], moments[1] * keep)
+
+
+def test_only_a_part_learns_where_asked(tried):
+    own = tried.branch()
+    own.train_only("feedforward")
+    before = {name: weights.detach().clone() for name, weights in own.model.named_parameters()}
+    own.update(0.01, next(own.batches))
+    moved = {name for name, weights in own.model.named_parameters() if (weights != before[name]).any()}
+    assert moved
+    assert all(name.startswith("feedforward") for name in moved)
+
+
+def test_a_forced_layer_gives_every_token_to_one_expert(tried):
+    own = probe._forced(tried, 1, 3)
+    own.update(0.0, next(own.batches))
+    assert own.taken_loads()[1].sum(axis=0).tolist() == [0, 0, 0, 2048]
+
+
+def test_a_batch_of_one_domain_has_no_other(tried):
+    windows, domain = next(tried.batches_of(2))
+    assert (len(windows), set(domain.tolist())) == (16, {2})
+
+
+def test_probes_are_kept_with_their_trajectory(tmp_path, corpus):
+    asked = [
+        {"policy": "split", "tokens": 2**13, "router_noise": [0.0, 0.1]},
+        {"policy": "transfer", "steps": 2},
+        "forced",
+    ]
+    job = Job(SMALL, MOE, tokens=2**14, probes=asked)
+    found = probes_of(trained([job, JOBS[0]], 1, tmp_path))
+    assert found.split_loss.dims == ("trajectory", "layer", "router_noise", "weight_noise", "since")
+    assert found.since.values.tolist() == [0, 2048, 4096, 8192]
+    assert abs(found.split_loss - found.unsplit_loss).isel(since=0, router_noise=0).max() < 1e-5
+    assert found.tuned_gain.sizes == {"trajectory": 1, "source": 4, "domain": 4}
+    assert found.forced_excess.sizes == {"trajectory": 1, "layer": 2, "domain": 4, "expert": 4}
+    assert len(probed.tables(found)) == 3
+    plain = Job(SMALL, MOE, tokens=2**14)
+    assert plain.name != job.name
+    np.testing.assert_array_equal(train(plain, corpus).loads, train(job, corpus).loads)
+
+
+def test_a_cooled_run_ends_at_no_rate_and_is_measured_there(corpus):
+    job = Job(SMALL, tokens=2**18, cooldown=0.25)
+    assert [job.rate(step) for step in (16, 32, 96, 97, 112, 128)] == pytest.approx(
+        [0.005, 0.01, 0.01, 0.01, 0.01 * 17 / 32, 0.01 / 32]
+    )
+    assert job.marks == [2**18]
+    (row,) = train(Job(SMALL, tokens=2**14, cooldown=0.25), corpus).rows
+    assert row["loss"] == pytest.approx(row["loss_last"], rel=1e-6)
+
+
+def test_a_corpus_that_is_too_small_is_no_fresh_data(corpus):
+    with pytest.raises(InputError, match="corpus synthetic has 262144 bytes to train on, too few for tokens=524288"):
+        train(Job(SMALL, tokens=2**19), corpus)
+    assert train(Job(SMALL, tokens=2**14, unique_tokens=inf), corpus).rows
