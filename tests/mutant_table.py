@@ -911,8 +911,8 @@ LAB = {
     ("lab/compared.py", "test_lab_runs.py"): [
         ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
         ("return rows[rows.seed != TRIAL] if", "return rows if"),
-        ("trial = trial.merge(", "trial.merge("),
         (".str.removesuffix(BY_LOAD)", ""),
+        ("trial = trial.merge(others", "trial.merge(others"),
     ],
     ("lab/tables.py", "test_lab_runs.py"): [
         ("differences(paid, moe, other,", "differences(paid, other, moe,"),
@@ -955,7 +955,7 @@ TREES = {
     ("balance/simulate.py", "test_balance_tree.py"): [
         ("state.alive * given.tokens, int", "state.load, int"),
         ("chosen=given.active, **late", "**late"),
-        ("placement.where(state.tree.soft, every[0], served)", "served", "placements there share nothing out"),
+        ("placement.where(state.tree.soft, every[0], served)", "served"),
     ],
     ("balance/structure.py", "test_balance_tree.py"): [
         ("state.tree and state.tree.split(row, parent, child)", "state.tree"),

@@ -150,17 +150,24 @@ def expert_choice(
 ) -> np.ndarray:
     """Each expert takes the tokens it likes best up to capacity x K x tokens / experts (Zhou et al. 2022, 2202.09368).
 
-    Balanced by construction; a token may get no expert or many. It looks at tokens that come later in the text.
+    Balanced by construction; a token may get no expert or many, of those liked alike as many are taken of each. It
+    looks at tokens that come later in the text.
     """
     affinity = inclusion(z, 1)
     order = np.argsort(-affinity, axis=1, kind="stable")
     waiting = np.take_along_axis(np.broadcast_to(tokens[:, :, None], z.shape), order, axis=1)
-    before = np.cumsum(waiting, axis=1) - waiting
+    after = np.cumsum(waiting, axis=1)
+    less = np.diff(np.take_along_axis(affinity, order, axis=1), axis=1) < 0
+    edge = np.ones((len(z), 1, z.shape[2]), dtype=bool)
+    first, last = np.concatenate([edge, less], axis=1), np.concatenate([less, edge], axis=1)
+    begin = np.maximum.accumulate(np.where(first, after - waiting, 0.0), axis=1)
+    end = np.minimum.accumulate(np.where(last, after, np.inf)[:, ::-1], axis=1)[:, ::-1]
     room = np.minimum(capacity, 1.0) * active * tokens.sum(axis=1) / alive.sum(axis=1)
-    taken = np.clip(room[:, None, None] - before, 0.0, waiting) * alive[:, None, :]
+    alike = end - begin  # tokens that are liked as much as these
+    share = np.clip(room[:, None, None] - begin, 0.0, alike) / np.where(alike > 0, alike, 1.0) * alive[:, None, :]
     out = np.empty(z.shape)
-    np.put_along_axis(out, order, taken, axis=1)
-    return out / np.where(tokens > 0, tokens, 1.0)[:, :, None]
+    np.put_along_axis(out, order, share, axis=1)
+    return out * (tokens > 0)[:, :, None]
 
 
 @routing(drawn=True)

@@ -171,7 +171,9 @@ def abilities(
     knowing *= params
     size = params
     if capacity.active > 1:
-        if place is None:
+        if place is None and capacity.active == capacity.twins:
+            size, knowing = (capacity.twins * term for term in (size, knowing))  # nobody else comes
+        elif place is None:
             size, knowing = with_companions(probability, (size, knowing), capacity.twins, family)
         else:
             size, knowing = (with_others(probability, term, capacity.twins, place) for term in (size, knowing))

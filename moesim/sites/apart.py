@@ -186,8 +186,8 @@ def path_sync(
     tick: Tick,
     *,
     levels: int = 3,
-    d_model: int = 4096,
-    layers: int = 32,
+    d_model: float | None = None,
+    layers: float | None = None,
     round_seconds: float = 600.0,
     bits: float = FULL,
     server: float = 1e10,
@@ -196,15 +196,17 @@ def path_sync(
 ) -> Flow:
     """Each site trains a leaf of the tree and the branches above it, whose change it swaps through a server each round.
 
-    A report holds levels (d_model + 1) layers numbers of branches; where there are more sites than leaves, also those
-    of the leaf, which these sites average. `shared`: share of a path's parameters that every path has (attention,
-    embeddings); replicated, a leaf has a copy of its own; synced, they are in every report. A path learns from the
-    mean, over its parameters, of the tokens that these have seen. `server`: bit/s into it, shared by all.
+    A report holds levels (d_model + 1) layers numbers of branches (null: those of the run); where there are more sites
+    than leaves, also those of the leaf, which these sites average. `shared`: share of a path's parameters that every
+    path has (attention, embeddings); replicated, a leaf has a copy of its own; synced, they are in every report. A path
+    learns from the mean, over its parameters, of the tokens that these have seen. `server`: bit/s into it, shared by
+    all.
     """
     parts = levels_of(levels)
     choose("protocol.shared_are", shared_are, SHARED)
     check("protocol", "shared", shared, SHARE)
-    numbers = path_bits(levels, d_model, layers, 1.0)
+    wide, deep = (own if given is None else given for given, own in ((d_model, team.d_model), (layers, team.layers)))
+    numbers = path_bits(levels, wide, deep, 1.0)
     branches = min(numbers / team.params, 1.0)
     synced = shared if shared_are == "synced" else 0.0
     own = max(1.0 - branches - synced, 0.0)
@@ -238,7 +240,7 @@ def experts(
     team: Team,
     tick: Tick,
     *,
-    shared: float = 0.3,
+    shared: float | None = None,
     shared_are: str = "synced",
     cut: str = "proportional",
     steps: float = 100.0,
@@ -248,14 +250,15 @@ def experts(
 ) -> Flow:
     """Each site holds whole experts and trains them where their data are; what is `shared` is averaged.
 
-    `shared`: share of all parameters that are no experts; synced every `steps` steps among the sites that are up (one
-    that failed is left out of the mean), or replicated. Its experts, an even part of the rest, never leave a site
-    (SPES, arXiv:2602.11543). `cut`: a way of `cut.CUTS` to share the data among sites. An expert learns from the mean,
-    over its own and the shared parameters, of the tokens that these have seen, and gains as parts do; unmeasured.
+    `shared`: share of all parameters that are no experts (null: the run's); synced every `steps` steps among the sites
+    that are up (one that failed is left out of the mean), or replicated. Its experts, an even part of the rest, never
+    leave a site (SPES, arXiv:2602.11543). `cut`: a way of `cut.CUTS` to share the data among sites. An expert learns
+    from the mean, over its own and the shared parameters, of the tokens that these have seen, and gains as parts do;
+    unmeasured.
     """
     way = Way(steps, bits, overlap=overlap, pace="time").checked()
     choose("protocol.shared_are", shared_are, SHARED)
-    share = check("protocol", "shared", shared, SHARE)
+    share = team.shared if shared is None else check("protocol", "shared", shared, SHARE)
     count = float(team.weight.sum())
     held = team.params * team.state_bytes * (share + (1.0 - share) / count)
     if (team.memory < held).all():

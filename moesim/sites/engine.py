@@ -13,6 +13,7 @@ from moesim.laws.law import Law
 from moesim.registry import Policy
 from moesim.settings import number, one_of, setting, whole
 from moesim.sites.chooser import Chooser
+from moesim.sites.flows import SHARE as WHOLE
 from moesim.sites.flows import Flow, Team, Tick
 from moesim.sites.place import Site, canonical, column, generators, names_of, speeds, weights
 from moesim.sites.presence import Up
@@ -41,6 +42,9 @@ class Run:
     active_params: float | None = setting(None, number(POSITIVE))  # null: params
     flops_per_token: float | None = setting(None, number(POSITIVE))  # null: 6 active_params
     sparsity: float = setting(0.0, number(SHARE))  # for laws that take it
+    d_model: float = setting(4096.0, number(POSITIVE))
+    layers: float = setting(32.0, number(POSITIVE))
+    shared_share: float = setting(0.3, number(WHOLE))  # of the parameters, that is no experts
     state_bytes: float = setting(16.0, number(POSITIVE))  # a parameter: weights, gradients, optimiser
     memory_share: float = setting(1.0, number(FRACTION))  # of the state that one site holds
     batch: float = setting(1048576.0, number(POSITIVE))  # tokens of one site's step
@@ -104,7 +108,7 @@ def simulated(asked: Setting) -> xr.Dataset:
     }
     coords = {"seed": seeds, "round": np.arange(len(seconds)), "site": names, "hours": ("round", _ends(seconds))}
     of_sites = {"weight": weights(asked.groups), "fits": fitting, "bandwidth": _links(asked.groups)}
-    of_sites["step_seconds"] = run.batch * run.token_cost / _flops(asked.groups)
+    of_sites["site_step"] = run.batch * run.token_cost / _flops(asked.groups)
     data = xr.Dataset(found, coords).assign({name: ("site", values) for name, values in of_sites.items()})
     return data.assign(_to_target(data, run.target_loss)).assign_attrs(params=run.params).sel(site=names_of(given))
 
@@ -160,6 +164,9 @@ def team_of(asked: Setting, seed: int) -> Team:
         run.params,
         run.batch,
         run.state_bytes,
+        run.d_model,
+        run.layers,
+        run.shared_share,
         rate,
         column(groups, "up"),
         column(groups, "down"),
@@ -225,7 +232,7 @@ def _one(asked: Setting, seed: int, fitting: np.ndarray):
                 whole[name][i] = values * team.weight
         done, memory = done + by_round["tokens"][i], flow.memory
         flows.append(_seen(flow, by_round["tokens"][i], done, team))
-    by_round["loss"] = _loss(run, asked.law, by_round["tokens"], flows)
+    by_round |= _loss(run, asked.law, by_round["tokens"], flows)
     return {"rounds": by_round, "sites": by_site, "all": whole}
 
 
@@ -275,10 +282,10 @@ def _seen(flow: Flow, tokens: float, done: float, team: Team) -> _Learned:
     return _Learned(np.array([worth * flow.kept]), np.ones(1), flow.multiplier, flow.gain)
 
 
-def _loss(run: Run, law: Law, tokens: np.ndarray, learned: list[_Learned]) -> np.ndarray:
+def _loss(run: Run, law: Law, tokens: np.ndarray, learned: list[_Learned]) -> dict[str, np.ndarray]:
     """The law at the effective tokens of each part so far, averaged by the parts' shares of the data.
 
-    Times the multiplier that tokens had on average, less what parts gain.
+    Times the `multiplier` that tokens had on average, less what parts `gain`.
     """
     processed = np.cumsum(tokens)
     there = processed > 0
@@ -287,7 +294,9 @@ def _loss(run: Run, law: Law, tokens: np.ndarray, learned: list[_Learned]) -> np
     shares = np.stack([each.shares for each in learned])
     level = np.where(effective > 0, _level(run, law, np.where(effective > 0, effective, 1.0)), np.nan)
     mixed = np.sum(np.where(shares > 0, level * shares, 0.0), axis=1) / np.sum(shares, axis=1)
-    return np.where(there, mixed * mean - [each.gain for each in learned], np.nan)
+    gain = np.array([each.gain for each in learned])
+    told = {"loss": mixed * mean - gain, "loss_factor": mean, "parts_gain": gain}
+    return {name: np.where(there, values, np.nan) for name, values in told.items()}
 
 
 def _level(run: Run, law: Law, tokens: np.ndarray) -> np.ndarray:

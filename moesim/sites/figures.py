@@ -70,7 +70,7 @@ def utilisation(data: xr.Dataset) -> Figure:
     """
     figure, ((axes,),) = grid_of_panels(1, 1, (5.2, 2.6))
     bandwidth = np.geomspace(1e5, 1e13, 161)
-    step, count = float(data.step_seconds.median()), max(float(data.weight.sum()), 2.0)
+    step, count = float(data.site_step.median()), max(float(data.weight.sum()), 2.0)
     for (name, way), colour, dash in zip(_WAYS.items(), COLOURS, DASHES, strict=False):
         share = compute_utilisation(data.attrs["params"], step, bandwidth=bandwidth, replicas=count, **way)
         axes.plot(bandwidth, share, color=colour, ls=dash, label=name)
