@@ -419,6 +419,13 @@ def test_names_and_order_of_groups_change_nothing():
     assert two.site_up.sel(site=["z 0", "z 1"]).values.tolist() == one.site_up.sel(site=["c 0", "c 1"]).values.tolist()
 
 
+def test_a_key_for_all_sites_holds_in_groups_too():
+    """Python's dotted keys: every link of three continents at 1e12 bit/s, and nobody waits for it any more."""
+    fast = simulate("three_continents", "diloco", 1e10, hours=2, seeds=1, **{"site.up": 1e12, "site.down": 1e12})
+    assert float(ends(fast).working / ends(fast).up) > 0.999
+    assert (fast.bandwidth.values == 1e12).all()
+
+
 def test_a_chip_fills_in_what_a_site_does_not_say():
     found = groups_of({"chip": "h100", "up": 1e9, "down": 1e9, "price": 9.0})["all"]
     assert (found.flops, found.memory, found.watts, found.idle_watts) == (989e12, 80e9, 700, 105)

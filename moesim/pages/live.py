@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.config import choices, read
+from moesim.errors import InputError
 from moesim.numerics.trace import needed_for
 from moesim.output.plots import spread
 from moesim.output.provenance import plain
@@ -28,10 +30,26 @@ _PARTS = {"law": "coefficients", "repetition": "coefficients", "architecture": "
 
 
 def view(dataset: xr.Dataset) -> list[Section]:
-    """Sliders on what a result was made with; nothing for a result that carries no formula."""
-    if "formula" not in dataset.attrs:
-        return []
-    held = formula.read(str(dataset.attrs["formula"]))
+    """Sliders on what a result was made with; one section for each of several; none where it carries no formula."""
+    if "formula" in dataset.attrs:
+        return [_section(dataset, str(dataset.attrs["formula"]))]
+    several = _several(dataset.attrs.get("formulas"))
+    return [_section(dataset, text, name) for name, text in several.items()]
+
+
+def _several(text: Any) -> dict[str, str]:
+    """The formulas of a comparison by name; InputError where they are not what moesim writes."""
+    try:
+        held = json.loads(str(text)) if text is not None else {}
+    except (ValueError, RecursionError):
+        raise InputError("formulas: not readable as JSON") from None
+    if not isinstance(held, dict):
+        raise InputError("formulas: holds no names and formulas")
+    return {str(name): str(one) for name, one in held.items()}
+
+
+def _section(dataset: xr.Dataset, text: str, name: str = "") -> Section:
+    held = formula.read(text)
     limited = bool(held["repeats"]) or "unique_tokens" in _needed(held)
     axes = {name: _axis(dataset, name) for name in _AXES}
     if not limited:
@@ -44,11 +62,12 @@ def view(dataset: xr.Dataset) -> list[Section]:
         "limited": limited,
         "curves": max(_AXES, key=lambda name: (len(axes[name]), name == "sparsity")),
         "bounds": [float(bound) for bound in np.ravel(dataset.attrs.get("sparsity_bounds", SPARSITY_BOUNDS))][:2],
+        "closed": bool(name),
         "chosen": _chosen(dataset, held),
         "evidence": EVIDENCE,
         "units": {name: [VARIABLES[name].long_name, VARIABLES[name].unit] for name in VARIABLES},
     }
-    return [Section("live", "The law, live", content, script(held))]
+    return Section("live", f"The law, live: {name}" if name else "The law, live", content, script(held))
 
 
 def _needed(held: Mapping[str, Any]) -> set[str]:

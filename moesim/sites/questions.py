@@ -12,7 +12,7 @@ from moesim import config as files
 from moesim.errors import InputError
 from moesim.laws.load import load_law
 from moesim.sites.cut import CUTS
-from moesim.sites.place import groups_of
+from moesim.sites.place import everywhere, groups_of
 from moesim.sites.quality import Quality, effective_share
 from moesim.variables import NON_NEGATIVE, POSITIVE, check
 
@@ -184,7 +184,7 @@ def cheapest_provider(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
 
 def _with(config: Mapping[str, Any], protocol: str | None, **site: Any) -> dict[str, Any]:
     chosen = {} if protocol is None else {"protocol": files.read("protocol", protocol)}
-    return {**config, **chosen, "site": {**config["site"], **site}}
+    return {**config, **chosen, "site": everywhere(config["site"], **site)}
 
 
 def _outcome(data: xr.Dataset) -> dict[str, float]:

@@ -30,7 +30,15 @@
     return { node, reset: (v) => { state.value = v; show(); } };
   }
 
+  // One law at once; several, each when it is opened.
   moesim.kinds.live = function (content, root, result, code) {
+    if (!content.closed) { begin(content, root, code); return; }
+    const inside = moesim.make("div", {});
+    root.append(moesim.make("details", { on: { toggle: () => { if (!inside.firstChild) begin(content, root, code, inside); } } },
+      moesim.make("summary", {}, "open"), inside));
+  };
+
+  function begin(content, root, code, place = root) {
     const model = moesim.model(content, code), { axes, units, about } = content;
     const now = { excess: content.excess, anchor: content.taught, curves: content.curves, values: { ...content.values } };
     for (const name of Object.keys(AXES)) now[name] = axes[name][Math.floor((axes[name].length - 1) / 2)];
@@ -43,30 +51,8 @@
     const drawn = (i, given) => ({ ...given, ...Object.fromEntries(draws.map(([name, held]) => [name, held.values[i]])) });
     const banded = () => draws.length && !changed().some((name) => draws.some(([own]) => own === name));
 
-    // ------------------------------------------------------------------ what is outside the data, as planning.describe
-    const known = content.known;
-    const rangesOf = (part) => Object.entries(known[part].data_range).map(([name, [low, high]]) => [name, low * (1 - 1e-9), high * (1 + 1e-9)]);
-    const ranges = { law: rangesOf("law"), repetition: rangesOf("repetition") };
-    const epochsKnown = ["law", "repetition"].some((part) => "epochs" in known[part].data_range);
-    function beyond(part, at) {
-      const told = [];
-      for (const [name, low, high] of ranges[part]) if (at[name] < low || at[name] > high) told.push(name);
-      return told;
-    }
-    function outside(v, at) {
-      const repeats = at.epochs > 1 + 1e-9, told = beyond("law", at);
-      const counted = v.anchor === "" ? 0 : (v.counted(v)), excess = v.anchor !== "" && counted > model.taughtParams(v);
-      if (repeats && !epochsKnown) told.push("epochs");
-      const own = repeats || excess ? beyond("repetition", at) : [];
-      return { law: told, repetition: own, anchor: excess ? anchorOutside(v) : [] };
-    }
-    function anchorOutside(v) {
-      if (typeof v.anchor === "number" || !Number.isFinite(v.taught)) return [];
-      const once = model.run(model.cell({ ...read(v), ...(v.anchor === "dense" ? { sparsity: 0 } : {}) }), v.taught);
-      return beyond("law", { ...once, tokens: once.unique_tokens, compute: once.unique_tokens * once.flops_per_token, epochs: 1 });
-    }
-    const read = (v) => Object.fromEntries(Object.entries(model.place).map(([name, i]) => [name, v[i]]));
-    const anywhere = (out) => out.law.length + out.repetition.length + out.anchor.length > 0;
+    const { outside } = model, known = content.known;
+    const anywhere = (out) => out.length > 0;
 
     // ------------------------------------------------------------------ the controls
     const wide = (name) => { const finite = axes[name].filter(Number.isFinite); return finite.length ? moesim.range(finite) : [1e9, 1e9]; };
@@ -119,7 +105,7 @@
     const across = moesim.plot({ title: "The best sparsity", file: "best_sparsity", x: { label: "compute", unit: "FLOP", log: true, how: "plain" }, y: { label: "1/(1 − S) at the best sparsity", log: true, how: "plain" }, lines: [] });
     const table = moesim.make("div", {}), words = moesim.make("p", { class: "answer", "aria-live": "polite" }), evidence = moesim.make("div", {});
     const commands = moesim.make("div", {});
-    root.append(moesim.make("div", { class: "live-layout" }, controls, moesim.make("div", { class: "answers" }, words, isoflop.node, table, moesim.make("div", { class: "panels" }, against.node, across.node), commands, evidence)));
+    place.append(moesim.make("div", { class: "live-layout" }, controls, moesim.make("div", { class: "answers" }, words, isoflop.node, table, moesim.make("div", { class: "panels" }, against.node, across.node), commands, evidence)));
 
     const epochs = (at) => (at.epochs > 0 ? ` (${moesim.say(at.epochs, "plain", 3)} epochs)` : "");
     const label = (name, value) => (name === "sparsity" ? `S ${moesim.say(value, "plain", 4)}` : name === "compute" ? `${moesim.say(value)} FLOP` : value === Infinity ? "unlimited tokens" : `${moesim.say(value, "count")} unique`);
@@ -160,7 +146,7 @@
     const others = () => varied.filter((name) => name !== now.curves).map((name) => label(name, now[name])).join(", ");
 
     function tell() {
-      const rows = answers.map(({ value, at, found, out, band }) => [label(now.curves, value), moesim.say(at.active_params, "count"), moesim.say(at.total_params, "count"), moesim.say(at.tokens, "count"), at.epochs ? moesim.say(at.epochs, "plain", 3) : "–", moesim.say(found.loss, "plain", 5), ...(draws.length ? [band ? `${moesim.say(band[0], "count")} to ${moesim.say(band[1], "count")}` : "…"] : []), [found.status, ...(anywhere(out) ? [`outside: ${[...new Set([...out.law, ...out.repetition, ...out.anchor])].map((name) => name.replaceAll("_", " ")).join(", ")}`] : [])].join("; ")]);
+      const rows = answers.map(({ value, at, found, out, band }) => [label(now.curves, value), moesim.say(at.active_params, "count"), moesim.say(at.total_params, "count"), moesim.say(at.tokens, "count"), at.epochs ? moesim.say(at.epochs, "plain", 3) : "–", moesim.say(found.loss, "plain", 5), ...(draws.length ? [band ? `${moesim.say(band[0], "count")} to ${moesim.say(band[1], "count")}` : "…"] : []), [found.status, ...(anywhere(out) ? [`outside: ${[...new Set(out)].map((name) => name.replaceAll("_", " ")).join(", ")}`] : [])].join("; ")]);
       table.replaceChildren(moesim.table([["curve", "best active", "total", "tokens", "epochs", "loss", ...(draws.length ? ["active, 90 %"] : []), "status"], ...rows], { caption: "The best run of each curve" }));
       commands.replaceChildren(...[moesim.make("h4", {}, "The command that gives this"), content.chosen.note ? moesim.make("p", { class: "note" }, content.chosen.note) : null, ...[shell(), python()].map((text) => moesim.make("div", { class: "command" }, moesim.make("code", {}, text), moesim.copier("copy", () => text)))].filter(Boolean));
     }
@@ -269,5 +255,5 @@
     answer();
     root.model = model;  // for tests and the console
     root.shown = () => answers;
-  };
+  }
 })();

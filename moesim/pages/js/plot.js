@@ -147,7 +147,7 @@
     const details = moesim.make("div", {});
     const reset = moesim.button("whole range", () => { state.x = state.y = null; draw(); });
     const tools = moesim.make("div", { class: "tools" }, reset,
-      moesim.button("table", () => details.replaceChildren(...(details.firstChild ? [] : [moesim.table(rows().slice(0, 2000))]))),
+      moesim.button("table", () => details.replaceChildren(...(details.firstChild ? [] : [moesim.table(rows())]))),
       moesim.button("CSV", () => moesim.download(`${spec.file || "plot"}.csv`, moesim.csv(rows()))),
       moesim.button("SVG", () => moesim.download(`${spec.file || "plot"}.svg`, pictured(svg), "image/svg+xml")));
     const node = moesim.make("figure", { class: "plot" }, title, told, svg, readout, legend, tools, details);
