@@ -553,8 +553,8 @@ BALANCING = {
         ("params *= capacity.alone", "params *= capacity.expert"),
         ("world.mix(trained) * (1.0 /", "trained * (1.0 /"),
         ("probability * (1.0 - _summed(probability, kin))", "probability"),
-        ("twins * (share * unsure - probability + 1.0)", "twins * (share * unsure + 1.0)"),
-        ("out -= share * borne", "out += share * borne"),
+        ("own -= probability", "own -= 0.0"),
+        ("out -= share * np.vecdot", "out += share * np.vecdot"),
         ("for row, members in kin:  # the family's", "for row, members in []:  # the family's"),
         ("(self.shared + self.factor) * self.expert", "self.shared * self.expert"),
         ("self.inertia * self.total", "self.inertia * self.expert"),
@@ -588,11 +588,12 @@ BALANCING = {
     ("domains/curves.py", BALANCE): [
         ("tokens >= threshold", "tokens <= threshold"),
         ("return -slope_of(", "return slope_of("),
-        ("np.maximum(tokens, self.first_tokens), **self.values)", "tokens, **self.values)"),
+        ("np.clip(tokens, self.first_tokens, np.inf)", "tokens"),
     ],
     ("domains/tree.py", BALANCE): [
         ("rho * decay ** np.maximum(levels - 1.0, 0.0)", "rho * decay ** levels"),
-        ("[rho * decay**level for level in range(levels)]", "[rho * decay ** (level + 1) for level in range(levels)]"),
+        ("rho * decay**_LEVELS, decay, 0.0)", "rho * decay, decay, 0.0)"),
+        ("rho * decay**_LEVELS, decay, 0.0)", "rho * decay**_LEVELS, decay, 1.0)"),
         ("np.argmin(np.abs(shares - 0.5))", "np.argmax(np.abs(shares - 0.5))"),
         ("1.0 - abs(2.0 * share - 1.0)", "abs(2.0 * share - 1.0)"),
     ],
@@ -928,6 +929,11 @@ LAB = {
 }
 
 TREES = {
+    ("sites/apart.py", "test_sites_protocols.py"): [
+        ("copies = float(receive.sum()) - 1.0", "copies = float(parts) - 1.0"),
+        ("np.minimum(team.up, team.down)[receive > 0].min()", "team.up[centre]"),
+        ("(copies * stem + ids) / seconds if seconds", "up if seconds"),
+    ],
     ("balance/branches.py", "test_balance_tree.py"): [
         ("1.0 / np.sqrt(1.0 + self.gain**-2.0)", "np.ones(len(self.gain))"),
         ("np.where(self.soft, self.rule.leak, 0.0)", "np.full(len(self.gain), self.rule.leak)"),

@@ -153,10 +153,10 @@ def test_learning_and_forgetting():
 def test_capacity_follows_training():
     # shares (.5, .5); 30 tokens of the second domain over a horizon of 30 / ln 2 halve the old shares; none: as it was
     old, horizon = np.array([[[0.5, 0.5], [0.5, 0.5]]]), 30 / np.log(2)
-    new = learning.trained_after(old, np.array([[[0.0, 0.0], [30.0, 0.0]]]), horizon)
+    new = learning.trained_after(old, np.array([[[0.0, 0.0], [30.0, 0.0]]]), row(30.0, 0.0), horizon)
     np.testing.assert_allclose(new, [[[0.25, 0.5], [0.75, 0.5]]])
     # the first tokens are the shares in full
-    new = learning.trained_after(np.zeros((1, 2, 1)), np.array([[[3.0], [1.0]]]), horizon)
+    new = learning.trained_after(np.zeros((1, 2, 1)), np.array([[[3.0], [1.0]]]), row(4.0), horizon)
     np.testing.assert_allclose(new, [[[0.75], [0.25]]])
 
 
@@ -287,3 +287,13 @@ def test_the_tree():
     np.testing.assert_allclose(tree.mix(row(1.0, 0.0, 0.0, 10.0), 0.4, 0.5), [[3.0, 2.4, 4.2, 10.2]])
     assert tree.best_cut(np.array([1.0, 1.0, 2.0, 6.0])) == ((3, 4), 0.6)
     assert [tree.divisibility(share) for share in (0.5, 0.25, 1.0)] == [1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 5, 8, 9, 70])
+@pytest.mark.parametrize(("rho", "decay"), [(0.0, 0.5), (0.3, 0.5), (0.2, 1.0), (0.3, 0.0)])
+def test_mixing_is_multiplying_by_the_similarities(leaves, rho, decay):
+    """Whatever the number of leaves and of the values that each has."""
+    for shape in ((2, leaves), (2, leaves, 3), (1, leaves, 3, 2)):
+        values = np.random.default_rng(0).lognormal(size=shape)
+        expected = np.einsum("kl,sl...->sk...", tree.similarity(leaves, rho, decay), values)
+        np.testing.assert_allclose(tree.mix(values, rho, decay), expected, rtol=1e-13)

@@ -163,7 +163,7 @@ def whole(config):
 
 
 def split(given, state, way, expert=0):
-    child = int(np.flatnonzero(~state.alive[0])[0])
+    child = int(state.alive[0].sum())
     for row in range(state.seeds):
         demand = structure.natural_demand(state, given.world.natural)
         view = structure.View(state, given, row, np.array([expert]), demand)

@@ -12,14 +12,14 @@ import numpy as np
 from moesim.balance import bounds, branches, metrics, structure
 from moesim.balance.setting import Setting, setting
 from moesim.balance.simulate import rehearse, start, trajectory
-from moesim.balance.state import State
+from moesim.balance.state import State, fitted
 from moesim.hardware import step as clock
 from moesim.hardware.footprint import fullest
 from moesim.hardware.placed import Placement
 from moesim.output.progress import Advance, progress
 
 # A block of seeds whose (seed, domain, expert) arrays stay in a core's cache is stepped at once.
-CELLS_IN_CACHE = 2**18
+CELLS_IN_CACHE = 2**19
 WINDOW = 100  # steps whose loads count as those of the present router
 
 
@@ -125,12 +125,14 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], advance: Advanc
     rows, steps, recent, parts, state = [], [], Recent(), {}, start(given)
     apart = np.full((len(seeds), given.most_experts), np.nan)
     timed, window, count = ("step_time", *clock.PARTS), {}, 0
-    edits, before = np.full(len(seeds), 0 if given.structure.grows else -1), state
+    edits, before = np.full(len(seeds), 0 if given.structure.grows else -1), state.copies
     for state, parts in trajectory(given):
-        edits, before = edits + (state.copies != before.copies).any(axis=1), state
-        recent.add(state.load, Placement(parts["slots"], parts["slots"]).copies(given.most_experts) > 0)
+        edits, before = edits + (state.copies != fitted(before, state.experts)).any(axis=1), state.copies
+        there = Placement(parts["slots"], parts["slots"]).copies(given.most_experts) > 0
+        recent.add(fitted(state.load, given.most_experts), there)
         window, count = {name: window.get(name, 0.0) + parts[name] for name in timed}, count + 1
         if state.step % given.run.record_every == 0 or state.step in (1, given.steps):
+            state = state.widened(given.most_experts)
             means = {name: time / count for name, time in window.items()}  # so that rare costs count
             rows.append({**record(given, state, {**parts, **means}, recent.total()), "edits": edits})
             steps.append(state.step)
@@ -189,7 +191,7 @@ def outcomes(config: Mapping[str, Any], advance: Advance | None = None) -> list[
     probe = setting(config)
     rehearse(probe)
     seeds = tuple(range(probe.run.seed, probe.run.seed + probe.run.seeds))
-    blocks = blocks_of(seeds, probe.world.domains * probe.most_experts)
+    blocks = blocks_of(seeds, probe.world.domains * probe.run.experts)
     if advance is not None:
         return [run_block(config, block, advance) for block in blocks]
     with progress(len(seeds) * probe.steps, "step") as shown:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance.state import State
+from moesim.balance.state import State, fitted
 from moesim.domains import tree
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
@@ -81,7 +81,7 @@ class View:
 
     def vacant(self) -> list[int]:
         """Expert indices that nobody uses."""
-        return np.flatnonzero(~self.state.alive[self.row]).tolist()
+        return np.flatnonzero(~fitted(self.state.alive[self.row], self.setting.most_experts)).tolist()
 
     def load(self, experts: Any) -> Any:
         """Demand for some experts."""
@@ -145,6 +145,7 @@ def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature
     """
 
     def edit(state: State) -> State:
+        state = state.widened(child + 1)
         copied = {name: getattr(state, name).copy() for name in ("scores", "rest", "learned", "trained")}
         for name, values in copied.items():
             values[row, :, child] = values[row, :, parent]
