@@ -2,22 +2,26 @@
 
     python benchmarks/balance.py            # all
     python benchmarks/balance.py full       # 256 experts, 1024 domains, 64 devices, 8 seeds, 2000 steps, single
-    python benchmarks/balance.py scaling    # steps per second and how cost grows
+    python benchmarks/balance.py short      # the same from some of its steps, against the least that a step has to do
+    python benchmarks/balance.py precision  # how far single is from double
+    python benchmarks/balance.py scaling    # CPU time of a step and how cost grows
     python benchmarks/balance.py eplb       # against a transcription of the reference algorithm
 
-Set OMP_NUM_THREADS=1 for one core.
+Times are CPU seconds of this process. Set OMP_NUM_THREADS=1 for one core.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from itertools import islice
 from statistics import median
 
 import numpy as np
 
 from moesim.balance import eplb, records, simulate
 from moesim.balance.setting import setting
+from moesim.numerics.memory import keep_freed
 
 H100 = {"flops": 989e12, "memory_bandwidth": 3.35e12, "scale_up": 450e9, "scale_out": 50e9}
 
@@ -44,43 +48,82 @@ def config(experts: int, domains: int, devices: int, seeds: int, steps: int, act
 
 
 def timed(run) -> float:
-    """Seconds of one call."""
-    begin = time.perf_counter()
+    """CPU seconds of one call."""
+    begin = time.process_time()
     run()
-    return time.perf_counter() - begin
+    return time.process_time() - begin
+
+
+REQUIRED = "256 experts x 1024 domains, 64 devices, 8 seeds, 2000 steps, single"
+
+
+def required(active: int, **other) -> dict:
+    """The run of the requirement, which learns in every step."""
+    return config(256, 1024, 64, 8, 2000, active, **{"learn_every": 1, "precision": "single", **other})
 
 
 def full() -> None:
     """The run of the requirement, in seconds."""
     for active in (1, 8):
-        made = config(256, 1024, 64, 8, 2000, active, learn_every=1, precision="single")
-        seconds = timed(lambda made=made: records.outcomes(made))
-        print(f"256 experts x 1024 domains, 64 devices, 8 seeds, 2000 steps, top-{active}: {seconds:.1f} s")
+        made = required(active)
+        print(f"{REQUIRED}, top-{active}: {timed(lambda made=made: records.outcomes(made)):.1f} s")
 
 
-def per_step(made: dict) -> float:
-    """Median seconds of ten steps (one update of router and losses among them) of one seed, without the start."""
-    given = setting(made, (0,))
-    seconds, begin = [], time.perf_counter()
-    for i, _ in enumerate(simulate.trajectory(given), 1):
-        if i % 10 == 0:
-            seconds.append((time.perf_counter() - begin) / 10)
-            begin = time.perf_counter()
-    return median(seconds)
+def per_step(made: dict, skip: int, windows: int) -> float:
+    """CPU seconds of a step of one seed: least of some windows of ten steps (the mixture is chosen once in each)."""
+    (seeds, *_) = records.blocks_of(tuple(range(made["seeds"])), made["experts"] * made["world"]["domains"])
+    run = simulate.trajectory(setting(made, seeds))
+    list(islice(run, skip))
+    return min(timed(lambda: list(islice(run, 10))) for _ in range(windows)) / (10 * len(seeds))
+
+
+def floors() -> dict[str, float]:
+    """Seconds that a step of one seed takes at least: to write its six arrays once; two powers and an exponential."""
+    keep_freed()
+    arrays = [np.full((1024, 256), 0.5, np.float32) for _ in range(6)]
+    works = {
+        "writing": lambda: [a.fill(0.5) for a in arrays],
+        "powers": lambda: (arrays[0] ** -0.34, arrays[1] ** -0.28, np.exp(arrays[2])),
+    }
+    return {
+        name: min(timed(lambda work=work: [work() for _ in range(20)]) for _ in range(5)) / 20
+        for name, work in works.items()
+    }
+
+
+def short() -> None:
+    """The run of the requirement from its steps 121 to 180, when the router has settled."""
+    least = floors()
+    for active in (1, 8):
+        took = per_step(required(active), 120, 6)
+        ratios = ", ".join(f"{took / seconds:.1f} x {name} ({seconds * 1e3:.2f})" for name, seconds in least.items())
+        print(f"{REQUIRED}, top-{active}: {took * 16000:.1f} s; a step of a seed {took * 1e3:.2f} ms, {ratios}")
+
+
+def precision() -> None:
+    """Largest differences between single and double over 200 steps of a sixteenth of the cells."""
+    for active in (1, 8):
+        for policy in ("fixed", "split_or_replicate"):
+            other = {"structure": {"policy": policy, "every": 20}, "learn_every": 1, "record_every": 10}
+            made = config(64, 256, 16, 2, 200, active, **other)
+            double, single = (records.outcomes({**made, "precision": name})[0].records for name in ("double", "single"))
+            loss = max(np.abs(double[name] - single[name]).max() for name in ("micro_loss", "macro_loss", "tail_loss"))
+            load = np.abs(np.sort(double["loads"]) - np.sort(single["loads"])).max() / double["loads"].mean()
+            print(f"top-{active}, {policy}: losses within {loss:.1e} nat/token, loads within {load:.1e} of the mean")
 
 
 def scaling() -> None:
-    """Steps per second (one seed) by size; the exponent of time in experts x domains should not pass 1."""
+    """CPU time of a step of one seed by size, learning in every step: experts x domains to a power that grows to 1."""
     sizes, seconds = [], []
     for experts, domains in ((16, 64), (32, 128), (64, 256), (128, 512), (256, 1024), (512, 2048)):
-        steps = 200 if experts < 256 else 60
-        took = per_step(config(experts, domains, 16, 1, steps))
+        made = config(experts, domains, 16, 8, 2000, learn_every=1)
+        took = min(per_step(made, 20, 2) for _ in range(3))
         sizes.append(experts * domains)
         seconds.append(took)
-        print(f"{experts:4d} experts x {domains:5d} domains: {1.0 / took:9.1f} steps/s")
-    exponent = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
-    last = np.log(seconds[-1] / seconds[-2]) / np.log(sizes[-1] / sizes[-2])
-    print(f"time grows as (experts x domains)^{exponent:.2f}; between the two largest ^{last:.2f}")
+        cell = took / sizes[-1] * 1e9
+        print(f"{experts:4d} experts x {domains:5d} domains: {took * 1e3:7.2f} ms a step, {cell:6.1f} ns a cell")
+    steepest = (np.diff(np.log(seconds)) / np.diff(np.log(sizes))).max()
+    print(f"time grows as (experts x domains)^{steepest:.2f} at the steepest")
 
 
 def reference_pack(weight: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +188,7 @@ def balancer() -> None:
         )
 
 
-PARTS = {"full": full, "scaling": scaling, "eplb": balancer}
+PARTS = {"full": full, "short": short, "precision": precision, "scaling": scaling, "eplb": balancer}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

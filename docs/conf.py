@@ -6,6 +6,7 @@ where a link leads nowhere or a page would ask the network for anything.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,30 +16,47 @@ os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.enviro
 
 import moesim  # noqa: E402
 
+shutil.copytree(here.parent / "examples", here / "worked", dirs_exist_ok=True)  # beside the pages, for their links
+
 project, author = "moesim", "The moesim developers"
 version = release = moesim.__version__
 html_title = f"moesim {version}"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "reference", "closed"]
-exclude_patterns = ["*.py"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions += ["reference", "streams", "closed"]  # of our own
+exclude_patterns = ["*.py", "worked/__pycache__"]
 default_role = "code"  # docstrings write `name` for names
 html_theme = "furo"
 html_show_copyright = html_show_sphinx = html_copy_source = False
 html_static_path = ["static"]
 html_css_files = ["pages.css"]
 
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
-nb_execution_timeout = 120
-nb_merge_streams = True
+nb_execution_timeout = 300
+
 copybutton_selector = "div:not(.output) > div.highlight > pre"
 
 autodoc_typehints = "none"  # they stand in the signature
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
+
+
+def write_live(app, exception):
+    """A page of a result, to play with."""
+    if exception is None and app.builder.format == "html":
+        axes = {"compute": [1e20, 1e21], "sparsity": [0, 0.75, 0.9, 0.95, 0.98], "unique_tokens": [2e9, float("inf")]}
+        (Path(app.outdir) / "live").mkdir(exist_ok=True)
+        moesim.page(
+            moesim.sweep("abnar2025", repetition="muennighoff2023", **axes), to=Path(app.outdir) / "live/sweep.html"
+        )
+
+
+def setup(app):
+    app.connect("build-finished", write_live, priority=400)  # before the links are checked

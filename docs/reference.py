@@ -5,6 +5,7 @@ Four directives: `public-names`, `config-keys`, `policies` and `dataset-variable
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
@@ -49,6 +50,8 @@ SETTINGS = {
     "expert": "moesim.hardware.step.Expert",
     "schedule": "moesim.hardware.step.Schedule",
 }
+# Keys that belong to a chosen law or table, and stand with it.
+_ELSEWHERE = re.compile(r"(law|repetition)\.coefficients|runs\.(columns|licence|file)|model\.")
 # What a file says of itself beside its keys.
 _BESIDE = ("caveats", "source", "definitions", "data_range", "marking", "description", "choices", "name", "form")
 
@@ -107,7 +110,7 @@ class PublicNames(Written):
 class ConfigKeys(Written):
     def lines(self) -> Iterator[str]:
         for verb, (_, does) in VERBS.items():
-            yield from [f"## moesim {verb}", "", does.capitalize() + ".", ""]
+            yield from [f"## moesim {verb}", "", f"{does[0].upper()}{does[1:]}.", ""]
             said = {key: text for before, key, _, text in usage._entries(verb) if "-" in before}
             rows = ([code(f"{group}="), code(name or ""), said.get(group, "")] for group, name in groups(verb).items())
             yield from table(("choice", "default", "what"), rows)
@@ -131,8 +134,10 @@ def keys(verb: str) -> Iterator[list[str]]:
         for before, key, _, text in usage._entries(file):
             above = above if before else key
             said[f"{above}.{key}" if before else key] = text
-    for key, value in flat(known_to(verb, ()).keys):
-        yield [code(key), code(plain(value)), said.get(key, "")]
+    rows = [(key, value) for key, value in flat(known_to(verb, ()).keys) if not _ELSEWHERE.match(key)]
+    for key, value in sorted(rows, key=lambda row: row[0] not in said):
+        row = variables.VARIABLES.get(key.rpartition(".")[2])
+        yield [code(key), code(plain(value)), said.get(key) or (row.long_name if row else "")]
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -201,7 +206,7 @@ class PolicyPages(Written):
 class DatasetVariables(Written):
     def lines(self) -> Iterator[str]:
         rows = (
-            [code(name), row.unit, f"${row.symbol}$" if row.symbol else "", row.long_name, row.domain.text]
+            [code(name), row.unit, code(row.symbol), row.long_name, row.domain.text]
             for name, row in variables.VARIABLES.items()
         )
         yield from table(("name", "unit", "symbol", "meaning", "takes"), rows)

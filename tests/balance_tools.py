@@ -102,6 +102,7 @@ def setting(
         routing=SimpleNamespace(temperature=temperature),
         sampling=SimpleNamespace(every=every),
         streams=Streams.of((0,)),
+        most_experts=0,  # as many as the state has room for
         capacity=Capacity(params, active),
         effective=lambda state: np.ones((1, 1)),
         abilities=lambda state: (np.full(state.learned.shape, params), world.mix(state.learned)),

@@ -39,10 +39,17 @@ class Seen:
         self.page.on("dialog", lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss()))
         self.page.goto(path.resolve().as_uri())
 
-    def settled(self, times: int = 1):
-        """The live section, once everything of it has been worked out so many times."""
-        self.page.wait_for_function(f"+(document.querySelector('section.live').dataset.done || 0) >= {times}")
-        return self.page.locator("section.live")
+    def settled(self, more_than: int = 0):
+        """The live section, once all that follows from its sliders has been worked out more than so many times.
+
+        Asked for again and again, since the page lets no text be run as code, which waiting in it would be.
+        """
+        live = self.page.locator("section.live")
+        for _ in range(600):
+            if int(live.get_attribute("data-done") or 0) > more_than:
+                return live
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"the live section did not settle: {self.said}")
 
     def fine(self) -> bool:
         """Whether it asked for nothing but itself, and nothing went wrong."""

@@ -533,6 +533,7 @@ BALANCING = {
         ("state.dropped / (given.tokens * given.active)", "state.dropped / given.tokens"),
         ('"macro_loss": world.macro', '"macro_loss": world.natural'),
         ('.busy_share + parts["update"]', ".busy_share"),
+        ("given.active, 1.0 - dropped)", "given.active)"),
         ("changed[:, None], 0.0, old", "changed[:, None], old, old"),
     ],
     ("balance/study.py", "test_balance_run.py -k 'study or equal'"): [
@@ -552,8 +553,8 @@ BALANCING = {
         ("params *= capacity.alone", "params *= capacity.expert"),
         ("world.mix(trained) * (1.0 /", "trained * (1.0 /"),
         ("probability * (1.0 - _summed(probability, kin))", "probability"),
-        ("twins * (share * unsure - probability + 1.0)", "twins * (share * unsure + 1.0)"),
-        ("out -= share * borne", "out += share * borne"),
+        ("own -= probability", "own -= 0.0"),
+        ("out -= share * np.vecdot", "out += share * np.vecdot"),
         ("for row, members in kin:  # the family's", "for row, members in []:  # the family's"),
         ("(self.shared + self.factor) * self.expert", "self.shared * self.expert"),
         ("self.inertia * self.total", "self.inertia * self.expert"),
@@ -587,11 +588,12 @@ BALANCING = {
     ("domains/curves.py", BALANCE): [
         ("tokens >= threshold", "tokens <= threshold"),
         ("return -slope_of(", "return slope_of("),
-        ("np.maximum(tokens, self.first_tokens), **self.values)", "tokens, **self.values)"),
+        ("np.clip(tokens, self.first_tokens, np.inf)", "tokens"),
     ],
     ("domains/tree.py", BALANCE): [
         ("rho * decay ** np.maximum(levels - 1.0, 0.0)", "rho * decay ** levels"),
-        ("[rho * decay**level for level in range(levels)]", "[rho * decay ** (level + 1) for level in range(levels)]"),
+        ("rho * decay**_LEVELS, decay, 0.0)", "rho * decay, decay, 0.0)"),
+        ("rho * decay**_LEVELS, decay, 0.0)", "rho * decay**_LEVELS, decay, 1.0)"),
         ("np.argmin(np.abs(shares - 0.5))", "np.argmax(np.abs(shares - 0.5))"),
         ("1.0 - abs(2.0 * share - 1.0)", "abs(2.0 * share - 1.0)"),
     ],
@@ -627,6 +629,7 @@ BALANCING = {
         ("self.chip.scale_out if self.cluster.groups > 1", "self.chip.scale_up if self.cluster.groups > 1"),
         ("self.expert.layers / self.cluster.stages", "self.expert.layers"),
         ("(stages - 1) / schedule.microbatches", "stages / schedule.microbatches"),
+        ("* 2.0 / 3.0 * kept", "* 2.0 / 3.0"),
         ("/ schedule.microbatch_tokens, 1.0)", "/ schedule.microbatch_tokens, 2.0)"),
         ('tokens / groups["cluster"].devices / schedule', "tokens / schedule"),
         ("(per_device * cluster.speed).max(axis=1), exchange, dense", "slowest, exchange, dense"),
@@ -666,7 +669,8 @@ BALANCING = {
         ("over.argmax(axis=1) % used.shape[1]", "over.argmax(axis=1)"),
     ],
     ("balance/topology.py", "test_balance_by_hand.py -k 'topolog or placement or lplb'"): [
-        ("np.argsort(-weight, axis=-1", "np.argsort(weight, axis=-1"),
+        ("np.lexsort((-weight, home >= experts)", "np.lexsort((weight, home >= experts)"),
+        ("np.lexsort((-weight, home >= experts)", "np.lexsort((home >= experts, -weight)"),
         ("(place + 12) % 16", "(place + 8) % 16"),
         ("min(room - own, own) // edges", "1"),
         ("size * np.arange(devices // size)", "0 * np.arange(devices // size)"),
@@ -877,6 +881,11 @@ SITES = {
         ("np.sum(values * team.weight)", "np.sum(values)"),
         ("level * shares, 0.0", "level, 0.0"),
     ],
+    ("sites/chooser.py", "test_sites_run.py"): [
+        ("price / self.work", "price"),
+        ("self.most - before", "self.most"),
+        ("part - self.rented, part", "part * 0, part"),
+    ],
     ("sites/questions.py", "test_sites_run.py"): [
         ("rate * model.d_model * 16 * 2", "rate * model.d_model * 16"),
         ("np.cumprod(shares, axis=-1)", "shares"),
@@ -901,6 +910,16 @@ LAB = {
     ],
     ("lab/compared.py", "test_lab_runs.py"): [
         ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
+        ("return rows[rows.seed != TRIAL] if", "return rows if"),
+        (".str.removesuffix(BY_LOAD)", ""),
+        ("trial = trial.merge(others", "trial.merge(others"),
+    ],
+    ("lab/tables.py", "test_lab_runs.py"): [
+        ("differences(paid, moe, other,", "differences(paid, other, moe,"),
+        ("penalties(rows, ANY_DECAY)\n    for moe", "penalties(rows)\n    for moe"),
+    ],
+    ("lab/driver.py", "test_lab_runs.py"): [
+        ("rows.arm.where(np.isfinite(rows.pool)", "rows.arm.where(np.isinf(rows.pool)"),
     ],
     ("lab/estimates.py", "test_lab_estimates.py"): [
         ("change - noise", "change"),
@@ -909,4 +928,52 @@ LAB = {
     ],
 }
 
-GROUPS = {**LAB, **SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}
+TREES = {
+    ("sites/apart.py", "test_sites_protocols.py"): [
+        ("copies = float(receive.sum()) - 1.0", "copies = float(parts) - 1.0"),
+        ("np.minimum(team.up, team.down)[receive > 0].min()", "team.up[centre]"),
+        ("(copies * stem + ids) / seconds if seconds", "up if seconds"),
+    ],
+    ("balance/branches.py", "test_balance_tree.py"): [
+        ("1.0 / np.sqrt(1.0 + self.gain**-2.0)", "np.ones(len(self.gain))"),
+        ("np.where(self.soft, self.rule.leak, 0.0)", "np.full(len(self.gain), self.rule.leak)"),
+        ("region_leak(p, leak[rows, None, None])", "p"),
+        ("share = share * p[..., level.branch]", "share = p[..., level.branch]"),
+        ("logs[..., right] - logs[..., right - 1]", "logs[..., right]"),
+        ("self.shares(self.sums(np.ones(load.shape)))", "0.5"),
+        ("branches[node] == 2", "branches[node] >= 1"),
+        ("place[row, leaf] + 0.5 ** depth[row, leaf]", "place[row, leaf]"),
+        ("(tree == tree[leaf])).sum()) == 1", "(tree == tree[leaf])).sum()) == 0"),
+        ("one + np.cumsum(width) - width, deep", "np.cumsum(width) - width, deep"),
+        ("huffman(np.maximum(mass,", "huffman(1.0 / np.maximum(mass,"),
+        ("(gain * y**2 * p", "(y**2 * p"),
+        ("pull[there] += 0.5 *", "pull[there] += 1.0 *"),
+        ("bias - worth * step * pull", "bias + worth * step * pull"),
+        ("EVERY * rule.rate * rule.weight", "rule.rate * rule.weight"),
+        ("(entropy <= HARMLESS)", "(entropy > HARMLESS)"),
+        ('(rule.training == "rounded") &', '(rule.training != "hard") &'),
+        ("(step - self.begin) / self.rise", "step / self.rise"),
+        ("_bits(share) - np.log2(given.active)", "_bits(share)"),
+        ("2 * len(leaves) - 2**deep", "len(leaves)"),
+        ("0.5 * np.abs(hard", "np.abs(hard", "only its size, which is compared with 0 and with a few per cent"),
+    ],
+    ("balance/simulate.py", "test_balance_tree.py"): [
+        ("state.alive * given.tokens, int", "state.load, int"),
+        ("chosen=given.active, **late", "**late"),
+        ("placement.where(state.tree.soft, every[0], served)", "served"),
+    ],
+    ("balance/structure.py", "test_balance_tree.py"): [
+        ("state.tree and state.tree.split(row, parent, child)", "state.tree"),
+        ("state.tree.last(row, expert, state.alive)", "False"),
+    ],
+    ("domains/learning.py", "test_balance_tree.py"): [("place[:, :, None] != place", "place[:, :, None] == place")],
+    ("counting/log_width.py", "test_log_width.py"): [
+        ("passes.forward + passes.input_gradient + passes", "passes.forward + passes"),
+        ("met = of * (1.0 - (1.0 - 1.0 / of) ** batch) if of > 1 else 1.0", "met = of"),
+        ("(depth <= MEASURED[1])", "True"),
+        ("deep @ lost / (deep @ deep)", "np.mean(lost / deep)"),
+        ("for level in range(tree.depth)", "for level in range(1)"),
+    ],
+}
+
+GROUPS = {**TREES, **LAB, **SITES, **HARDWARE, **USES, **LAWS, **MODELS, **PLANNING, **FITTING, **OUTPUT, **BALANCING}

@@ -1,6 +1,8 @@
 """Python is the command line: names or objects, the same Dataset by both doors, short descriptions."""
 
+import ast
 import os
+from importlib import import_module
 from math import inf
 from pathlib import Path
 
@@ -146,3 +148,18 @@ def test_every_package_is_a_name(tmp_path):
     assert {moesim.planning.__name__, moesim.balance.__name__} == {"moesim.planning", "moesim.balance"}
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = moesim.nothing
+
+
+@pytest.mark.parametrize("room", ["", ".sites", ".lab", ".models"])
+def test_type_checkers_see_what_is_imported_late(room):
+    module = import_module(f"moesim{room}")
+    stub = ast.parse(Path(module.__file__ or "").with_suffix(".pyi").read_text())
+    told = {
+        alias.asname: (node.module, alias.name)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and node.module != "moesim"
+        for alias in node.names
+    }
+    assert set(told) == set(module._PUBLIC)
+    for name, (where, real) in told.items():
+        assert getattr(import_module(where), real) is getattr(module, name)

@@ -511,6 +511,13 @@ PLACEMENT = {
         problem((4.0, 1.0), copies=[2, 1], previous=[0, -1, 1, -1], changed=True, speed=np.array([4.0, 1.0])),
         [0, 0, 1, -1],
     ),
+    # three experts: 6 alone, 3 and 2 together; later without room for copies there are none
+    "scheduled, ring odd": ({"topology": "ring"}, problem((6.0, 3.0, 2.0), slots=6), [0, -1, 1, 1, 2, 0]),
+    "scheduled, ring full": (
+        {"topology": "ring"},
+        problem((6.0, 3.0, 2.0), slots=4, previous=[0, 1, 2, -1]),
+        [0, -1, 1, 2],
+    ),
     # 6 and 3 on the fast device, 2 and 1 on the slow one, and each device's heaviest on the other
     "scheduled, ring speeds": (
         {"topology": "ring"},
@@ -593,7 +600,9 @@ def test_published_topologies():
         placement.placement.only({"policy": "scheduled", "topology": "star"})(problem((1.0, 2.0)))
     with pytest.raises(InputError, match="devices=2 do not fill groups of 8"):
         placement.placement.only({"policy": "scheduled", "topology": "cube"})(problem((1.0, 2.0)))
-    with pytest.raises(InputError, match="leave no room for 1 copies each; give slots_per_device=2"):
+    with pytest.raises(
+        InputError, match="topology=ring needs room for 1 copies on each of 2 devices; give slots_per_device=2 or"
+    ):
         placement.placement.only({"policy": "scheduled", "topology": "ring"})(problem((1.0, 2.0), slots=2))
 
 

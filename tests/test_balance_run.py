@@ -92,8 +92,7 @@ def test_every_policy_keeps_the_books_and_the_bounds(group, name):
     assert (records["regret_time"] > -1e-9).all()
     assert (outcome.regrets["regret_schedule"] > -1e-9).all()
     assert (records["max_over_mean"] > 1 - 1e-12).all()
-    if outcome.setting.world.curve.values.get("threshold") is None:
-        assert np.nanmin(records["regret_loss"]) > -1e-9
+    assert np.nanmin(records["regret_loss"]) > -1e-9
     assert (records["step_time"] > 0).all()
     assert (records["micro_loss"][:, -1] < records["micro_loss"][:, 0]).all()
 

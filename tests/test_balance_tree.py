@@ -300,11 +300,20 @@ def test_two_trees_choose_one_leaf_each():
 
 
 def test_leaves_starve_with_depth():
-    """At equal tokens a leaf of a deeper tree sees less, and knows less of what it serves."""
-    sizes = {2: 2, 8: 4, 32: 16}
-    data = {n: run(experts=n, **{"world.rho": 0.0, "cluster.slots_per_device": 8}) for n in sizes}
-    seen = [float(data[n].loads.isel(step=-1).mean()) * n for n in sizes]
-    np.testing.assert_allclose(seen, 2.0**22)
+    """Where all domains are one, and a leaf that sees less knows less: each level halves what it sees, and costs."""
+    alike = {"world.domains": 1, "routing.noise": 0.0, "routing.affinity": 0.0, "routing.reinforcement": 0.0}
+    alike |= {"cluster.slots_per_device": 8, "capacity": 1e8}
+    ends = [run(experts=2**depth, **alike).isel(step=-1) for depth in (0, 1, 3, 5)]
+    for depth, end in zip((0, 1, 3, 5), ends, strict=True):
+        np.testing.assert_allclose(end.loads.where(end.alive, drop=True), tree.samples_per_leaf(2.0**22, depth))
+        np.testing.assert_allclose(end.mean_depth, depth)
+    assert (np.diff([float(end.micro_loss.mean()) for end in ends]) > 0.01).all()
+
+
+def test_bits_are_those_of_one_tree():
+    data = run(active_experts=2, **{"routing.affinity": 0.0, "routing.noise": 0.0, "routing.reinforcement": 0.0})
+    np.testing.assert_allclose(data.leaf_bits, 2.0)
+    np.testing.assert_allclose(data.mean_depth, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -345,3 +354,10 @@ def test_the_table_says_when_and_how_deep():
     never = run(**{"routing.entropy": 0.0})
     assert "harmlessly never" in tables.table(never)
     assert "decisions" not in tables.table(run(routing="topk"))
+
+
+def test_a_figure_shows_how_it_hardens():
+    from moesim.balance import figures
+
+    assert "tree" in figures.draw(run())
+    assert "tree" not in figures.draw(run(routing="topk"))

@@ -51,11 +51,23 @@ def test_speeds_bound_schedules_and_lists():
 
 
 def test_the_least_loss_is_a_bound_however_well_it_is_solved():
-    # losses 1 + 1/n of .8 and .2: the best mixture is 2 : 1, with (.8^.5 + .2^.5)^2 / 10 = .18. From natural sampling,
-    # 1.2, slopes .125 and .5 are at most .5 - .2 more at one domain than along the mixture: 1.2 - .3
+    # losses 1 + 1/n of .8 and .2: the best mixture is 2 : 1, with (.8^.5 + .2^.5)^2 / 10 = .18. All ten for both: 1.1
     given = SimpleNamespace(world=world((0.8, 0.2)), capacity=learning.Capacity(1e300))
     assert bounds.least_loss(given, np.array([10.0]), steps=200) == pytest.approx(1.18, rel=1e-6)
-    assert bounds.least_loss(given, np.array([10.0]), steps=1) == pytest.approx(0.9)
+    assert bounds.least_loss(given, np.array([10.0]), steps=0) == pytest.approx(1.1)
+    # of .6 and .4 natural sampling has 1.2; slopes 1/6 and 1/4 are at most 1/4 - .2 more at one than along the mixture
+    given = SimpleNamespace(world=world((0.6, 0.4)), capacity=learning.Capacity(1e300))
+    assert bounds.least_loss(given, np.array([10.0]), steps=1) == pytest.approx(1.2 - 0.05)
+
+
+def test_the_least_loss_of_steps_is_below_them():
+    # 1 until 10 tokens of a domain, then 0: below it a line. 8 tokens remove .8 of the first domain (slope .8/10
+    # against .2/10), 18 tokens 1 of it and .8 of the second, 40 all, and what is solved has nothing left to gain
+    steps = {"policy": "quanta", "threshold": 10.0, "first_tokens": 1e-9}
+    given = SimpleNamespace(world=world((0.8, 0.2), curve=steps), capacity=learning.Capacity(1e300))
+    for tokens, least in ((8.0, 1 - 0.8 * 0.8), (18.0, 0.2 * 0.2), (40.0, 0.0)):
+        found = bounds.least_loss(given, np.array([tokens]), steps=400)
+        assert least - 0.2 < found <= least + 1e-12
 
 
 def test_tail_and_first_reach():
@@ -141,10 +153,10 @@ def test_learning_and_forgetting():
 def test_capacity_follows_training():
     # shares (.5, .5); 30 tokens of the second domain over a horizon of 30 / ln 2 halve the old shares; none: as it was
     old, horizon = np.array([[[0.5, 0.5], [0.5, 0.5]]]), 30 / np.log(2)
-    new = learning.trained_after(old, np.array([[[0.0, 0.0], [30.0, 0.0]]]), horizon)
+    new = learning.trained_after(old, np.array([[[0.0, 0.0], [30.0, 0.0]]]), row(30.0, 0.0), horizon)
     np.testing.assert_allclose(new, [[[0.25, 0.5], [0.75, 0.5]]])
     # the first tokens are the shares in full
-    new = learning.trained_after(np.zeros((1, 2, 1)), np.array([[[3.0], [1.0]]]), horizon)
+    new = learning.trained_after(np.zeros((1, 2, 1)), np.array([[[3.0], [1.0]]]), row(4.0), horizon)
     np.testing.assert_allclose(new, [[[0.75], [0.25]]])
 
 
@@ -275,3 +287,13 @@ def test_the_tree():
     np.testing.assert_allclose(tree.mix(row(1.0, 0.0, 0.0, 10.0), 0.4, 0.5), [[3.0, 2.4, 4.2, 10.2]])
     assert tree.best_cut(np.array([1.0, 1.0, 2.0, 6.0])) == ((3, 4), 0.6)
     assert [tree.divisibility(share) for share in (0.5, 0.25, 1.0)] == [1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 5, 8, 9, 70])
+@pytest.mark.parametrize(("rho", "decay"), [(0.0, 0.5), (0.3, 0.5), (0.2, 1.0), (0.3, 0.0)])
+def test_mixing_is_multiplying_by_the_similarities(leaves, rho, decay):
+    """Whatever the number of leaves and of the values that each has."""
+    for shape in ((2, leaves), (2, leaves, 3), (1, leaves, 3, 2)):
+        values = np.random.default_rng(0).lognormal(size=shape)
+        expected = np.einsum("kl,sl...->sk...", tree.similarity(leaves, rho, decay), values)
+        np.testing.assert_allclose(tree.mix(values, rho, decay), expected, rtol=1e-13)

@@ -129,6 +129,8 @@ PARTS = {
     ),
     # experts without weight gradients (two thirds of 24) and the dense part
     "least": (lambda m: step.least_step_seconds(m, 40.0, 1), {}, 40.0),
+    # half of the assignments dropped, the dense part in full
+    "least, dropped": (lambda m: step.least_step_seconds(m, 40.0, 1, 0.5), {}, 32.0),
     # both copies of each expert on one device: nothing leaves it
     "sync, together": (lambda m: step.sync_seconds(m, placed(0, 0, 1, 1)), {}, [0.0]),
     # two experts, 2 x 1/2 x 10 weights x 2 bytes each, two layers, 10 byte/s
@@ -394,13 +396,14 @@ def test_records_of_a_step():
     tokens = given.tokens
     loads = tokens * np.array([[0.75, 0.15]])
     at = replace(at, frozen=np.array([[True, False]]), load=loads, dropped=np.array([tokens / 10]))
-    out = records.record(given, at, {**parts, "step_time": total, "slots": at.placement.slots}, at.load)
+    met = {**parts, "step_time": total, "slots": at.placement.slots, "load": at.load}
+    out = records.record(given, at, met, at.load)
     np.testing.assert_array_equal(out["frozen_share"], [0.5])
     np.testing.assert_allclose(out["drop_share"], [0.1])
     np.testing.assert_allclose(out["max_vio"], [0.75 / 0.45 - 1])
     # a copy of .75 of the tokens is the least that a device of its placement carries: 30 (of the parts) above it
     np.testing.assert_allclose(out["regret_balance"], [30.0 / (0.75 * tokens) - 1.0])
-    least = step.least_step_seconds(given.machine, tokens, 1)
+    least = step.least_step_seconds(given.machine, tokens, 1, 0.9)
     np.testing.assert_allclose(out["regret_time"], total / least - 1.0)
     np.testing.assert_allclose(out["idle_share"], 12 / 36)
     np.testing.assert_allclose(out["utilisation"], (24 + 24 + 3.6) / sum(STEP.values()))

@@ -1,5 +1,7 @@
 """The tables of runs of small models that are shipped: what stands in them, how they are read, and what they say."""
 
+from pathlib import Path
+
 import pytest
 import xarray as xr
 
@@ -7,7 +9,18 @@ import moesim
 from moesim import config
 from moesim.errors import InputError
 from moesim.lab import figures, tables
-from moesim.lab.compared import BY_LOAD, frame
+from moesim.lab.compared import (
+    ANY_STOP,
+    BY_LOAD,
+    differences,
+    excess_index,
+    frame,
+    last,
+    mean,
+    penalties,
+    reported,
+    stopped,
+)
 
 TABLES = [name for name in config.choices("runs") if name.startswith("lab_")]
 CONTRACT = "active_params total_params embedding_params sparsity tokens unique_tokens loss weight_decay seed corpus"
@@ -45,7 +58,7 @@ def trajectory(arm, seed, by_load, loss):
     """A file as `grid` keeps it: marks of one run, its loads, and what is the same in all of them."""
     alike = {"arm": arm, "seed": seed, "decay_by_load": by_load, "weight_decay": 0.1, "learning_rate": 0.01}
     alike |= {"corpus": "c", "hash": "h", "d_model": 32, "layers": 2, "experts": 1, "trajectory": f"{arm}{seed}"}
-    marks = {"tokens": [4096, 8192], "loss": loss, "unique_tokens": [4096, 4096]}
+    marks = {"tokens": [2**21, 2**22], "loss": loss, "unique_tokens": [2**21, 2**21]}
     data = {name: ("mark", values) for name, values in marks.items()}
     data |= {"domain_loss": (("mark", "domain"), [[1.0], [2.0]]), "loads": (("window", "layer", "expert"), [[[1]]])}
     return xr.Dataset(data | {name: ((), value) for name, value in alike.items()}, {"domain": [arm]})
@@ -53,13 +66,17 @@ def trajectory(arm, seed, by_load, loss):
 
 def test_a_folder_of_trajectories_is_a_table(command, tmp_path):
     for arm, seed, by_load in (("dense", 0, False), ("moe 8", 1, True)):
-        moesim.save(trajectory(arm, seed, by_load, [2.5, 2.0 + seed]), tmp_path / f"{arm}.nc")
+        moesim.save(trajectory(arm, seed, by_load, [2.5 + seed, 2.0 + seed]), tmp_path / f"{arm}.nc")
     rows = frame(moesim.lab.kept(tmp_path))
-    assert rows.loss.tolist() == [2.5, 2.0, 2.5, 3.0]
+    assert rows.loss.tolist() == [2.5, 2.0, 3.5, 3.0]
     assert rows.arm.tolist() == ["dense"] * 2 + ["moe 8" + BY_LOAD] * 2
     code, out, err = command("lab", f"kept={tmp_path}", "figures=false")
     assert code == 0, err
     assert "2 runs of small models on c, 2 seeds" in out
+    (path,) = Path("outputs").rglob("runs.csv")
+    again = moesim.load_runs(path)
+    assert again.repeats.values.tolist() == ["none", "dense", "none", "moe 8" + BY_LOAD]
+    assert frame(again).arm.tolist() == rows.arm.tolist()
 
 
 def told_losses(arm, seed, *, fresh, repeated, by_load=0):
@@ -115,3 +132,56 @@ def test_the_figures_show_what_the_tables_say():
     assert {text.get_text() for text in drawn["losses"].legends[0].texts} >= {"dense", "dense x8", "moe 8"}
     (index,) = [bar for bar in drawn["excess"].axes[0].containers if bar[0].get_xdata()[0] == 0.1]
     assert 0.0 < index[0].get_ydata()[0] < 1.0
+
+
+TEXT = last(reported(frame(moesim.load_runs("lab_text", where={"learning_rate": 0.01}))))
+PAID = penalties(TEXT)
+SIXTEEN = penalties(reported(frame(moesim.load_runs("lab_text", where={"learning_rate": 0.01}))))
+STOPS = stopped(reported(frame(moesim.load_runs("lab_text", where={"learning_rate": 0.01, "weight_decay": 0.1}))))
+
+
+def at(rows, decay, unique=2**15):
+    return rows[(rows.weight_decay == decay) & (rows.unique_tokens == unique)]
+
+
+def one(found):
+    (value,) = found
+    return value
+
+
+# What a prototype of two seeds on another cut of the same text found, and how near to it the mean must come; where the
+# sign is the finding, its interval has it too.
+SIGNS = {
+    "moe less dense, fresh": (one(differences(at(TEXT, 0.1, 2**21), "moe 8", "dense")), -0.056, 0.03, -1),
+    "always on less moe, fresh": (one(differences(at(TEXT, 0.1, 2**21), "dense x8", "moe 8")), -0.061, 0.05, -1),
+    "moe less dense, 64 epochs": (one(differences(at(TEXT, 0.1), "moe 8", "dense")), 0.37, 0.15, 1),
+    "always on less moe, 64 epochs": (one(differences(at(TEXT, 0.1), "dense x8", "moe 8")), 0.44, 0.35, 1),
+    "penalty, dense": (mean(at(PAID, 0.1)[at(PAID, 0.1).arm == "dense"].penalty), 0.59, 0.3, 1),
+    "penalty, moe": (mean(at(PAID, 0.1)[at(PAID, 0.1).arm == "moe 8"].penalty), 1.01, 0.4, 1),
+    "penalty, always on": (mean(at(PAID, 0.1)[at(PAID, 0.1).arm == "dense x8"].penalty), 1.51, 0.5, 1),
+    "index": (one(excess_index(at(PAID, 0.1), "moe 8", "dense", "dense x8")), 0.45, 0.25, 1),
+    "moe less dense, each at its best stop": (one(differences(STOPS, "moe 8", "dense", at=ANY_STOP)), 0.07, 0.05, 1),
+    "moe less always on, each at its best stop": (
+        one(differences(STOPS, "moe 8", "dense x8", at=ANY_STOP)),
+        0.06,
+        0.05,
+        1,
+    ),
+    "always on less moe, decay 1": (one(differences(at(TEXT, 1.0), "dense x8", "moe 8")), -0.086, 0.05, -1),
+    "always on less dense, decay 1": (one(differences(at(TEXT, 1.0), "dense x8", "dense")), -0.08, 0.05, -1),
+}
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_signs_and_sizes_are_those_of_the_prototype(name):
+    found, value, within, sign = SIGNS[name]
+    assert found.seeds >= 3
+    assert found.value == pytest.approx(value, abs=within)
+    assert min(sign * found.low, sign * found.high) > 0
+
+
+@pytest.mark.parametrize("arm", ["dense", "moe 8", "dense x8"])
+@pytest.mark.parametrize("decay", [0.1, 0.3, 1.0])
+def test_up_to_sixteen_epochs_repetition_costs_little(arm, decay):
+    few = SIXTEEN[(SIXTEEN.epochs <= 16) & (SIXTEEN.arm == arm) & (SIXTEEN.weight_decay == decay)]
+    assert few.groupby("epochs").penalty.mean().abs().max() < 0.07

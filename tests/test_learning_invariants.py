@@ -122,7 +122,9 @@ def test_twice_as_many_halves_are_the_same(over):
     same(run(**{"capacity": 1e8, **over, **EVEN}), run(**{**over, **fine, **even}), 1e-9)
 
 
-@pytest.mark.parametrize(("router", "over"), [("sinkhorn", {}), ("quantile", {}), ("base", {}), ("topk", EVEN)])
+@pytest.mark.parametrize(
+    ("router", "over"), [("sinkhorn", {}), ("quantile", {}), ("base", {}), ("topk", EVEN), ("tree", EVEN)]
+)
 @pytest.mark.parametrize("rho", [0.0, 0.1])
 def test_more_active_experts_lower_the_loss(router, over, rho):
     """Of experts of one size, with unrepeated data and a router that balances."""
@@ -161,7 +163,7 @@ def whole(config):
 
 
 def split(given, state, way, expert=0):
-    child = int(np.flatnonzero(~state.alive[0])[0])
+    child = int(state.alive[0].sum())
     for row in range(state.seeds):
         demand = structure.natural_demand(state, given.world.natural)
         view = structure.View(state, given, row, np.array([expert]), demand)

@@ -16,11 +16,11 @@ from moesim.pages.script import script
 from moesim.pages.values import as_json
 from moesim.planning.formula import formula
 from moesim.planning.formula import read as read_formula
+from moesim.variables import REAL
 
 JS = Path(moesim.pages.__file__).parent / "js"
 NOT_PLANNED = ("bhagia2024_hellaswag", "marin2026")  # of another kind than loss in size or tokens
 GIVEN = {"lovelace2026": {"P": 0.01, "delta": 1.1, "kappa": 0.8}}
-COUNTED = ("bryant2026", "lovelace2026")  # without excess nothing is left of them
 CELLS = 2
 # What the browser finds for a case; the rises tell whether the best is one place: else any near it is as good.
 FIND = """
@@ -31,15 +31,20 @@ FIND = """
   const best = model.bestSparsity(v, [0, 0.99]), t = -Math.log1p(-best.sparsity);
   const envelope = (t) => model.best(model.cell({ ...c.settings, sparsity: -Math.expm1(-t) })).loss;
   const beside = Math.min(envelope(t - 0.02), envelope(t + 0.02)) - best.loss;
-  return { losses, loss: found.loss, active: at.active_params, status: found.status, rise, best: best.loss,
+  const outside = model.outside(v, at).length > 0;
+  return { losses, loss: found.loss, active: at.active_params, status: found.status, outside, rise, best: best.loss,
     sparsity: best.sparsity, beside };
 })
 """
 
 
 def moved(rng, part):
-    """The coefficients of a law or repetition, each up to a tenth away."""
-    return {name: float(value * np.exp(rng.uniform(-0.1, 0.1))) for name, value in part.coefficients.items()}
+    """The coefficients of a law or repetition, each up to a tenth away; those of either sign a hundredth."""
+    forms, out = part.form.coefficients, {}
+    for name, value in part.coefficients.items():
+        most = 0.01 if forms[name].domain is REAL else 0.1
+        out[name] = float(value * np.exp(rng.uniform(-most, most)))
+    return out
 
 
 def cases(seed: int = 17):
@@ -51,7 +56,8 @@ def cases(seed: int = 17):
             str(rng.choice(choices("architecture"))),
         )
         held = read_formula(json.dumps(formula(moesim.Model(law, repetition, architecture))))
-        excess = str(rng.choice(["active", "total"] if name in COUNTED else ["none", "active", "total"]))
+        can = [name.removeprefix("loss.") for name in held["graph"].outputs if name.startswith("loss.")]
+        excess = str(rng.choice(can))
         anchor = ["own", "dense", 10 ** rng.uniform(-2, 1)][rng.integers(3)]
         new_law = moesim.load_law(law, **moved(rng, moesim.load_law(law)))
         how = {"excess": excess, **moved(rng, repetition)}
@@ -75,7 +81,8 @@ def cases(seed: int = 17):
             full = model.with_taught_params(cell)
             settings = {**cell, **values, "excess": excess, "anchor": anchor}
             told = {n: v for n, v in held.items() if n != "graph"}
-            answer = {"losses": [float(model.loss(x, full)) for x in sizes], "found": found.isel(cell=i)}
+            with np.errstate(all="ignore"):
+                answer = {"losses": [float(model.loss(x, full)) for x in sizes], "found": found.isel(cell=i)}
             what = f"{law} {name} {architecture} {excess} {anchor} {cell}"
             yield what, {"held": told, "settings": settings, "sizes": sizes}, script(held), answer
 
@@ -102,8 +109,8 @@ def number(value):
 
 
 def apart(rows):
-    """What is further apart than allowed: (what, browser, Python)."""
-    return [row for row in rows if row[1] != pytest.approx(row[2], rel=row[3], abs=0, nan_ok=True)]
+    """What is further apart than allowed, a line each: what, browser, Python."""
+    return "\n".join(str(row) for row in rows if row[1] != pytest.approx(row[2], rel=row[3], abs=0, nan_ok=True))
 
 
 @pytest.mark.slow
@@ -115,15 +122,17 @@ def test_losses_are_pythons_to_1e_9(answers):
         if np.isfinite(theirs)
     ]
     assert len(rows) > 3000
-    assert not apart(rows)
+    assert apart(rows) == ""
 
 
+@pytest.mark.slow
 def test_optima_are_pythons(answers):
     losses = [(what, number(its["loss"]), float(a["found"].optimal_loss), 1e-9) for what, its, a in answers]
-    assert not apart([row for row in losses if np.isfinite(row[2])])
+    assert apart(row for row in losses if np.isfinite(row[2])) == ""
     sharp = [(what, its, a["found"]) for what, its, a in answers if number(its["rise"]) > 1e-10]
-    assert len(sharp) > 0.7 * len(answers)
+    assert len(sharp) > 0.6 * len(answers)
     assert not apart([(what, its["active"], float(one.optimal_active_params), 1e-6) for what, its, one in sharp])
+    assert not [what for what, its, one in sharp if its["outside"] != bool(one.optimal_extrapolated)]
     assert not [
         (what, its["status"], str(one.optimum_status.values))
         for what, its, one in sharp
@@ -131,10 +140,11 @@ def test_optima_are_pythons(answers):
     ]
 
 
+@pytest.mark.slow
 def test_best_sparsities_are_pythons(answers):
     losses = [(what, number(its["best"]), float(a["found"].best_loss), 1e-9) for what, its, a in answers]
-    assert not apart([row for row in losses if np.isfinite(row[2])])
+    assert apart(row for row in losses if np.isfinite(row[2])) == ""
     sharp = [(what, its, a["found"]) for what, its, a in answers if number(its["beside"]) > 1e-9]
-    assert len(sharp) > 0.5 * len(answers)
+    assert len(sharp) > 40  # most laws are best at a bound
     places = [(what, 1 - its["sparsity"], 1 - float(one.best_sparsity), 1e-6) for what, its, one in sharp]
-    assert not apart(places)
+    assert apart(places) == ""

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from moesim.config import read
+from moesim.domains.curves import worth_of
 from moesim.errors import InputError
 from moesim.laws.load import load_law
 from moesim.sites import goodput, quality, simulate
 from moesim.sites.failures import young_daly
 from moesim.sites.place import groups_of
+from moesim.sites.protocols import protocol
 from moesim.sites.waiting import at_least, slowest
 
 Q = quality.Quality()
@@ -283,6 +285,26 @@ def test_crews_of_a_part_average():
     assert found.loss.values[0, -1] == pytest.approx(loss - 0.035, rel=1e-9)
 
 
+@pytest.mark.parametrize(("relayed", "cut"), [(False, 48.0), (True, 16.0)])
+def test_a_stem_is_sent_to_each_part_or_handed_on(relayed, cut):
+    """Three copies of 16 Gbit at 1 Gbit/s, one after another, or all while one goes; then not a byte."""
+    given = {"policy": "frozen_stem", "levels": 2, "stem_tokens": 0.0, "all_sites": True, "relayed": relayed}
+    found = of({**SITE, "sites": 4}, given)
+    assert float(found.tokens.sum()) == pytest.approx(4 * RATE * (HOURS * 3600 - cut))
+    assert float(found.bytes.sum()) == pytest.approx(3 * 2e9)
+    assert not found.bytes.values[0, 1:].any()
+
+
+def test_a_stem_is_handed_on_over_the_slowest_link_to_all_that_train():
+    """Two sites of each part average; a site uploads at .25 Gbit/s: 64 s, and three copies whatever the levels."""
+    site = {**SITE, "groups": {"fast": {"sites": 3}, "slow": {"sites": 1, "up": 2.5e8}}}
+    given = {"policy": "frozen_stem", "stem_tokens": 0.0, "all_sites": True, "relayed": True, "steps": 1000}
+    cuts = [of(site, {**given, "levels": n}, hours=64 / 3600, tick_minutes=64 / 60) for n in (0, 1, 2)]
+    for found in cuts:
+        assert float(found.bytes.sum()) == pytest.approx(3 * 2e9)
+        assert not found.tokens.any()
+
+
 def test_several_sites_on_one_path():
     """Eight sites for four leaves send the leaf too, 16e9 bit less the branches counted once, and average by two."""
     given = {"policy": "path_sync", "levels": 2, "d_model": 4096, "layers": 32, "server": 1e30}
@@ -417,6 +439,13 @@ def test_names_and_order_of_groups_change_nothing():
     assert two.site_up.sel(site=["z 0", "z 1"]).values.tolist() == one.site_up.sel(site=["c 0", "c 1"]).values.tolist()
 
 
+def test_a_key_for_all_sites_holds_in_groups_too():
+    """Python's dotted keys: every link of three continents at 1e12 bit/s, and nobody waits for it any more."""
+    fast = simulate("three_continents", "diloco", 1e10, hours=2, seeds=1, **{"site.up": 1e12, "site.down": 1e12})
+    assert float(ends(fast).working / ends(fast).up) > 0.999
+    assert (fast.bandwidth.values == 1e12).all()
+
+
 def test_a_chip_fills_in_what_a_site_does_not_say():
     found = groups_of({"chip": "h100", "up": 1e9, "down": 1e9, "price": 9.0})["all"]
     assert (found.flops, found.memory, found.watts, found.idle_watts) == (989e12, 80e9, 700, 105)
@@ -473,3 +502,71 @@ def test_dipaco():
     gain = Q.parts_gain(np.full(8, 1 / 8), 64 / 88)
     assert gain == pytest.approx(np.log(16.23 / 14.62), abs=6e-4)
     assert gain == pytest.approx(np.log(16.23 / 14.72), abs=0.01)
+
+
+ONE_SITE = {
+    "data_parallel": {},
+    "diloco": {},
+    "decoupled": {},
+    "elastic": {},
+    "pipeline": {"stages": 1},
+    "asynchronous": {},
+    "volunteers": {"copies": 1},
+    "frozen_stem": {"levels": 0, "stem_tokens": 0.0},
+    "path_sync": {"levels": 0},
+    "experts": {},
+}
+
+
+@pytest.mark.parametrize("name", protocol)
+def test_one_site_is_one_run(name):
+    """Whatever the protocol, on any link: all its time is work, nothing is sent, and the loss is that of the law."""
+    found = of({**SITE, "up": 1e3, "down": 1e3}, {"policy": name, **ONE_SITE[name]})
+    tokens = RATE * HOURS * 3600
+    assert float(found.tokens.sum()) == pytest.approx(tokens)
+    assert float(found.bytes.sum()) == 0
+    loss = float(load_law("hoffmann2022")(total_params=1e9, tokens=tokens))
+    assert found.loss.values[0, -1] == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("name", protocol)
+def test_links_without_limit_leave_every_site_at_work(name):
+    """And all tokens count; but for a tree's sites without a part there is no slack."""
+    given = {"frozen_stem": {"levels": 2, "stem_tokens": 0.0}, "path_sync": {"levels": 2}}.get(name, ONE_SITE[name])
+    found = of({**SITE, **FAST, "sites": 4}, {"policy": name, **given})
+    assert float(found.tokens.sum()) == pytest.approx(4 * RATE * HOURS * 3600)
+    assert float(found.working.sum()) == pytest.approx(4 * HOURS)
+    loss = float(load_law("hoffmann2022")(total_params=1e9, tokens=4 * RATE * HOURS * 3600))
+    if name in ("data_parallel", "elastic"):
+        assert found.loss.values[0, -1] == pytest.approx(loss)
+    assert found.loss.values[0, -1] >= loss - 0.07 - 1e-9
+
+
+def test_a_model_by_name_has_its_shape():
+    """DeepSeek-V3: 58 layers of 256 experts of 3 x 7168 x 2048; what is no expert is .025 of all."""
+    shared = 1 - 58 * 256 * 3 * 7168 * 2048 / 671.03e9
+    site = {**SITE, **FAST, "memory": 1e14, "sites": 4, "up": 1e9}
+    named, own = (of(site, {"policy": "experts", **given}, "deepseek_v3") for given in ({}, {"shared": shared}))
+    assert shared == pytest.approx(0.025, abs=1e-3)
+    assert float(named.bytes.sum()) == pytest.approx(float(own.bytes.sum()), rel=1e-3)
+    piped, wide = (of(site, {"policy": "pipeline", "stages": 2, **w}, "deepseek_v3") for w in ({}, {"d_model": 7168}))
+    assert piped.tokens.values == pytest.approx(wide.tokens.values)
+
+
+def test_repeated_tokens_are_worth_less():
+    """A world of 1e9 unique tokens, repeated three times by muennighoff2023; each part has its own of them."""
+    world = {"policy": "given", "frequency": [0.25] * 4, "unique_tokens": 1e9, "rho": 0.0, "shuffle": False}
+    plain, rich = (
+        of({**SITE, **FAST, "sites": 4}, "data_parallel", world={**world, "unique_tokens": u}) for u in (1e9, 1e15)
+    )
+    free = of({**SITE, **FAST, "sites": 4}, "data_parallel")
+    assert rich.loss.values == pytest.approx(free.loss.values, rel=1e-4)
+    assert (plain.loss.values[0, 2:] > free.loss.values[0, 2:]).all()
+    worth = worth_of("muennighoff2023")(float(plain.tokens.sum()), 1e9)
+    level = float(load_law("hoffmann2022")(total_params=1e9, tokens=worth))
+    assert plain.loss.values[0, -1] == pytest.approx(level)
+    stem = {"policy": "frozen_stem", "levels": 2, "stem_tokens": 0.0}
+    parts = of({**SITE, **FAST, "sites": 4}, stem, world=world)
+    own = worth_of("muennighoff2023")(float(parts.tokens.sum()) / 4, 2.5e8)
+    level = float(load_law("hoffmann2022")(total_params=1e9, tokens=own))
+    assert parts.loss.values[0, -1] == pytest.approx(level - 0.07)

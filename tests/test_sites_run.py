@@ -11,7 +11,7 @@ from moesim.errors import InputError
 from moesim.laws.load import load_law
 from moesim.models.tree import fff
 from moesim.output.store import open_result
-from moesim.sites import compute_utilisation, cut, presence, quality, questions, simulate
+from moesim.sites import compute_utilisation, cut, figures, presence, quality, questions, simulate
 from moesim.sites.apart import path_bits
 from moesim.sites.engine import SUMS
 from moesim.sites.protocols import protocol
@@ -224,6 +224,14 @@ SPELLS = {
         3 * gamma(1 + 1 / 0.6) / (3 * gamma(1 + 1 / 0.6) + np.exp(0.7)),
     ),
     "trace": ({"policy": "trace", "up": [1, 1, 0, 1, 0], "hours": 2.0}, 0.6),
+    "spells": (
+        {
+            "policy": "spells",
+            "up": {"law": "lognormal", "mu": 1.0, "sigma": 0.5},
+            "down": {"law": "weibull", "shape": 2.0, "scale_hours": 2.0},
+        },
+        np.exp(1.125) / (np.exp(1.125) + 2 * gamma(1.5)),
+    ),
 }
 
 
@@ -236,6 +244,21 @@ def test_sites_are_up_as_often_as_renewal_theory_says(name):
     assert ((seconds >= 0) & (seconds <= 1 + 1e-12)).all()
     for values in (seconds[0], seconds[:3].mean(0), seconds.mean(0)):
         assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(4000)
+
+
+def test_a_recorded_trace_from_a_file(tmp_path):
+    rows = ["hour,up", *(f"{0.5 * i},{int(i % 4 > 0)}" for i in range(8))]
+    path = tmp_path / "zone.csv"
+    path.write_text("\n".join(rows))
+    found, listed = (presence.trace(up=up, hours=0.5) for up in (str(path), [0, 1, 1, 1] * 2))
+    one, other = (next(each(np.random.default_rng(0), 50, 3600.0)) for each in (found, listed))
+    assert one.seconds.tolist() == other.seconds.tolist()
+    assert one.starts.sum() == other.starts.sum() == pytest.approx(25, rel=0.3)  # each comes up once in 2 h
+    path.write_text("\n".join(rows[:4] + rows[5:]))
+    with pytest.raises(InputError, match=r"zone.csv: a gap after hour 1; give every 0.5 h a row"):
+        presence.trace(up=str(path))
+    with pytest.raises(InputError, match="it takes a list or a CSV with hour, up"):
+        presence.trace(up="nothing.csv")
 
 
 def test_stops_come_as_often_as_cycles():
@@ -321,6 +344,20 @@ BAD = {
     "quorum=9 of 4 sites": {"protocol": {"policy": "diloco", "quorum": 9}},
     "price=-1 is outside": {"site": {**PLACE, "price": -1}},
     "a gap at entry 1": {"site": {**PLACE, "availability": {"policy": "trace", "up": [1, None, 0]}}},
+    "up law weibull has shape; it takes shape, scale_hours": {
+        "site": {
+            **PLACE,
+            "availability": {"policy": "spells", "up": {"law": "weibull", "shape": 1}, "down": {"law": "exponential"}},
+        }
+    },
+    "it takes exponential, lognormal, weibull": {
+        "site": {**PLACE, "availability": {"policy": "spells", "up": "gamma", "down": "gamma"}}
+    },
+    "others='wait'; it takes go_on or stop": {"protocol": {"policy": "elastic", "others": "wait"}},
+    "exchange": {"protocol": {"policy": "diloco", "exchange": "pigeon"}},
+    "grace=2 is outside": {"protocol": {"policy": "decoupled", "grace": 2}},
+    "compression='best'": {"quality": {"compression": "best"}},
+    "no world 'atlantis'|no 'atlantis'": {"world": "atlantis"},
     "up takes numbers from 0 to 1": {"site": {**PLACE, "availability": {"policy": "trace", "up": [2]}}},
     "no policy 'sometimes'": {"site": {**PLACE, "availability": "sometimes"}},
     "unknown key 'speed'": {"site": {**PLACE, "speed": 3}},
@@ -409,11 +446,14 @@ def test_when_a_low_power_mode_pays():
 def test_questions_by_simulation():
     config = {"site": {**PLACE}, "protocol": PROTOCOLS["diloco"], "model": None, "law": "hoffmann2022"}
     config |= {"params": 1e8, "batch": 1e5, "hours": 6, "seeds": 1, "target_loss": 3.0}
-    by_link = answer("stem_path_or_diloco")({**config, "site": {**PLACE, "sites": 8}}, _made)
+    by_link = answer("stem_path_or_diloco")(config, _made)
     at_work = by_link.at_work.sel(protocol=["diloco", "streaming"])
     assert (at_work.diff("bandwidth") >= -1e-12).all()
     assert (at_work.isel(bandwidth=-1) > 0.99).all()
-    assert by_link.bytes.sel(protocol="frozen_stem").values == pytest.approx(7 * 2e8, rel=1e-9, abs=7 * 2e8)
+    lowest = by_link.loss.min("protocol")
+    assert (by_link.loss.sel(protocol=by_link.best_loss) == lowest).all()
+    reached = by_link.cost_to_target.notnull().any("protocol")
+    assert ((by_link.best_cost_to_target == "none") == ~reached).all()
     found = answer("slack")(config, _made)
     assert found.slack_cost.sel(protocol="data_parallel") > found.slack_cost.sel(protocol="streaming")
     assert found.idle_that_pays.values == pytest.approx(found.entry.values / 0.75)
@@ -421,13 +461,60 @@ def test_questions_by_simulation():
         answer("cheapest_provider")(config, _made)
     zones = {**ONE, "groups": {"near": {"price": 2.0}, "far": {"price": 4.0}}}
     sets = answer("cheapest_provider")({**config, "site": zones}, _made)
-    assert sets.zones.values.tolist() == ["near", "far", "near + far"]
+    assert sets.zones.values.tolist() == ["near", "far", "near + far", "cheapest 1 of 2"]
     assert sets.cost.values[2] == pytest.approx(sets.cost.values[:2].sum(), rel=0.05)
+    assert sets.cost.values[3] == pytest.approx(sets.cost.values[0])
     assert sets.hours_to_target.values[2] < sets.hours_to_target.values[0]
+    assert set(figures.draw(sets.assign_attrs(question="cheapest_provider"))) == {"zones"}
 
-    levels = answer("levels_given_away")(config, _made)
-    assert levels.levels.values.tolist() == [0, 1, 2]
-    assert (levels.tokens.diff("levels") > 0).all()
+
+def test_levels_are_given_away_until_parts_starve():
+    """Without links that cost anything a cut wins what parts gain; each further one halves what a part sees."""
+    config = {"site": {**PLACE}, "protocol": {**STEM, "all_sites": True, "stem_tokens": 0.0}, "model": None}
+    config |= {"law": "hoffmann2022", "params": 1e9, "batch": 1e5, "hours": 6, "seeds": 1}
+    found = answer("levels_given_away")(config, _made)
+    assert found.levels.values.tolist() == [0, 1, 2]
+    tokens = 4e15 / 6e9 * 6 * 3600
+    law = load_law("hoffmann2022")
+    # every 100 steps; hidden almost wholly at 1e10 bit/s
+    free = [float(law(total_params=1e9, tokens=tokens / n)) * Q.multiplier(4 / n, 1e9, 100) for n in (1, 2, 4)]
+    expected = np.array(free) - 0.035 * np.array([0, 1, 2])
+    assert found.loss.isel(bandwidth=-1).values == pytest.approx(expected, abs=0.01)
+    assert found.best_levels.values.tolist() == found.loss.argmin("levels").values.tolist()
+    with pytest.raises(InputError, match="choose protocol=crews"):
+        answer("levels_given_away")({**config, "protocol": PROTOCOLS["diloco"]}, _made)
+
+
+def test_a_tree_that_follows_the_load():
+    """Speeds 1, 1, 1, 3 and leaves of .5, .3, .1, .1: Huffman's heaviest on the fastest, .3 last; balanced, .5 on 1."""
+    site = {**ONE, "up": 1e30, "groups": {"slow": {"sites": 3}, "fast": {"flops": 3e15}}}
+    world = {"policy": "given", "frequency": [0.1, 0.5, 0.3, 0.1], "shuffle": False}
+    work = 1e15 / 6e9 * 20 * 3600
+    stem = {**STEM, "stem_tokens": 0.0, "tokens": work}
+    config = {"site": site, "protocol": stem, "world": world, "model": None, "law": "hoffmann2022"}
+    found = answer("unequal_machines")({**config, "params": 1e9, "batch": 1e5, "hours": 30, "seeds": 2}, _made)
+    assert found.hours.sel(cut="huffman").item() == pytest.approx(20 * 0.3, abs=0.34)
+    assert found.hours.sel(cut="balanced").item() == pytest.approx(20 * 0.5, abs=0.34)
+    assert (found.finished == 1).all()
+    assert set(figures.draw(found.assign_attrs(question="unequal_machines"))) == {"unequal_machines"}
+
+
+def test_the_cheapest_at_the_moment():
+    """Prices of 1 and 5 in turn, opposite in two zones: always 1 for who moves, 3 on average for who stays."""
+    zones = {**ONE, "watts": 0, "idle_watts": 0, "groups": {"a": {"price": [1, 5]}, "b": {"price": [5, 1]}}}
+    moving, staying = (of("data_parallel", zones, seeds=1, hours=6, rented=1, stay=s) for s in (0.1, 0.9))
+    assert moving.cost.sum().item() == pytest.approx(2 * 6 * 1)
+    assert staying.cost.sum().item() == pytest.approx(2 * 6 * 3)
+    assert moving.site_up.values[0] == pytest.approx([3, 3])
+    # by FLOP: 2e15 at 1.9 is cheaper than 1e15 at 1; who is down is not chosen
+    zones = {**ONE, "groups": {"a": {"price": 1.0}, "b": {"price": 1.9, "flops": 2e15}, "c": {"price": 0.1}}}
+    zones["groups"]["c"]["availability"] = {"policy": "trace", "up": [0]}
+    found = of("data_parallel", zones, seeds=1, rented=1)
+    assert found.site_up.values[0] == pytest.approx([0, 5.5, 0])
+    # moving in is a join: 128 s of each hour, to copy 16e9 byte at 1 Gbit/s
+    zones = {**ONE, "groups": {"a": {"price": [1, 5]}, "b": {"price": [5, 1]}}}
+    joined = of({"policy": "elastic", "every": 1e12}, zones, seeds=1, hours=6, rented=1)
+    assert joined.waiting.sum().item() * 3600 == pytest.approx(5 * 128)
 
 
 def test_steps_that_nobody_tried_are_told():

@@ -10,6 +10,7 @@ from moesim.models.layers import Conv2d, Linear, Norm
 from moesim.models.network import Entry, Network
 from moesim.models.optimizers import OPTIMIZERS, newton_schulz
 from moesim.models.ratio import Updating
+from moesim.models.tree import FFF
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; its FLOP counter is the reference here")
 nn = torch.nn
@@ -171,6 +172,49 @@ class Mixture(nn.Module):
         return y
 
 
+class Tree(nn.Module):
+    """Decisions and leaves as in arXiv:2308.14711: soft, all leaves by the product of sigmoids; hard, one path."""
+
+    def __init__(self, d, depth, leaf, hard):
+        super().__init__()
+        self.depth, self.hard = depth, hard
+        self.nodes = nn.Linear(d, 2**depth - 1)
+        self.leaves = nn.ModuleList(
+            nn.Sequential(nn.Linear(d, leaf), nn.ReLU(), nn.Linear(leaf, d)) for _ in range(2**depth)
+        )
+
+    def forward(self, x):
+        x = x.reshape(-1, x.shape[-1])
+        return self.one_leaf(x) if self.hard else self.all_leaves(x)
+
+    def all_leaves(self, x):
+        right, y = self.nodes(x).sigmoid(), 0.0
+        for i, leaf in enumerate(self.leaves):
+            share, node = 1.0, 0
+            for level in reversed(range(self.depth)):
+                bit = (i >> level) & 1
+                share = share * (right[:, node] if bit else 1.0 - right[:, node])
+                node = 2 * node + 1 + bit
+            y = y + share[:, None] * leaf(x)
+        return y
+
+    @torch.no_grad()
+    def path(self, x):
+        node = torch.zeros(len(x), dtype=torch.long)
+        for _ in range(self.depth):
+            score = torch.bmm(self.nodes.weight[node].unsqueeze(1), x.unsqueeze(2))[:, 0, 0] + self.nodes.bias[node]
+            node = 2 * node + 1 + (score >= 0)
+        return node - (2**self.depth - 1)
+
+    def one_leaf(self, x):
+        chosen, y = self.path(x), torch.zeros_like(x)
+        for i, leaf in enumerate(self.leaves):
+            token = (chosen == i).nonzero(as_tuple=True)[0]
+            if len(token):
+                y = y.index_add(0, token, leaf(x[token]))
+        return y
+
+
 class Block(nn.Module):
     def __init__(self, d, attention, feedforward):
         super().__init__()
@@ -187,6 +231,8 @@ PARTS = {
     "mla": (lambda: LatentHeads(D, 4, 12, 10, 6, 4, 5), LatentAttention(D, 4, 12, 10, 6, 4, 5, context=T)),
     "mlp": (lambda: SwiGLU(D, 48), MLP(D, 48)),
     "moe": (lambda: Mixture(D, 20, 8, 3, 28), MoE(D, 20, 8, 3, shared_experts=1, d_shared=28)),
+    "soft tree": (lambda: Tree(D, 3, 5, False), FFF(D, 3, 1, 5)),
+    "hard tree": (lambda: Tree(D, 3, 5, True), FFF(D, 3, 1, 5, hard=True)),
 }
 
 
@@ -199,7 +245,7 @@ def test_layers_of_transformers(name, first):
     passes = layer.flops(2 * T, first=first)
     ours = (passes.forward, passes.input_gradient + passes.weight_gradient)
     assert measured(module, torch.randn(2, T, D), grad=not first) == ours
-    if not first:
+    if not first and name != "hard tree":  # its decisions do not learn
         assert ours[1] == 2 * ours[0]
 
 

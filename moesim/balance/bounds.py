@@ -105,10 +105,11 @@ def least_loss(setting: Any, tokens: np.ndarray, steps: int = 30) -> np.ndarray:
     """
     world = setting.world
     natural, weight = world.natural, world.target
-    q, best = natural.copy(), np.full(len(natural), -np.inf)
+    q = natural.copy()
     params = setting.capacity.total * (1.0 / np.maximum(world.ordinary, 1e-300))[:, :, None] ** setting.capacity.focus
     total = tokens[:, None] * effective_number(world, setting.capacity.total, tokens)
     hull = _hull(world.curve, params)
+    best = (weight * hull(world.mix(total * np.ones(q.shape))[:, :, None])[0][..., 0]).sum(axis=1)  # all for everyone
     a = world.curve.exponent()
     a = np.where(a > 0, a, 0.4)  # only how far a step of the search goes
     power = 1.0 / (1.0 + (a[..., 0] if np.ndim(a) == 3 else a))
@@ -117,29 +118,29 @@ def least_loss(setting: Any, tokens: np.ndarray, steps: int = 30) -> np.ndarray:
         loss, gain = (weight * (value * np.ones(v.shape))[..., 0] for value in hull(v))
         slope, loss = world.mix(gain) * total, loss.sum(axis=1)
         best = np.maximum(best, loss - (slope.max(axis=1) - (slope * q).sum(axis=1)))
-        q = q * np.maximum(slope / slope.max(axis=1, keepdims=True), 1e-9) ** power
+        steepest = slope.max(axis=1, keepdims=True)
+        q = q * np.maximum(slope / np.where(steepest > 0, steepest, 1.0), 1e-9) ** power
         q /= q.sum(axis=1, keepdims=True)
     return best
 
 
 def _hull(curve: Curve, params: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The largest convex function of the tokens below a curve: a line from its bound to where it touches.
+    """The largest convex function of the tokens below a curve: a line from its loss at none to where it touches.
 
     Returns a function of tokens: loss, and loss removed per token.
     """
-    if not np.isfinite(curve.bound):
-        return lambda tokens: (curve.unbounded(params, tokens), curve.gain(params, tokens))
+    start = np.minimum(curve.bound, curve.unbounded(params, curve.first_tokens))
     low, high = np.full(params.shape, np.log(curve.first_tokens)), np.full(params.shape, 300.0)
     for _ in range(60):
         touch = np.exp(0.5 * (low + high))
-        above = curve.unbounded(params, touch) + curve.gain(params, touch) * touch > curve.bound
+        above = curve.unbounded(params, touch) + curve.gain(params, touch) * touch > start
         low, high = np.where(above, np.log(touch), low), np.where(above, high, np.log(touch))
     touch = np.exp(high)
-    steep = np.maximum(curve.bound - curve.unbounded(params, touch), 0.0) / touch
+    steep = np.maximum(start - curve.unbounded(params, touch), 0.0) / touch
 
     def of(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         line = tokens < touch
-        loss = np.where(line, curve.bound - steep * tokens, curve.unbounded(params, tokens))
+        loss = np.where(line, start - steep * tokens, curve.unbounded(params, tokens))
         return loss, np.where(line, steep, curve.gain(params, tokens))
 
     return of

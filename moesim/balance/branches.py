@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from moesim.balance.routing import BIAS_WORTH, Routing, controls, logits, routing
+from moesim.balance.state import fitted
 from moesim.errors import InputError
 from moesim.models.tree import HARMLESS, decision_entropy, huffman, region_leak
 from moesim.settings import number, one_of, read, setting, whole
@@ -184,6 +185,10 @@ class Branches:
                     out[:, row] = [mixture[row] @ mean for mean in means]
         return out[0], out[1]
 
+    def widened(self, experts: int) -> Branches:
+        """With room for so many leaves."""
+        return replace(self, place=fitted(self.place, experts), depth=fitted(self.depth, experts))
+
     def split(self, row: int, leaf: int, new: int) -> Branches:
         """With a decision in a leaf's place, above it and a new one; InputError where the tree is too deep."""
         place, depth = self.place.copy(), self.depth.copy()
@@ -306,7 +311,7 @@ def planted(given: Setting) -> Branches | None:
     if rule is None:
         return None
     seeds, trees = len(given.streams.seeds), given.active
-    place, depth = np.zeros(given.most_experts), np.zeros(given.most_experts, dtype=int)
+    place, depth = np.zeros(given.run.experts), np.zeros(given.run.experts, dtype=int)
     for one in range(trees):
         leaves = np.arange(one, given.run.experts, trees)
         deep = int(np.ceil(np.log2(len(leaves))))

@@ -8,6 +8,7 @@ import numpy as np
 
 from moesim.balance.intervals import interval
 from moesim.errors import InputError
+from moesim.models.tree import HARMLESS
 from moesim.output.plots import COLOURS, DASHES, colours_of, finish, grid_of_panels, heading, titled
 from moesim.output.text import count, plain
 from moesim.variables import TIME_PARTS
@@ -40,6 +41,7 @@ def draw(data: xr.Dataset) -> dict[str, Figure]:
     if "window" in data.coords:
         return {"trace": trace(data)}
     makers = {"loss": loss, "balance": balance, "time": time, "serves": serves, "family": family, "sampling": sampling}
+    makers |= {"tree": tree} if "decision_entropy" in data else {}
     return {name: make(data) for name, make in makers.items()}
 
 
@@ -120,14 +122,38 @@ _BALANCE = {
 }
 
 
-def balance(data: xr.Dataset) -> Figure:
-    """Busiest over mean device, MaxVio of experts, utilisation and number of experts over the run."""
+def _over_steps(data: xr.Dataset, shown: dict[str, str]) -> tuple[Figure, list[Axes]]:
+    """Four quantities over the steps of the run, where a policy has them."""
     figure, panels = grid_of_panels(2, 2, (3.4, 2.3))
     flat = [axes for row in panels for axes in row]
-    for axes, (name, text) in zip(flat, _BALANCE.items(), strict=True):
+    for axes, (name, text) in zip(flat, shown.items(), strict=True):
         for (_, own), style in zip(_policies(data), _styles(data).values(), strict=True):
-            _band(axes, own.step.values, own[name].values.astype(float), style, name)
+            if np.isfinite(own[name].values).all():
+                _band(axes, own.step.values, own[name].values.astype(float), style, name)
         axes.set(ylabel=text, xlabel="step", xscale="log")  # most happens early
+    return figure, flat
+
+
+_TREE = {
+    "decision_entropy": "entropy of a decision (nat)",
+    "rounding": "tokens that rounding moves",
+    "node_tilt": "most load of a branch above fair",
+    "step_time": "time of a step (s)",
+}
+
+
+def tree(data: xr.Dataset) -> Figure:
+    """How decisions harden, what rounding them would move, how uneven they are, and what a step takes meanwhile."""
+    figure, flat = _over_steps(data, _TREE)
+    flat[0].axhline(HARMLESS, color="0.5", lw=0.8, ls=":")
+    for axes in flat:
+        axes.set_ylim(0, None)
+    return _finish(figure, data, f"dotted: below it rounding is harmless; {_bands(data)}")
+
+
+def balance(data: xr.Dataset) -> Figure:
+    """Busiest over mean device, MaxVio of experts, utilisation and number of experts over the run."""
+    figure, flat = _over_steps(data, _BALANCE)
     flat[0].axhline(1.0, color="0.5", lw=0.8, ls=":")
     flat[1].set_ylim(0, 1)
     flat[3].locator_params(axis="y", integer=True)
@@ -184,7 +210,7 @@ def _share(own: xr.Dataset) -> np.ndarray:
     first = own.isel(seed=0)
     order = np.argsort(-first.natural_weight.values, kind="stable")
     tokens = first.expert_tokens.transpose("domain", "expert").values[order]
-    share = tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1e-300)
+    share = tokens / np.maximum(tokens.sum(axis=1, keepdims=True, dtype=float), 1e-300)
     there = np.flatnonzero(first.alive.isel(step=-1).values)
     return share[:, there[np.argsort(share[:, there].argmax(axis=0), kind="stable")]]
 

@@ -288,6 +288,12 @@ def _replicated(problem: Problem, groups: int, topology: str, distinct: bool) ->
     if topology not in TOPOLOGIES:
         raise InputError(f"placement: topology={topology!r}; {known(['eplb', *TOPOLOGIES], topology)}")
     edges = TOPOLOGIES[topology](problem.devices, problem.nodes)
+    own = -(-int(problem.alive.sum(axis=1).max()) // problem.devices)
+    if problem.previous is None and problem.slots // problem.devices - own < edges.shape[1]:
+        raise InputError(
+            f"placement: topology={topology} needs room for {edges.shape[1]} copies on each of {problem.devices} "
+            f"devices; give slots_per_device={own + edges.shape[1]} or more"
+        )
 
     def solve(rows, experts):
         loads = np.take_along_axis(problem.loads[rows], experts, axis=1)

@@ -12,14 +12,14 @@ import numpy as np
 from moesim.balance import bounds, branches, metrics, structure
 from moesim.balance.setting import Setting, setting
 from moesim.balance.simulate import rehearse, start, trajectory
-from moesim.balance.state import State
+from moesim.balance.state import State, fitted
 from moesim.hardware import step as clock
 from moesim.hardware.footprint import fullest
 from moesim.hardware.placed import Placement
 from moesim.output.progress import Advance, progress
 
 # A block of seeds whose (seed, domain, expert) arrays stay in a core's cache is stepped at once.
-CELLS_IN_CACHE = 2**18
+CELLS_IN_CACHE = 2**19
 WINDOW = 100  # steps whose loads count as those of the present router
 
 
@@ -55,6 +55,8 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
     received = parts["received"]
     busy = parts["compute"] + parts["dense"] * given.machine.cluster.busy_share + parts["update"]
     hardest = bounds.makespan_bound(parts["load"], copies, speed)
+    dropped = state.dropped / (given.tokens * given.active)
+    fastest = clock.least_step_seconds(given.machine, given.tokens, given.active, 1.0 - dropped)
     return {
         "loads": state.load,
         "device_loads": received,
@@ -64,7 +66,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "max_vio_global": metrics.over_there(total, there, metrics.max_violation),
         "balancedness": metrics.balancedness(received),
         "gini": metrics.over_there(state.load, there, metrics.gini),
-        "drop_share": state.dropped / (given.tokens * given.active),
+        "drop_share": dropped,
         "utilisation": busy / parts["step_time"],
         "idle_share": 1.0 - parts["compute"] / (parts["compute"] + parts["wait"]),
         "step_time": parts["step_time"],
@@ -78,7 +80,7 @@ def record(given: Setting, state: State, parts: Mapping[str, np.ndarray], total:
         "alive": there,
         "frozen_share": (state.frozen & there).sum(axis=1) / there.sum(axis=1),
         "regret_balance": (received / speed).max(axis=1) / hardest - 1.0,
-        "regret_time": parts["step_time"] / clock.least_step_seconds(given.machine, given.tokens, given.active) - 1.0,
+        "regret_time": parts["step_time"] / fastest - 1.0,
         **_memory(given, parts),
         "copies": copies,
         "shared_devices": placed.together(given.most_experts, given.devices),
@@ -123,12 +125,14 @@ def run_block(config: Mapping[str, Any], seeds: tuple[int, ...], advance: Advanc
     rows, steps, recent, parts, state = [], [], Recent(), {}, start(given)
     apart = np.full((len(seeds), given.most_experts), np.nan)
     timed, window, count = ("step_time", *clock.PARTS), {}, 0
-    edits, before = np.full(len(seeds), 0 if given.structure.grows else -1), state
+    edits, before = np.full(len(seeds), 0 if given.structure.grows else -1), state.copies
     for state, parts in trajectory(given):
-        edits, before = edits + (state.copies != before.copies).any(axis=1), state
-        recent.add(state.load, Placement(parts["slots"], parts["slots"]).copies(given.most_experts) > 0)
+        edits, before = edits + (state.copies != fitted(before, state.experts)).any(axis=1), state.copies
+        there = Placement(parts["slots"], parts["slots"]).copies(given.most_experts) > 0
+        recent.add(fitted(state.load, given.most_experts), there)
         window, count = {name: window.get(name, 0.0) + parts[name] for name in timed}, count + 1
         if state.step % given.run.record_every == 0 or state.step in (1, given.steps):
+            state = state.widened(given.most_experts)
             means = {name: time / count for name, time in window.items()}  # so that rare costs count
             rows.append({**record(given, state, {**parts, **means}, recent.total()), "edits": edits})
             steps.append(state.step)
@@ -187,7 +191,7 @@ def outcomes(config: Mapping[str, Any], advance: Advance | None = None) -> list[
     probe = setting(config)
     rehearse(probe)
     seeds = tuple(range(probe.run.seed, probe.run.seed + probe.run.seeds))
-    blocks = blocks_of(seeds, probe.world.domains * probe.most_experts)
+    blocks = blocks_of(seeds, probe.world.domains * probe.run.experts)
     if advance is not None:
         return [run_block(config, block, advance) for block in blocks]
     with progress(len(seeds) * probe.steps, "step") as shown:

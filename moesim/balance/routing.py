@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.numerics.memory import row_sums
 from moesim.registry import Policies, Policy
 from moesim.settings import Takes, defaults, number, one_of, read, setting, whole
 from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Domain
@@ -21,8 +22,8 @@ rewards = Policies("reward")
 # Logits that one unit of a published bias is worth. Published scores are sigmoids: a domain's preferences, 2 x reach
 # wide here, lie within half a unit there. With it a cold router is even after about 300 steps of 1e-3, as reported.
 BIAS_WORTH = 20.0
-# Logits further than this below the best are treated as this far below, so that K experts can always be found.
-_LOWEST_LOGIT = -60.0
+# Logits more than 60 below the best are treated as 60 below, so that K experts can always be found.
+_LEAST_WEIGHT = np.exp(-60.0)
 _UP_TO_ONE = Domain("0 to 1", 0, 1, lower_open=False, upper_open=False)
 
 
@@ -100,25 +101,32 @@ def inclusion(z: np.ndarray, active: int) -> np.ndarray:
     shifted = z - z.max(axis=-1, keepdims=True)
     if active == 1:
         weights = np.exp(shifted, out=shifted)
-        weights /= weights.sum(axis=-1, keepdims=True)
+        weights /= row_sums(weights)[..., None]
         return weights
-    weights = np.where(np.isneginf(shifted), 0.0, np.exp(np.maximum(shifted, _LOWEST_LOGIT)))
-    scale = active / weights.sum(axis=-1, dtype=np.float64)
+    weights = np.exp(shifted, out=shifted)
+    faint = weights < _LEAST_WEIGHT
+    if faint.any():
+        weights[faint & ~np.isneginf(z)] = _LEAST_WEIGHT
+    scale = active / row_sums(weights)
     rows = np.nonzero(scale > 1.0)  # the largest weight of a row is 1, so only these can exceed the cap
     scale[rows] = _capped_scale(weights[rows], active)
-    weights *= scale[..., None].astype(weights.dtype)
-    return np.minimum(weights, 1.0, out=weights)
+    weights *= scale[..., None]
+    return np.clip(weights, 0.0, 1.0, out=weights)
 
 
 def _capped_scale(weights: np.ndarray, active: int) -> np.ndarray:
-    """The scale of each row (row, expert) at which weights capped at 1 sum to `active`: the fewest capped that do."""
-    parts = np.partition(weights, weights.shape[1] - active, axis=1).astype(np.float64)
-    top = np.sort(parts[:, -active:], axis=1)
-    left = parts[:, :-active].sum(axis=1, keepdims=True) + np.cumsum(top, axis=1)  # without the largest ones
-    scale = np.arange(1, active + 1) / np.maximum(left, 1e-300)
-    fits = top * scale <= 1.0 + 1e-12
-    most = active - 1 - np.argmax(fits[:, ::-1], axis=1)
-    return np.take_along_axis(scale, most[:, None], axis=1)[:, 0]
+    """The scale of each row (row, expert) at which weights capped at 1 sum to `active`: the fewest capped that do.
+
+    Each round caps what passes 1 at a scale that is not yet large enough; one is left, which alone would reach 1.
+    """
+    left, count = weights.copy(), np.zeros(len(weights), dtype=int)
+    while True:
+        scale = (active - count) / row_sums(left)
+        over = left * scale[:, None].astype(left.dtype) > 1.0 + 8.0 * np.finfo(left.dtype).eps
+        if not over.any():
+            return scale
+        left[over] = 0.0
+        count += over.sum(axis=1)
 
 
 @routing(drawn=True, sees_tokens=False)
@@ -147,17 +155,24 @@ def expert_choice(
 ) -> np.ndarray:
     """Each expert takes the tokens it likes best up to capacity x K x tokens / experts (Zhou et al. 2022, 2202.09368).
 
-    Balanced by construction; a token may get no expert or many. It looks at tokens that come later in the text.
+    Balanced by construction; a token may get no expert or many, of those liked alike as many are taken of each. It
+    looks at tokens that come later in the text.
     """
     affinity = inclusion(z, 1)
     order = np.argsort(-affinity, axis=1, kind="stable")
     waiting = np.take_along_axis(np.broadcast_to(tokens[:, :, None], z.shape), order, axis=1)
-    before = np.cumsum(waiting, axis=1) - waiting
+    after = np.cumsum(waiting, axis=1)
+    less = np.diff(np.take_along_axis(affinity, order, axis=1), axis=1) < 0
+    edge = np.ones((len(z), 1, z.shape[2]), dtype=bool)
+    first, last = np.concatenate([edge, less], axis=1), np.concatenate([less, edge], axis=1)
+    begin = np.maximum.accumulate(np.where(first, after - waiting, 0.0), axis=1)
+    end = np.minimum.accumulate(np.where(last, after, np.inf)[:, ::-1], axis=1)[:, ::-1]
     room = np.minimum(capacity, 1.0) * active * tokens.sum(axis=1) / alive.sum(axis=1)
-    taken = np.clip(room[:, None, None] - before, 0.0, waiting) * alive[:, None, :]
+    alike = end - begin  # tokens that are liked as much as these
+    share = np.clip(room[:, None, None] - begin, 0.0, alike) / np.where(alike > 0, alike, 1.0) * alive[:, None, :]
     out = np.empty(z.shape)
-    np.put_along_axis(out, order, taken, axis=1)
-    return out / np.where(tokens > 0, tokens, 1.0)[:, :, None]
+    np.put_along_axis(out, order, share, axis=1)
+    return out * (tokens > 0)[:, :, None]
 
 
 @routing(drawn=True)
@@ -297,7 +312,7 @@ def auxiliary(
         raise InputError(f"control auxiliary: scope={scope!r}; it takes global or micro")
     experts = alive.sum(axis=1)[:, None, None]
     part = (tokens / np.maximum(tokens.sum(axis=1, keepdims=True), 1e-300))[:, None, :]
-    chosen = probability / np.maximum(probability.sum(axis=-1, keepdims=True), 1e-300)
+    chosen = probability / np.maximum(probability.sum(axis=-1, keepdims=True, dtype=np.float64), 1e-300)
     share = inclusion(scores / gate, 1)
     pressure = experts * (chosen if scope == "micro" else part @ chosen)
     step = worth * weight * experts * share * (pressure - (share * pressure).sum(axis=-1, keepdims=True))
@@ -334,7 +349,7 @@ def reinforce(
     step += (1.0 - decay) * scores
     if np.isfinite(reach):
         step -= np.maximum(step.max(axis=-1, keepdims=True) - reach, 0.0)
-        np.maximum(step, np.minimum(scores, -reach), out=step)
+        np.maximum(step, np.clip(scores, -np.inf, -reach), out=step)
     return step
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.balance.state import State
+from moesim.balance.state import State, fitted
 from moesim.domains.learning import domain_gains, fresh_worth, penalty_slope
 from moesim.errors import InputError
+from moesim.numerics.memory import row_sums
 from moesim.registry import Policies, Policy
 from moesim.settings import defaults, number, read, setting, whole
 from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
@@ -135,7 +136,8 @@ def optimal(state: State, setting: Setting, *, exponent: float | None = None) ->
 
 def served(state: State) -> np.ndarray:
     """Share of a domain's assignments that each expert gets (seed, domain, expert)."""
-    return state.probability / np.maximum(state.probability.sum(axis=-1, keepdims=True, dtype=np.float64), 1e-300)
+    total = row_sums(state.probability)[:, :, None]
+    return state.probability / np.where(total > 0, total, 1.0)
 
 
 @sampling
@@ -150,11 +152,11 @@ def feed_idle(
     """
     limit = _limits(state, setting, bound)
     _check_reach(setting.world, limit, least)
-    part, price = served(state), state.memory.get("price", np.zeros(limit.shape))
+    part, price = served(state), fitted(state.memory.get("price", np.zeros(limit.shape)), state.experts)
     natural = setting.world.natural
     for _ in range(iterations):
         mixture = _tilted(natural, part, price, least)
-        load = (mixture[:, None, :] @ part)[:, 0]
+        load = (mixture[:, None, :].astype(part.dtype) @ part)[:, 0].astype(np.float64)
         price = np.maximum(price + np.log(np.maximum(load, 1e-300) / limit), 0.0)
     return _tilted(natural, part, price, least), {**state.memory, "price": price}
 
@@ -186,7 +188,7 @@ def _check_reach(world, limit: np.ndarray, least: float) -> None:
 
 
 def _tilted(natural: np.ndarray, part: np.ndarray, price: np.ndarray, least: float) -> np.ndarray:
-    exponent = (part @ price[:, :, None])[..., 0]
+    exponent = (part @ price[:, :, None].astype(part.dtype))[..., 0]
     free = normalised(natural * np.exp(exponent.min(axis=1, keepdims=True) - exponent))
     return least * natural + (1.0 - least) * free
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from moesim.balance import branches, placement, routing, sampling, structure
 from moesim.balance.setting import Setting
-from moesim.balance.state import State
+from moesim.balance.state import State, fitted
 from moesim.domains import learning
 from moesim.domains.tree import similarity
 from moesim.hardware import step as clock
@@ -24,14 +24,14 @@ from moesim.numerics.memory import keep_freed
 def start(given: Setting) -> State:
     """The state before the first step: a router that leans to each expert's own part of the tree, nothing learned."""
     world, seeds = given.world, len(given.streams.seeds)
-    shape, pair = (seeds, world.domains, given.most_experts), (seeds, given.most_experts)
-    alive = np.broadcast_to(np.arange(given.most_experts) < given.run.experts, pair).copy()
+    shape, pair = (seeds, world.domains, given.run.experts), (seeds, given.run.experts)
+    alive = np.ones(pair, dtype=bool)
     zeros, blank = np.zeros(pair), np.zeros(seeds)
     of_domains = ("common_learned", "common_trained", "pending", "waiting", "loss", "seen", "made", "drawn")
     even = alive * (given.tokens * given.active / given.run.experts)
     state = State(
         step=0,
-        scores=_first_scores(given, shape),
+        scores=_first_scores(given),
         rest=np.zeros(shape if given.structure.grows else (1, 1, 1), given.dtype),
         bias=zeros,
         learned=np.zeros(shape, given.dtype),
@@ -62,7 +62,7 @@ def start(given: Setting) -> State:
     return placement.place(given.placing, state, given, np.ones(seeds, dtype=bool), start=True)
 
 
-def _first_scores(given: Setting, shape: tuple[int, ...]) -> np.ndarray:
+def _first_scores(given: Setting) -> np.ndarray:
     """Every expert leans to its own part of the tree, by affinity x ln(experts per active one) / ln 16.
 
     So scaled, the share that a domain's favourite gets does not depend on how many experts there are (0.50 to 0.54 from
@@ -73,9 +73,7 @@ def _first_scores(given: Setting, shape: tuple[int, ...]) -> np.ndarray:
     home = np.minimum((np.arange(many) + 0.5) * domains / many, domains - 1).astype(int)
     lean = rule.affinity * np.log(run.experts / run.active_experts) / np.log(16.0) * similarity(domains, 1.0, 0.5, home)
     first = np.stack([lean + rule.noise * _noise(rng, lean.shape, rule.common) for rng in given.streams["router"]])
-    scores = np.full(shape, -np.inf, given.dtype)
-    scores[:, :, : run.experts] = world.each(np.repeat(first, run.twins, axis=2))
-    return scores
+    return world.each(np.repeat(first, run.twins, axis=2)).astype(given.dtype)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...], common: float) -> np.ndarray:
@@ -85,14 +83,13 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], common: float) -> n
 
 
 def _wandering(given: Setting, state: State) -> np.ndarray:
-    """Standard normal numbers (seed, domain, expert) of a seed and a step: what two policies share meets the same."""
-    _, domains, experts = state.scores.shape
-    part, out = given.routing.common, []
+    """Standard normal numbers (seed, part, expert) of a seed and a step: what two policies share meets the same."""
+    shape, part, out = (state.scores.shape[2], len(given.world.names)), given.routing.common, []
     for seed in given.streams.seeds:
         own, alike = (np.random.default_rng([seed, state.step, stream]) for stream in (3, 4))
-        each = own.standard_normal((experts, domains)).T
-        out.append(np.sqrt(1.0 - part) * each + np.sqrt(part) * alike.standard_normal(experts))
-    return np.stack(out)
+        each = np.sqrt(1.0 - part) * own.standard_normal(shape).T
+        out.append(each + np.sqrt(part) * alike.standard_normal(shape[0]))
+    return given.world.each(np.stack(out))
 
 
 def _logits(given: Setting, state: State) -> np.ndarray:
@@ -110,14 +107,18 @@ def _chances(given: Setting, state: State, tokens: np.ndarray) -> np.ndarray:
         return given.routing.assign(z, tokens, state.alive, given.active, state.tree)
     if alone or not bonded.any() or (state.alive.sum(axis=1) - bonded.sum(axis=1) < given.active).any():
         return given.routing.assign(z, tokens, state.alive, given.active)
-    joint, part = z.copy(), np.ones(z.shape, z.dtype)
-    for row, first in {(int(row), int(state.bond[row, child])) for row, child in zip(*np.nonzero(bonded), strict=True)}:
-        family = np.flatnonzero((state.bond[row] == first) & state.alive[row])
-        joint[row, :, first] = np.logaddexp.reduce(z[row][:, family], axis=1)
-        part[row, :, family] = np.exp(z[row][:, family] - joint[row, :, first, None]).T
-    joint = np.where(bonded[:, None, :], -np.inf, joint)
-    chosen = given.routing.assign(joint, tokens, state.alive & ~bonded, given.active)
-    return np.take_along_axis(chosen, np.broadcast_to(state.bond[:, None, :], z.shape), axis=2) * part
+    joint, parts = z.copy(), {}
+    for row in np.flatnonzero(bonded.any(axis=1)):
+        pairs = np.flatnonzero(np.isin(state.bond[row], state.bond[row, bonded[row]]) & state.alive[row])
+        pairs = pairs[np.argsort(state.bond[row, pairs], kind="stable")]
+        firsts, starts, which = np.unique(state.bond[row, pairs], return_index=True, return_inverse=True)
+        total = np.logaddexp.reduceat(z[row][:, pairs], starts, axis=1)
+        parts[row] = pairs, firsts[which], np.exp(z[row][:, pairs] - total[:, which])
+        joint[row][:, pairs], joint[row][:, firsts] = -np.inf, total
+    chosen = np.array(given.routing.assign(joint, tokens, state.alive & ~bonded, given.active))
+    for row, (pairs, first, part) in parts.items():
+        chosen[row][:, pairs] = chosen[row][:, first] * part
+    return chosen
 
 
 def sample_step(given: Setting, state: State) -> State:
@@ -159,13 +160,14 @@ def _credited(given: Setting, state: State) -> State:
         return state
     routed = learning.trained_on(state.probability, state.frozen)
     waited, horizon = routed * state.waiting[:, :, None].astype(given.dtype), given.capacity.horizon
+    load = waited.sum(axis=1, dtype=np.float64)
     blank = np.zeros(state.pending.shape)
     return replace(
         state,
         learned=state.learned + routed * state.pending[:, :, None].astype(given.dtype),
-        trained=learning.trained_after(state.trained, waited, horizon),
+        trained=learning.trained_after(state.trained, waited, load, horizon),
         common_learned=state.common_learned + state.pending,
-        common_trained=learning.trained_after(state.common_trained, state.waiting, horizon),
+        common_trained=_commonly_trained(given, state, state.waiting),
         pending=blank,
         waiting=blank,
     )
@@ -181,7 +183,7 @@ def _assigned(given: Setting, state: State, probability: np.ndarray) -> tuple[np
     load = assigned.sum(axis=1, dtype=np.float64)
     if np.isfinite(given.routing.capacity_factor):
         room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)
-        kept = np.minimum(1.0, room / np.maximum(load, 1e-300))
+        kept = room / np.maximum(load, room)
         assigned, load = assigned * kept[:, None, :], load * kept
     return assigned, load
 
@@ -238,32 +240,37 @@ def _taught(given: Setting, state: State, worth: np.ndarray) -> State:
     return replace(
         state,
         learned=learning.learn(world, state.learned, state.assigned, worth, state.frozen, forgetting),
-        trained=learning.trained_after(state.trained, taken, horizon),
+        trained=learning.trained_after(state.trained, taken, np.where(state.frozen, 0.0, state.load), horizon),
         common_learned=common[:, :, 0],
-        common_trained=learning.trained_after(state.common_trained, state.drawn, horizon),
+        common_trained=_commonly_trained(given, state, state.drawn),
     )
+
+
+def _commonly_trained(given: Setting, state: State, tokens: np.ndarray) -> np.ndarray:
+    return learning.trained_after(state.common_trained, tokens, tokens.sum(axis=1), given.capacity.horizon)
 
 
 def _judged(given: Setting, state: State, params: np.ndarray, tokens: np.ndarray) -> State:
     """Losses of every expert on every domain, and of each domain, with what its repeats cost."""
     world = given.world
     expert_loss = learning.expert_losses(world, params, tokens)
-    loss = learning.domain_losses(_meant(state), expert_loss)
+    probability = _meant(given, state)
+    loss = learning.domain_losses(probability, expert_loss)
     if world.overfit.strength > 0:
-        loss = np.minimum(loss + learning.penalty(world, given.capacity, state, _meant(state)), world.curve.bound)
+        loss = np.minimum(loss + learning.penalty(world, given.capacity, state, probability), world.curve.bound)
     return replace(state, loss=loss, expert_loss=expert_loss)
 
 
 def _steered(given: Setting, state: State) -> State:
     """Router scores and biases after reinforcement and control."""
     rule, stride, scores = given.routing, given.run.learn_every, state.scores
-    probability = _meant(state)
+    probability = _meant(given, state)
     if rule.reinforcement or rule.decay:
         reward = rule.reward(probability, state.expert_loss, state.loss.astype(given.dtype))
-        moved = routing.reinforce(
-            scores, probability, reward, stride * rule.reinforcement, stride * rule.decay, rule.reach
-        )
-        scores = moved + stride * rule.decay * state.rest if given.structure.grows else moved
+        rates = (stride * rule.reinforcement, stride * rule.decay)
+        scores = routing.reinforce(scores, probability, reward, *rates, rule.reach)
+        if state.rest.any():
+            scores += stride * rule.decay * state.rest
     if rule.wander:
         scores = scores + (stride**0.5 * rule.wander * _wandering(given, state)).astype(given.dtype)
     bias, met = state.bias, _met(rule, state, probability)
@@ -278,8 +285,10 @@ def _met(rule: routing.Routing, state: State, probability: np.ndarray) -> tuple[
     return (*met, state.tree) if rule.control.traits["tree"] else met
 
 
-def _meant(state: State) -> np.ndarray:
-    """Routing probabilities, with an even spread for domains that no expert chose."""
+def _meant(given: Setting, state: State) -> np.ndarray:
+    """Routing probabilities, with an even spread for domains that no expert chose, where a router may leave some."""
+    if given.routing.assign.traits["drawn"]:
+        return state.probability
     missed = state.probability.sum(axis=-1) <= 0
     if not missed.any():
         return state.probability
@@ -317,7 +326,7 @@ def _timed(given: Setting, state: State, load: np.ndarray, active: int) -> tuple
     met = (served, load, state.frozen, given.tokens, active, state.migrated)
     late = {"planned": state.planned, "behind": given.placing.overlap}
     parts = clock.step_seconds(machine, *met, room=room, chosen=given.active, **late)
-    return served, {**parts, "load": load}
+    return served, {**parts, "load": fitted(load, given.most_experts)}
 
 
 def step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
@@ -325,7 +334,7 @@ def step(given: Setting, state: State) -> tuple[State, dict[str, np.ndarray]]:
     state = learn_step(given, route_step(given, sample_step(given, state)))
     state, parts = time_step(given, state)
     edited = structure.restructure(given.structure, state, given)
-    changed = (edited.copies != state.copies).any(axis=1)
+    changed = (edited.copies != fitted(state.copies, edited.experts)).any(axis=1)
     placed = placement.place(given.placing, branches.advanced(given, edited), given, changed)
     return replace(placed, step=state.step + 1), parts
 

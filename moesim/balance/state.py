@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from moesim.balance.branches import Branches
 
 STREAMS = ("router", "tokens", "clones", "bandit", "placement")
+
+
+# What stands in an array of the state for an expert that is not there.
+_ABSENT: dict[str, float] = {
+    "scores": -np.inf,
+    "parent": -1,
+    **dict.fromkeys(("rest", "bias", "probability", "assigned", "learned", "trained", "expert_loss"), 0),
+    **dict.fromkeys(("load", "mean_load", "frozen", "alive", "copies", "hot", "born"), 0),
+}
+
+
+def fitted(values: np.ndarray, experts: int, absent: float = 0) -> np.ndarray:
+    """Values (..., expert) with `absent` for experts beyond those that they have; the array itself if none are."""
+    if values.shape[-1] >= experts:
+        return values
+    out = np.full((*values.shape[:-1], experts), absent, values.dtype)
+    out[..., : values.shape[-1]] = values
+    return out
 
 
 @dataclass(frozen=True)
@@ -36,7 +54,7 @@ class Streams:
 class State:
     """Everything that one step hands to the next; arrays are never changed in place.
 
-    `step`: steps done. Arrays are (seed, expert) unless said.
+    `step`: steps done. Arrays are (seed, expert) unless said; they grow with the experts.
 
     Router: `scores` (seed, domain, expert), logits, -inf for an expert that is not there; `rest`, what they decay to (0
     but for experts that were split: the logarithm of their part); `bias` on them; `probability`
@@ -97,6 +115,20 @@ class State:
     wall_clock: np.ndarray
     tree: Branches | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+
+    def widened(self, experts: int) -> State:
+        """The state with room for so many experts or more; those that it had none for are not there."""
+        if experts <= self.experts:
+            return self
+        wide = {name: fitted(getattr(self, name), experts, absent) for name, absent in _ABSENT.items()}
+        own = np.broadcast_to(np.arange(experts), (self.seeds, experts)).copy()
+        own[:, : self.experts] = self.bond
+        return replace(self, **wide, bond=own, tree=self.tree and self.tree.widened(experts))
+
+    @property
+    def experts(self) -> int:
+        """Experts that there is room for; those that are not there yet cost nothing."""
+        return self.bias.shape[1]
 
     @property
     def known(self) -> Knowledge:

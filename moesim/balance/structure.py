@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.balance.state import State
+from moesim.balance.state import State, fitted
 from moesim.domains import tree
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
@@ -81,7 +81,7 @@ class View:
 
     def vacant(self) -> list[int]:
         """Expert indices that nobody uses."""
-        return np.flatnonzero(~self.state.alive[self.row]).tolist()
+        return np.flatnonzero(~fitted(self.state.alive[self.row], self.setting.most_experts)).tolist()
 
     def load(self, experts: Any) -> Any:
         """Demand for some experts."""
@@ -145,6 +145,7 @@ def split_edit(row: int, parent: int, child: int, share: np.ndarray, temperature
     """
 
     def edit(state: State) -> State:
+        state = state.widened(child + 1)
         copied = {name: getattr(state, name).copy() for name in ("scores", "rest", "learned", "trained")}
         for name, values in copied.items():
             values[row, :, child] = values[row, :, parent]
@@ -238,11 +239,13 @@ def along_tree(view: View, expert: int, *, leak: float = 0.02) -> np.ndarray:
 def clone(view: View, expert: int, *, noise: float = 0.01) -> np.ndarray:
     """The child is a copy whose router differs by `noise` x the spread of the scores; then the two compete.
 
-    Half of every domain goes to each, up to the noise (0.01 in Expert Upcycling, 2604.19835).
+    Half of every domain goes to each, up to the noise (0.01 in Expert Upcycling, 2604.19835), which its parts share.
     """
-    scores = view.state.scores[view.row, :, expert]
-    size = noise * max(float(scores.std()), 1e-3)
-    draws = view.setting.streams["clones"][view.row].standard_normal(len(scores))
+    world, scores = view.setting.world, view.state.scores[:, :, expert]
+    own = (world.whole(scores) / world.whole(np.ones(scores.shape)))[view.row]
+    size = noise * max(float(own.std()), 1e-3)
+    draws = view.setting.streams["clones"][view.row].standard_normal(len(own))
+    draws = world.each(np.broadcast_to(draws, (len(scores), len(own))))[view.row]
     return 1.0 / (1.0 + np.exp(-size * draws / view.setting.routing.temperature))
 
 

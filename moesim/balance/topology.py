@@ -56,22 +56,19 @@ def wired(
 ) -> np.ndarray:
     """Slots (layer, slot) of experts packed without copies, and of the heaviest of each device copied along edges.
 
-    `loads` (layer, expert), as many experts as fill the devices evenly; `copied_from` (device, redundant); `speed`
-    as in `pack`. Slots that the edges do not fill evenly stay empty (-1).
+    `loads` (layer, expert); `copied_from` (device, redundant), as far as there is room; `speed` as in `pack`. Slots
+    that the edges do not fill evenly stay empty (-1).
     """
     layers, experts = loads.shape
-    own, room = experts // devices, slots // devices
-    if experts % devices or room - own < copied_from.shape[1]:
-        raise InputError(
-            f"placement: {experts} experts in {room} slots on each of {devices} devices leave no room for "
-            f"{copied_from.shape[1]} copies each; give slots_per_device={-(-experts // devices) + copied_from.shape[1]}"
-            ", and as many experts as divide among the devices"
-        )
-    device, place = pack(loads, devices, speed)
+    own, room = -(-experts // devices), slots // devices
+    padded = np.pad(loads, ((0, 0), (0, own * devices - experts)))  # with experts of no load, which are none
+    device, place = pack(padded, devices, speed)
     home = np.empty((layers, devices, own), dtype=np.int64)
-    home[np.arange(layers)[:, None], device, place] = np.arange(experts)
-    weight = np.take_along_axis(loads, home.reshape(layers, -1), axis=1).reshape(home.shape)
-    home = np.take_along_axis(home, np.argsort(-weight, axis=-1, kind="stable"), axis=-1)
+    home[np.arange(layers)[:, None], device, place] = np.arange(own * devices)
+    weight = np.take_along_axis(padded, home.reshape(layers, -1), axis=1).reshape(home.shape)
+    order = np.lexsort((-weight, home >= experts), axis=-1)
+    home = np.take_along_axis(home, order, axis=-1)
+    home[home >= experts] = -1
     edges = copied_from.shape[1]
     rounds = min(room - own, own) // edges
     out = np.full((layers, devices, room), -1)

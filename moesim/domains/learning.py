@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from moesim.domains.world import World
+from moesim.numerics.memory import row_sums
 
 _TINY, _LARGE = 1e-300, 1e300
 
@@ -129,12 +130,12 @@ def trained_on(assigned: np.ndarray, frozen: np.ndarray) -> np.ndarray:
     return assigned * ~frozen[:, None, :] if frozen.any() else assigned
 
 
-def trained_after(trained: np.ndarray, assigned: np.ndarray, horizon: float) -> np.ndarray:
+def trained_after(trained: np.ndarray, assigned: np.ndarray, load: np.ndarray, horizon: float) -> np.ndarray:
     """Shares of training (seed, part, ...) after `assigned` tokens more: the old fade over `horizon` tokens.
 
-    The first tokens of an expert are its shares in full.
+    `load` (seed, ...): their sums over the parts. The first tokens of an expert are its shares in full.
     """
-    load = assigned.sum(axis=1, keepdims=True, dtype=np.float64)
+    load = load[:, None]
     kept = np.where((trained.sum(axis=1, keepdims=True) > 0) | (load <= 0), np.exp(-load / horizon), 0.0)
     fresh = (1.0 - kept) / np.where(load > 0, load, 1.0)
     out = trained * kept.astype(trained.dtype)
@@ -170,7 +171,9 @@ def abilities(
     knowing *= params
     size = params
     if capacity.active > 1:
-        if place is None:
+        if place is None and capacity.active == capacity.twins:
+            size, knowing = (capacity.twins * term for term in (size, knowing))  # nobody else comes
+        elif place is None:
             size, knowing = with_companions(probability, (size, knowing), capacity.twins, family)
         else:
             size, knowing = (with_others(probability, term, capacity.twins, place) for term in (size, knowing))
@@ -178,7 +181,7 @@ def abilities(
         own = (capacity.common * _place(world, known.common_trained[:, :, None]) ** capacity.focus).astype(dtype)
         seen = (world.mix(known.common_learned) * effective)[:, :, None].astype(dtype)
         size, knowing = size + own, knowing + own * _power(seen / most)
-    knowing /= np.maximum(size, np.finfo(dtype).tiny)
+    knowing /= np.clip(size, np.finfo(dtype).tiny, np.inf)
     for _ in range(3):
         np.sqrt(knowing, out=knowing)
     knowing *= most
@@ -206,13 +209,19 @@ def with_companions(
     P (1 - P) bears, in proportion, of the place that is taken, so that K come in all and the certain ones always do
     (Hajek's approximation to sampling without replacement, made to sum up).
     """
-    if np.isclose(probability.sum(axis=2).max(), twins):
+    if np.isclose(row_sums(probability).max(), twins):
         return tuple(twins * term for term in terms)  # there is but one place
-    kin = [] if family is None else _families(family)
-    unsure = probability * (1.0 - _summed(probability, kin))
-    room = unsure.sum(axis=2, keepdims=True) - twins * _summed(unsure, kin)
-    share = (1.0 - _summed(probability, kin)) * (twins / np.where(room > 1e-9, room, np.inf)).astype(unsure.dtype)
-    own = twins * (share * unsure - probability + 1.0)
+    kin = [] if family is None else _families(family, probability.dtype)
+    uncertain = 1.0 - _summed(probability, kin)
+    unsure = probability * uncertain
+    room = row_sums(unsure)[:, :, None] - twins * _summed(unsure, kin)
+    room[room <= 1e-9] = np.inf
+    share = np.divide(uncertain, room, out=uncertain)
+    share *= twins
+    own = share * unsure
+    own -= probability
+    own += 1.0
+    own *= twins
     return tuple(_joined(probability, unsure, share, own, term, kin) for term in terms)
 
 
@@ -220,14 +229,13 @@ def _joined(
     P: np.ndarray, unsure: np.ndarray, share: np.ndarray, own: np.ndarray, term: np.ndarray, kin: Kin
 ) -> np.ndarray:
     """Twins, and others by their probability less the share that their uncertainty bears."""
-    expected, borne = (np.einsum("ske,ske->sk", weight, term)[:, :, None] for weight in (P, unsure))
     out = own * term
-    out += expected
-    out -= share * borne
-    for row, members in kin:  # the family's others do not come either
+    out += np.vecdot(P, term)[:, :, None]
+    out -= share * np.vecdot(unsure, term)[:, :, None]
+    for row, members, same in kin:  # the family's others do not come either
         weights = (unsure[row][:, members] * term[row][:, members], P[row][:, members] * term[row][:, members])
-        kept, gone = (w.sum(axis=1, keepdims=True) - w for w in weights)
-        out[row, :, members] += (share[row][:, members] * kept - gone).T
+        kept, gone = (w @ same - w for w in weights)
+        out[row][:, members] += share[row][:, members] * kept - gone
     return np.maximum(out, term, out=out)
 
 
@@ -237,13 +245,14 @@ def with_others(probability: np.ndarray, term: np.ndarray, twins: int, place: np
     return twins * term + (probability * term) @ others  # no difference: terms are far apart in size
 
 
-Kin = list[tuple[int, np.ndarray]]
+Kin = list[tuple[int, np.ndarray, np.ndarray]]
 
 
-def _families(family: np.ndarray) -> Kin:
-    """(seed, experts) of every family of more than one."""
-    sizes = [(row, np.bincount(numbers)) for row, numbers in enumerate(family)]
-    return [(row, np.flatnonzero(family[row] == n)) for row, size in sizes for n in np.flatnonzero(size > 1)]
+def _families(family: np.ndarray, dtype: np.dtype) -> Kin:
+    """Of each seed with families of more than one: it, the experts in them, and whether two are of the same."""
+    members = [np.flatnonzero(np.bincount(numbers)[numbers] > 1) for numbers in family]
+    same = [row[of] == row[of][:, None] for row, of in zip(family, members, strict=True)]
+    return [(i, of, alike.astype(dtype)) for i, (of, alike) in enumerate(zip(members, same, strict=True)) if of.size]
 
 
 def _summed(values: np.ndarray, kin: Kin) -> np.ndarray:
@@ -251,8 +260,8 @@ def _summed(values: np.ndarray, kin: Kin) -> np.ndarray:
     if not kin:
         return values
     out = values.copy()
-    for row, members in kin:
-        out[row, :, members] = values[row][:, members].sum(axis=1)
+    for row, members, same in kin:
+        out[row][:, members] = values[row][:, members] @ same
     return out
 
 
@@ -317,8 +326,8 @@ def _repeated(world: World, capacity: Capacity, state: Any, probability: np.ndar
 
 def domain_losses(probability: np.ndarray, expert_loss: np.ndarray) -> np.ndarray:
     """Loss of each domain (seed, domain): experts weighted by how often they are chosen for it."""
-    total = probability.sum(axis=-1)
-    return np.einsum("ske,ske->sk", probability, expert_loss) / np.where(total > 0, total, 1.0)
+    total = row_sums(probability)
+    return np.vecdot(probability, expert_loss) / np.where(total > 0, total, 1.0)
 
 
 def domain_gains(world: World, params: np.ndarray, tokens: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -329,7 +338,7 @@ def domain_gains(world: World, params: np.ndarray, tokens: np.ndarray, probabili
 def expert_gains(world: World, params: np.ndarray, tokens: np.ndarray, assigned: np.ndarray) -> np.ndarray:
     """Loss removed by one more effective token of its usual mixture, for each expert (seed, expert)."""
     gain = world.curve.gain(params, tokens) * np.ones(assigned.shape)
-    return np.einsum("ske,ske->se", assigned, gain) / np.maximum(assigned.sum(axis=1), _TINY)
+    return np.einsum("ske,ske->se", assigned, gain) / np.maximum(assigned.sum(axis=1, dtype=np.float64), _TINY)
 
 
 def heard(gains: np.ndarray, load: np.ndarray, noise: float) -> np.ndarray:

@@ -41,5 +41,5 @@ class Overfit:
 
     def slope(self, floor: np.ndarray, repeats: np.ndarray, unique: np.ndarray, dense: np.ndarray) -> np.ndarray:
         """What one more token of a domain adds to its penalty."""
-        again = np.where(repeats > 0, repeats * unique, np.inf)
+        again = np.where(repeats > 0, repeats * np.where(np.isfinite(unique), unique, 1.0), np.inf)
         return self.penalty(floor, repeats, unique, dense) * self.rise / again

@@ -7,6 +7,9 @@ weighs as much as one sibling.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import prod
+
 import numpy as np
 
 
@@ -22,23 +25,31 @@ def similarity(leaves: int, rho: float, decay: float, to: np.ndarray | None = No
     return np.where(levels == 0, 1.0, rho * decay ** np.maximum(levels - 1.0, 0.0))
 
 
-def mix(values: np.ndarray, rho: float, decay: float) -> np.ndarray:
-    """Similarity matrix times `values` along axis 1: (seed, leaf, ...) -> (seed, leaf, ...)."""
+def mix(values: np.ndarray, rho: float, decay: float, own: float = 1.0) -> np.ndarray:
+    """Similarity matrix times `values` along axis 1: (seed, leaf, ...) -> (seed, leaf, ...).
+
+    `own`: a leaf's similarity with itself. Small subtrees are multiplied out; what the rest of the tree lends is the
+    same for all leaves of one, and comes from the tree of their sums, in which none lends to itself.
+    """
     leaves = values.shape[1]
     if rho == 0.0 or leaves == 1:
-        return values
-    levels = height(leaves)
-    sums = [_padded(values, 2**levels)]
-    for _ in range(levels):
-        sums.append(sums[-1][:, ::2] + sums[-1][:, 1::2])
-    weight = [rho * decay**level for level in range(levels)]  # plain numbers leave the precision of `values`
-    mixed = weight[-1] * sums[levels]
-    for level in range(levels - 1, -1, -1):
-        own = (weight[level - 1] if level else 1.0) - weight[level]
-        below = sums[level].reshape(*mixed.shape[:2], 2, *mixed.shape[2:]) * own
-        below += mixed[:, :, None]
-        mixed = below.reshape(sums[level].shape)
-    return mixed[:, :leaves]
+        return values if own == 1.0 else own * values
+    size = 2 ** min(height(leaves), _LEVELS)
+    subtrees = _padded(values, -(-leaves // size) * size).reshape(len(values), -1, size, prod(values.shape[2:]))
+    mixed = _multiplied_out(size, rho, decay, own, np.result_type(values, np.float32)) @ subtrees
+    if leaves > size:
+        mixed += mix(subtrees.sum(axis=2), rho * decay**_LEVELS, decay, 0.0)[:, :, None]
+    return mixed.reshape(len(values), -1, *values.shape[2:])[:, :leaves]
+
+
+_LEVELS = 3  # of a subtree that is multiplied out: with 8 leaves least is moved through memory
+
+
+@lru_cache(maxsize=256)  # asked in every step
+def _multiplied_out(size: int, rho: float, decay: float, own: float, dtype: np.dtype) -> np.ndarray:
+    out = similarity(size, rho, decay)
+    np.fill_diagonal(out, own)
+    return out.astype(dtype)
 
 
 def _padded(values: np.ndarray, size: int) -> np.ndarray:

@@ -398,6 +398,9 @@ def bubble_seconds(machine: Machine, experts: np.ndarray, exchange: np.ndarray, 
     return (stages - 1) / schedule.microbatches * (pass_ + dense * machine.cluster.speed.min())
 
 
-def least_step_seconds(machine: Machine, tokens: float, active: int) -> float:
-    """No step is faster: experts at peak share in perfect balance without weight gradients, plus the dense part."""
-    return balanced_seconds(machine, tokens, active) * 2.0 / 3.0 + dense_seconds(machine, tokens, active)
+def least_step_seconds(machine: Machine, tokens: float, active: int, kept: Any = 1.0) -> Any:
+    """No step is faster: experts at peak share in perfect balance without weight gradients, plus the dense part.
+
+    `kept`: the part of the assignments that was not dropped.
+    """
+    return balanced_seconds(machine, tokens, active) * 2.0 / 3.0 * kept + dense_seconds(machine, tokens, active)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MEMORY = 1e9  # bytes of the collected Dataset above which it is written in slabs
 _SLAB = 2**24  # values read at once then
 _MISSING = {"f": np.nan, "i": np.nan, "u": np.nan, "b": np.nan, "U": "missing"}
+_FORMULAS = 24  # of different jobs, kept for pages
 _OF_ONE = ("config", "layout", "overrides", "moesim_version", "checksum")  # attributes that are not those of many
 
 
@@ -158,8 +159,18 @@ def _attributes(jobs: Sequence[Job]) -> dict[str, str]:
     names = sorted({name for attrs in held for name in attrs} - set(_OF_ONE))
     said = {name: sorted({attrs.get(name, "") for attrs in held}) for name in names}
     kept = {name: "; ".join(filter(None, v)) for name, v in said.items() if len(v) == 1 or name.endswith("_source")}
+    if len(said.get("formula", ())) > 1:
+        kept["formulas"] = json.dumps(_formulas([job for job in jobs if job.path]))
     versions = sorted({attrs["moesim_version"] for attrs in held})
     return {name: v for name, v in kept.items() if v} | {"collected": "true", "jobs_made_with": ", ".join(versions)}
+
+
+def _formulas(jobs: Sequence[Job]) -> dict[str, str]:
+    """The formula of every choice of what differs between jobs, each formula once, at most so many."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs))
+    held = {(job.attrs or {}).get("formula", ""): job.overrides for job in reversed(jobs)}
+    named = [(" ".join(word for word in words if word not in shared), text) for text, words in held.items() if text]
+    return dict(reversed(named[-_FORMULAS:]))
 
 
 def _write_in_slabs(plan: Plan, path: Path) -> None:

@@ -77,13 +77,19 @@ def about(dataset: xr.Dataset) -> Section:
 
 
 def command(dataset: xr.Dataset) -> str:
-    """The line that made a result, as far as it is carried; empty if it is not."""
+    """The line that made a result, as far as it is carried and names no code; empty if it is not."""
+    words = typed(dataset)
+    return shlex.join(["moesim", str(dataset.attrs["verb"]), *words]) if "overrides" in dataset.attrs else ""
+
+
+def typed(dataset: xr.Dataset) -> list[str]:
+    """What was typed after the verb, without what names code to run: no file may have that copied."""
     try:
-        typed = json.loads(dataset.attrs.get("overrides", "null"))
+        words = json.loads(str(dataset.attrs.get("overrides", "[]")))
     except ValueError:
-        return ""
-    good = isinstance(typed, list) and all(isinstance(word, str) for word in typed)
-    return shlex.join(["moesim", dataset.attrs["verb"], *typed]) if good else ""
+        return []
+    words = [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
+    return [word for word in words if not word.lstrip("+~").startswith(("plugins", "hydra")) and ".py" not in word]
 
 
 def title(dataset: xr.Dataset) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -168,16 +169,20 @@ def _compared(config: Mapping[str, Any], axes: dict[str, Any], given: dict[str, 
         raise InputError(f"compare: no reading {odd[0]!r}; it takes {', '.join(READINGS)}")
     if unknown := [name for name in compare if name not in _COMPARED]:
         raise InputError(f"compare: no group {unknown[0]!r}; it takes {', '.join(_COMPARED)}")
+    each = list(_combinations(compare))
     found: list[xr.Dataset] = [
         optimum(model_of(config, chosen), **given, **axes).expand_dims({n: [v] for n, v in chosen.items()})
-        for chosen in _combinations(compare)
+        for chosen in each
     ]
     combined: Any = xr.combine_by_coords(
         found, combine_attrs="override", join="outer", compat="no_conflicts", coords="minimal", data_vars="all"
     )
     combined = combined.sel(compare)  # in the order given, not by name
     told = {n: v for n, v in combined.attrs.items() if n == "config" or all(one.attrs.get(n) == v for one in found)}
-    combined.attrs = {**told, "verb": "sweep"}
+    formulas = {
+        ", ".join(map(str, chosen.values())): one.attrs["formula"] for chosen, one in zip(each, found, strict=True)
+    }
+    combined.attrs = {**told, "verb": "sweep", "formulas": json.dumps(formulas)}
     return combined
 
 

@@ -12,6 +12,8 @@ from moesim.errors import InputError
 from moesim.laws.law import Law
 from moesim.registry import Policy
 from moesim.settings import number, one_of, setting, whole
+from moesim.sites.chooser import Chooser
+from moesim.sites.flows import SHARE as WHOLE
 from moesim.sites.flows import Flow, Team, Tick
 from moesim.sites.place import Site, canonical, column, generators, names_of, speeds, weights
 from moesim.sites.presence import Up
@@ -40,6 +42,9 @@ class Run:
     active_params: float | None = setting(None, number(POSITIVE))  # null: params
     flops_per_token: float | None = setting(None, number(POSITIVE))  # null: 6 active_params
     sparsity: float = setting(0.0, number(SHARE))  # for laws that take it
+    d_model: float = setting(4096.0, number(POSITIVE))
+    layers: float = setting(32.0, number(POSITIVE))
+    shared_share: float = setting(0.3, number(WHOLE))  # of the parameters, that is no experts
     state_bytes: float = setting(16.0, number(POSITIVE))  # a parameter: weights, gradients, optimiser
     memory_share: float = setting(1.0, number(FRACTION))  # of the state that one site holds
     batch: float = setting(1048576.0, number(POSITIVE))  # tokens of one site's step
@@ -47,6 +52,8 @@ class Run:
     unique_tokens: float = setting(np.inf, number(POSITIVE_OR_INF))  # without a world
     hours: float = setting(240.0, number(POSITIVE))
     tick_minutes: float = setting(20.0, number(POSITIVE))
+    rented: int | None = setting(None, whole())  # sites at a time, the cheapest for their FLOP; null: all that are up
+    stay: float = setting(0.1, number(SHARE))  # a rented site is left for one that is cheaper by more than this share
     seeds: int = setting(4, whole())
     seed: int = setting(0, whole(0))
     target_loss: float | None = setting(None, number(NON_NEGATIVE))
@@ -100,8 +107,19 @@ def simulated(asked: Setting) -> xr.Dataset:
         for name in told[0][kind]
     }
     coords = {"seed": seeds, "round": np.arange(len(seconds)), "site": names, "hours": ("round", _ends(seconds))}
-    data = xr.Dataset(found, coords).assign(weight=("site", weights(asked.groups)), fits=("site", fitting))
-    return data.assign(_to_target(data, run.target_loss)).sel(site=names_of(given))
+    of_sites = {"weight": weights(asked.groups), "fits": fitting, "bandwidth": _links(asked.groups)}
+    of_sites["site_step"] = run.batch * run.token_cost / _flops(asked.groups)
+    data = xr.Dataset(found, coords).assign({name: ("site", values) for name, values in of_sites.items()})
+    return data.assign(_to_target(data, run.target_loss)).assign_attrs(params=run.params).sel(site=names_of(given))
+
+
+def _links(groups: Mapping[str, Site]) -> np.ndarray:
+    return np.minimum(column(groups, "up"), column(groups, "down"))
+
+
+def _flops(groups: Mapping[str, Site]) -> np.ndarray:
+    """FLOP/s that a site of mean speed uses."""
+    return column(groups, "flops") * column(groups, "devices") * column(groups, "mfu")
 
 
 def _ends(seconds: np.ndarray) -> np.ndarray:
@@ -140,12 +158,15 @@ def team_of(asked: Setting, seed: int) -> Team:
     """The sites of a seed, with their speeds, and what there is to learn."""
     run, groups = asked.run, asked.groups
     devices = column(groups, "devices")
-    rate = column(groups, "flops") * devices * column(groups, "mfu") * speeds(groups, seed) / run.token_cost
+    rate = _flops(groups) * speeds(groups, seed) / run.token_cost
     weight = weights(groups)
     return Team(
         run.params,
         run.batch,
         run.state_bytes,
+        run.d_model,
+        run.layers,
+        run.shared_share,
         rate,
         column(groups, "up"),
         column(groups, "down"),
@@ -189,6 +210,7 @@ def _one(asked: Setting, seed: int, fitting: np.ndarray):
     run, groups = asked.run, asked.groups
     seconds, team, bill = run.ticks, team_of(asked, seed), Bill(groups)
     ticks, failed = _presence(groups, seed, float(seconds[0])), _failed(groups, team, seed, float(seconds[0]))
+    chosen = Chooser(groups, team.rate, run.rented, run.stay)
     starts = np.concatenate([[0.0], np.cumsum(seconds)]) / _HOUR
     by_round = {name: np.zeros(len(seconds)) for name in SUMS}
     by_site = {name: np.zeros(len(team.rate)) for name in SUMS}
@@ -198,8 +220,10 @@ def _one(asked: Setting, seed: int, fitting: np.ndarray):
     for i, length in enumerate(seconds):
         up = next(ticks)
         share = np.where(fitting, np.minimum(up.seconds / seconds[0], 1.0), 0.0)
-        short = float(length / seconds[0])
-        tick = Tick(float(length), share, up.stops * short, up.starts * short, failed(share) * short, done, memory)
+        rented, moved = chosen(share, starts[i], float(length) / _HOUR)
+        share, short = share * rented, float(length / seconds[0])
+        went, came = up.stops * rented + np.maximum(-moved, 0.0), up.starts * rented + np.maximum(moved, 0.0) * (i > 0)
+        tick = Tick(float(length), share, went * short, came * short, failed(share) * short, done, memory)
         flow = asked.protocol(team, tick)
         for name, values in bill(flow, share, float(length), starts[i]).items():
             by_round[name][i] = np.sum(values * team.weight)
@@ -208,7 +232,7 @@ def _one(asked: Setting, seed: int, fitting: np.ndarray):
                 whole[name][i] = values * team.weight
         done, memory = done + by_round["tokens"][i], flow.memory
         flows.append(_seen(flow, by_round["tokens"][i], done, team))
-    by_round["loss"] = _loss(run, asked.law, by_round["tokens"], flows)
+    by_round |= _loss(run, asked.law, by_round["tokens"], flows)
     return {"rounds": by_round, "sites": by_site, "all": whole}
 
 
@@ -258,10 +282,10 @@ def _seen(flow: Flow, tokens: float, done: float, team: Team) -> _Learned:
     return _Learned(np.array([worth * flow.kept]), np.ones(1), flow.multiplier, flow.gain)
 
 
-def _loss(run: Run, law: Law, tokens: np.ndarray, learned: list[_Learned]) -> np.ndarray:
+def _loss(run: Run, law: Law, tokens: np.ndarray, learned: list[_Learned]) -> dict[str, np.ndarray]:
     """The law at the effective tokens of each part so far, averaged by the parts' shares of the data.
 
-    Times the multiplier that tokens had on average, less what parts gain.
+    Times the `multiplier` that tokens had on average, less what parts `gain`.
     """
     processed = np.cumsum(tokens)
     there = processed > 0
@@ -270,7 +294,9 @@ def _loss(run: Run, law: Law, tokens: np.ndarray, learned: list[_Learned]) -> np
     shares = np.stack([each.shares for each in learned])
     level = np.where(effective > 0, _level(run, law, np.where(effective > 0, effective, 1.0)), np.nan)
     mixed = np.sum(np.where(shares > 0, level * shares, 0.0), axis=1) / np.sum(shares, axis=1)
-    return np.where(there, mixed * mean - [each.gain for each in learned], np.nan)
+    gain = np.array([each.gain for each in learned])
+    told = {"loss": mixed * mean - gain, "loss_factor": mean, "parts_gain": gain}
+    return {name: np.where(there, values, np.nan) for name, values in told.items()}
 
 
 def _level(run: Run, law: Law, tokens: np.ndarray) -> np.ndarray:

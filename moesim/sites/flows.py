@@ -29,6 +29,9 @@ class Team(NamedTuple):
     params: float
     batch: float  # tokens of a site's step
     state_bytes: float  # a parameter
+    d_model: float
+    layers: float
+    shared: float  # share of the parameters that are no experts
     rate: np.ndarray  # tokens/s
     up: np.ndarray  # bit/s
     down: np.ndarray
@@ -213,6 +216,7 @@ def together(team: Team, tick: Tick, way: Way, needed: float | None = None, sent
 
 def alone(team: Team, tick: Tick, work: np.ndarray, sent: float, hidden: np.ndarray, queue: float = 0.0) -> Flow:
     """Cycles of one's own: `work` seconds, then `sent` bits to a server and as many back, and `queue` s there."""
+    sent = sent if float(team.weight.sum()) > 1 else 0.0  # one site has nobody to swap with
     waits = team.latency + queue if sent else 0.0
     stall = np.maximum(server_seconds(1.0, sent, team.up, team.down, waits) - hidden, 0.0)
     working = tick.share * work / (work + stall)

@@ -76,6 +76,15 @@ def _paid(prices: tuple[float, ...], hour: float) -> float:
     return laps * sum(prices) + sum(prices[:rest]) + (hour - whole_hours) * prices[rest]
 
 
+def everywhere(config: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """The config of a site with these keys changed, in groups that have their own too."""
+    groups = config.get("groups")
+    if not isinstance(groups, Mapping) or not all(isinstance(own or {}, Mapping) for own in groups.values()):
+        return {**config, **changes}
+    kept = {name: {key: v for key, v in (own or {}).items() if key not in changes} for name, own in groups.items()}
+    return {**config, **changes, "groups": kept}
+
+
 def groups_of(config: Mapping[str, Any]) -> dict[str, Site]:
     """Name -> equal sites, from a mapping of the keys of Site with, where sites differ, `groups` of other values.
 

@@ -217,7 +217,7 @@ def pipeline(
     *,
     stages: int | None = None,
     microbatches: int = 8,
-    d_model: int = 4096,
+    d_model: float | None = None,
     value_bits: float = 16.0,
     steps: float = 100.0,
     bits: float = FULL,
@@ -226,7 +226,8 @@ def pipeline(
     """Replicas that are pipelines of `stages` sites (null: as many as hold the model), averaged every `steps` steps.
 
     A step takes (microbatches + stages - 1) times the longest stage: its compute, an activation forward and its
-    gradient back in `value_bits`, and the latency. Sites of like speed are piped together, anew in each tick.
+    gradient back in `value_bits` (of `d_model`; null: the run's), and the latency. Sites of like speed are piped
+    together, anew in each tick.
     """
     S, b = _stages(team, stages), check("protocol", "microbatches", microbatches, AT_LEAST_ONE)
     way = Way(steps, bits).checked()
@@ -241,7 +242,7 @@ def pipeline(
     group = np.unique(np.floor(before / S + 1e-9), return_inverse=True)[1]
     link = np.minimum(team.up, team.down)[order]
     compute = team.batch / (b * S * team.rate[order])
-    moved = team.batch / b * check("protocol", "d_model", d_model, POSITIVE) * value_bits
+    moved = team.batch / b * (team.d_model if d_model is None else d_model) * value_bits
     hop = (2.0 * moved / _least(link, group) + _most(team.latency[order], group)) if S > 1 else 0.0
     step = (b + S - 1) * (_most(compute, group) + hop)
     size = team.params / S * bits

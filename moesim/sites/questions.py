@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +11,8 @@ import numpy as np
 from moesim import config as files
 from moesim.errors import InputError
 from moesim.laws.load import load_law
-from moesim.sites.place import groups_of
+from moesim.sites.cut import CUTS
+from moesim.sites.place import everywhere, groups_of
 from moesim.sites.quality import Quality, effective_share
 from moesim.variables import NON_NEGATIVE, POSITIVE, check
 
@@ -78,11 +79,32 @@ def _factors(name: str, there: float, holders: Mapping[str, float]) -> list[floa
 
 
 def stem_path_or_diloco(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
-    """Loss, cost and share of the time at work after the hours of the config, by protocol and bandwidth of links."""
-    links = np.geomspace(1e6, 1e11, 6)
+    """Loss, share of the time at work and cost after the hours of the config, by protocol, links and levels cut off.
+
+    And which protocol is best where: in loss after these hours (the rent is then the same), and in $ to the target.
+    """
+    sites = sum(group.simulated for group in groups_of(config["site"]).values())
+    links, levels = np.geomspace(1e6, 1e11, 6), np.arange(1, int(np.log2(sites)) + 1)
     names = ("diloco", "streaming", "frozen_stem", "path_sync")
-    found = [[_outcome(made(_with(config, name, up=link, down=link))) for link in links] for name in names]
-    return _grid(found, {"protocol": list(names), "bandwidth": links})
+
+    def runs(name: str, link: float) -> list[dict[str, float]]:
+        chosen = _with(config, name, up=link, down=link)
+        if "levels" not in chosen["protocol"]:
+            return [_outcome(made(chosen))] * len(levels)
+        return [_outcome(made({**chosen, "protocol": {**chosen["protocol"], "levels": int(n)}})) for n in levels]
+
+    found = [[runs(name, link) for link in links] for name in names]
+    data = _grid(found, {"protocol": list(names), "bandwidth": links, "levels": levels})
+    data = data[["loss", "at_work", "cost", *(name for name in data if str(name).endswith("_to_target"))]]
+    criteria = {name: data[name] for name in ("loss", "cost_to_target") if name in data}
+    best = {f"best_{name}": (values.dims[1:], _best(values.values, names)) for name, values in criteria.items()}
+    return data.assign(best)
+
+
+def _best(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Name of the lowest along the first axis; none where all are NaN."""
+    lowest = np.argmin(np.where(np.isnan(values), np.inf, values), axis=0)
+    return np.where(np.isnan(values).all(axis=0), "none", np.array(names)[lowest])
 
 
 def slack(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
@@ -106,27 +128,63 @@ def break_even_idle(joules: Any, idle_watts: Any, low_watts: Any) -> Any:
 
 
 def levels_given_away(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
-    """Loss and cost after the hours of the config, by levels of the tree that are cut off: each part sees less data."""
+    """Loss, time at work and cost after the hours of the config, by links and by levels of the tree that are cut off.
+
+    All sites train: without a cut they average as one, with all levels cut each has a part of its own, sends nothing
+    and sees least. `best_levels` is where what parts do not see begins to cost more than they gain and need not send.
+    """
+    if config["protocol"].get("policy") != "frozen_stem" or not config["protocol"].get("all_sites"):
+        raise InputError("levels_given_away: a protocol that gives no levels away; choose protocol=crews")
     sites = sum(group.simulated for group in groups_of(config["site"]).values())
-    levels = np.arange(int(np.log2(sites)) + 1)
-    stems = [{**files.read("protocol", "frozen_stem"), "levels": int(n)} for n in levels]
-    found = [[_outcome(made({**config, "protocol": stem})) for stem in stems]]
-    return _grid(found, {"run": [0], "levels": levels}).isel(run=0, drop=True)
+    levels, links = np.arange(int(np.log2(sites)) + 1), np.geomspace(1e7, 1e10, 4)
+    asked = [[(link, {**config["protocol"], "levels": int(n)}) for n in levels] for link in links]
+    found = [
+        [_outcome(made(_with({**config, "protocol": stem}, None, up=link, down=link))) for link, stem in row]
+        for row in asked
+    ]
+    data = _grid(found, {"bandwidth": links, "levels": levels})[["loss", "at_work", "cost"]]
+    return data.assign(best_levels=data.loss.idxmin("levels"))
+
+
+def unequal_machines(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
+    """Hours until all tokens are trained on, and the loss then, by the way the tree is cut.
+
+    For sites of unequal speed and domains of unequal size; mean over seeds. `finished`: share of the seeds that were
+    done within the hours of the config.
+    """
+    found = [[_finished(made({**config, "protocol": {**config["protocol"], "cut": how}})) for how in CUTS]]
+    return _grid(found, {"run": [0], "cut": list(CUTS)}).isel(run=0, drop=True)
+
+
+def _finished(data: xr.Dataset) -> dict[str, float]:
+    last = data.hours.where(data.tokens > 0).max("round")
+    loss = data.loss.isel(round=-1)
+    done = last < float(data.hours[-1])
+    return {
+        name: float(values.mean("seed")) for name, values in {"hours": last, "loss": loss, "finished": done}.items()
+    }
 
 
 def cheapest_provider(config: Mapping[str, Any], made: Simulated) -> xr.Dataset:
-    """Hours and cost until the target loss, and the loss and cost after the hours of the config, by set of zones."""
+    """Hours and cost until the target loss, and the loss and cost after the hours of the config, by set of zones.
+
+    Last rows: so many sites at a time, wherever they are up and cheapest for their FLOP at the moment.
+    """
     groups = config["site"].get("groups")
     if not groups:
         raise InputError("cheapest_provider: a site without groups; choose one with several, as site=spot")
     chosen = [zones for size in range(1, len(groups) + 1) for zones in combinations(groups, size)]
-    found = [[_outcome(made(_with(config, None, groups={zone: groups[zone] for zone in zones}))) for zones in chosen]]
-    return _grid(found, {"run": [0], "zones": [" + ".join(zones) for zones in chosen]}).isel(run=0, drop=True)
+    found = [_outcome(made(_with(config, None, groups={zone: groups[zone] for zone in zones}))) for zones in chosen]
+    most = sum(group.sites for group in groups_of(config["site"]).values())
+    counts = list(range(1, most))
+    found += [_outcome(made({**config, "rented": count})) for count in counts]
+    names = [" + ".join(zones) for zones in chosen] + [f"cheapest {count} of {most}" for count in counts]
+    return _grid([found], {"run": [0], "zones": names}).isel(run=0, drop=True)
 
 
 def _with(config: Mapping[str, Any], protocol: str | None, **site: Any) -> dict[str, Any]:
     chosen = {} if protocol is None else {"protocol": files.read("protocol", protocol)}
-    return {**config, **chosen, "site": {**config["site"], **site}}
+    return {**config, **chosen, "site": everywhere(config["site"], **site)}
 
 
 def _outcome(data: xr.Dataset) -> dict[str, float]:
@@ -138,15 +196,19 @@ def _outcome(data: xr.Dataset) -> dict[str, float]:
     return {"loss": loss, "at_work": float(total.working) / up if up else 0.0, **sums, **ends}
 
 
-def _grid(found: list[list[dict[str, float]]], coords: Mapping[str, Any]) -> xr.Dataset:
+def _grid(found: Any, coords: Mapping[str, Any]) -> xr.Dataset:
+    """Outcomes in nested lists, one level to each of the dims, as a Dataset."""
     import xarray as xr
 
-    values = {name: (tuple(coords), np.array([[one[name] for one in row] for row in found])) for name in found[0][0]}
+    cells = np.array(found, dtype=object)
+    names = cells.flat[0]
+    values = {name: (tuple(coords), np.vectorize(lambda one, name=name: one[name], [float])(cells)) for name in names}
     return xr.Dataset(values, coords)
 
 
 QUESTIONS = {
-    each.__name__: each for each in (folding_at_home, stem_path_or_diloco, levels_given_away, cheapest_provider, slack)
+    each.__name__: each
+    for each in (folding_at_home, stem_path_or_diloco, levels_given_away, unequal_machines, cheapest_provider, slack)
 }
 """The questions by name."""
 

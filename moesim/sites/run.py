@@ -22,7 +22,7 @@ from moesim.settings import defaults, known
 from moesim.settings import read as read_settings
 from moesim.sites import apart  # noqa: F401  its protocols
 from moesim.sites.engine import Run, Setting, simulated
-from moesim.sites.place import Site, groups_of
+from moesim.sites.place import Site, everywhere, groups_of
 from moesim.sites.protocols import protocol
 from moesim.sites.quality import MEASURED_REPLICAS, MEASURED_STEPS, Quality
 
@@ -88,16 +88,20 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if config.get("question") == "folding_at_home":
         return dict.fromkeys((*_GROUPS, *defaults(Run)), "with question=folding_at_home")
-    of_models = ("params", "active_params", "flops_per_token")
+    of_models = ("params", "active_params", "flops_per_token", "d_model", "layers", "shared_share")
     named = config.get("model") is not None
     idle: dict[str, str] = {"sequence": "without model=NAME"}
     if named:
         idle = dict.fromkeys(map(str, of_models), "with model=NAME")
+    if config.get("rented") is None:
+        idle["stay"] = "without rented=NUMBER"
     if config.get("world") is not None:
         idle["unique_tokens"] = "with world=NAME"
     groups = (config.get("site") or {}).get("groups") or {}
     everywhere = set.intersection(*(set(changes or {}) for changes in groups.values())) if groups else set()
-    return idle | dict.fromkeys((f"site.{key}" for key in everywhere), "where every group has its own")
+    return idle | dict.fromkeys(
+        (f"site.{key}" for key in everywhere), "where every group has its own; give site.groups.NAME.KEY"
+    )
 
 
 def simulate(
@@ -113,10 +117,12 @@ def simulate(
     `site`, `protocol`: the name of a file in conf/, a path, or a mapping of its keys (`protocol` also a function);
     `model`: a name, a path, a Transformer, or a number of parameters; `law`: a name or a Law; `world`: the domains that
     parts are cut from, a name, a path or a mapping (None: data that are alike). `settings`: the keys of `moesim sites`
-    (`hours`, `seeds`, `batch`, ...; see `engine.Run`), and keys of groups by their dotted names (`**{"site.up": 1e8}`,
-    `**{"quality.stale": 0.1}`). Variables by (seed, round): hours up, working, waiting and sending summed over sites,
-    tokens, bytes, cost, energy, what of these is slack, and the loss; `site_*` by (seed, site). Raises InputError for
-    what is unknown or out of its domain.
+    (`hours`, `seeds`, `batch`, ...; see `engine.Run`), and keys of groups by their dotted names (`**{"site.up": 1e8}`
+    for all sites, `**{"quality.stale": 0.1}`).
+
+    Variables by (seed, round): hours up, working, waiting and sending summed over sites, tokens, bytes, cost, energy,
+    what of these is slack, the loss, and what replicas (`loss_factor`) and parts (`parts_gain`) did to it; `site_*` by
+    (seed, site). Raises InputError for what is unknown or out of its domain.
     """
     given = {"site": site, "protocol": protocol, "model": model, "law": law, "world": world}
     config = {group: _content(group, choice) for group, choice in given.items()} | {"quality": {}}
@@ -124,9 +130,13 @@ def simulate(
         group, _, key = name.partition(".")
         if key and group not in config:
             raise InputError(f"sites: no key {name!r}; {known((*_GROUPS, 'quality'), group)}")
-        config = {**config, group: {**config[group], key: value}} if key else {**config, name: value}
+        config = {**config, group: _changed(group, config[group], key, value)} if key else {**config, name: value}
     names = {group: str(getattr(choice, "name", choice)) for group, choice in given.items() if choice is not None}
     return _made({**config, "choices": names})
+
+
+def _changed(group: str, content: Any, key: str, value: Any) -> dict[str, Any]:
+    return everywhere(content, **{key: value}) if group == "site" else {**(content or {}), key: value}
 
 
 def _content(group: str, choice: Any) -> Any:
@@ -163,8 +173,18 @@ def _with_model(run: Run, model: Any, names: Mapping[str, Any]) -> Run:
     if isinstance(model, int | float):
         return read_settings(Run, "sites", {**run.__dict__, "params": model})
     shape = model if isinstance(model, Transformer) else Transformer.from_spec(str(names.get("model", "model")), model)
-    cost = shape.training_flops(run.sequence)
-    return replace(run, params=shape.total_params, active_params=shape.active_params, flops_per_token=cost)
+    total, acting = shape.total_params, shape.active_params
+    # what a token leaves out are routed experts: of E, all but K
+    routed = (total - acting) / (1.0 - shape.active_experts / shape.experts) if total > acting else 0.0
+    return replace(
+        run,
+        params=total,
+        active_params=acting,
+        flops_per_token=shape.training_flops(run.sequence),
+        d_model=shape.d_model,
+        layers=shape.layers,
+        shared_share=1.0 - routed / total,
+    )
 
 
 def _outside(chosen: Policy, data: xr.Dataset) -> list[str]:

@@ -28,6 +28,10 @@ class Shards(NamedTuple):
     unique: np.ndarray
     worth: Callable[[Any, Any], Any] = _all  # (tokens, unique tokens) -> effective tokens
 
+    def learned(self, tokens: np.ndarray, unique: np.ndarray) -> np.ndarray:
+        """Effective tokens of so many, of parts with these unique tokens; none where a part has no data."""
+        return np.where(unique > 0, self.worth(tokens, np.where(unique > 0, unique, 1.0)), 0.0)
+
     def among(self, speeds: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
         """Share of the stream and unique tokens of the part of each machine, by a way of `cut.CUTS`."""
         leaves = _LEAVES * len(speeds)

@@ -8,6 +8,8 @@ from moesim.output.text import aligned
 
 if TYPE_CHECKING:
     import xarray as xr
+ABOUT = ("site", "protocol", "model", "world", "law")
+"""What a run is called by."""
 
 
 def table(data: xr.Dataset) -> str:
@@ -24,6 +26,7 @@ def table(data: xr.Dataset) -> str:
         ["tokens", f"{float(total.tokens):.4g}"],
         ["bytes sent", f"{float(total.bytes):.4g}"],
         ["loss, nat/token", f"{float(last):.4f}"],
+        *_apart(data),
         ["cost, $", f"{cost:,.4g}"],
         ["  of it slack", f"{float(total.slack_cost) / cost:.1%}" if cost else "-"],
         ["energy, kWh", f"{energy:,.4g}"],
@@ -32,5 +35,13 @@ def table(data: xr.Dataset) -> str:
     if "hours_to_target" in data:
         ends = {name: float(data[f"{name}_to_target"].mean("seed")) for name in ("hours", "cost")}
         rows += [[f"{name} to the target loss", f"{value:,.4g}"] for name, value in ends.items()]
-    told = [f"{name} {data.attrs[name]}" for name in ("site", "protocol", "model", "law") if name in data.attrs]
+    told = [f"{name} {data.attrs[name]}" for name in ABOUT if name in data.attrs]
     return f"{', '.join(told)}; mean of {data.sizes['seed']} seeds\n" + aligned(rows) + "\n"
+
+
+def _apart(data: xr.Dataset) -> list[list[str]]:
+    """What training apart did to the loss, where it did anything."""
+    last = data.isel(round=-1).mean("seed")
+    factor, gain = float(last.loss_factor), float(last.parts_gain)
+    rows = [["  of it for replicas, factor", f"{factor:.4f}"]] if factor > 1 else []
+    return rows + ([["  less what parts gain", f"{gain:.4f}"]] if gain else [])

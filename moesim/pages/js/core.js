@@ -129,8 +129,14 @@ moesim.slider = function (label, n, at, text, listener) {
   return moesim.make("label", { class: "slider" }, moesim.make("span", {}, label), input, said);
 };
 
-moesim.table = function (rows, { head = true, caption = "" } = {}) {
-  const cell = (tag, value) => moesim.make(tag, typeof value === "number" ? { class: "number" } : {}, moesim.say(value));
+// Rows as a table, of which the first is its head; of very many only the first, and it says so.
+moesim.table = function (all, { head = true, caption: text = "" } = {}) {
+  const most = 1000, rows = all.slice(0, most + 1), left = all.length - rows.length;
+  const caption = [text, left > 0 ? `the first ${most} of ${most + left} rows; the CSV has them all` : ""].filter(Boolean).join("; ");
+  const cell = (tag, value) => {
+    const text = moesim.say(value);
+    return moesim.make(tag, { class: typeof value === "number" ? "number short" : text.length < 24 ? "short" : null }, text);
+  };
   const [first, ...rest] = head ? rows : [null, ...rows];
   return moesim.make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption || "table" },
     moesim.make("table", {},

@@ -5,7 +5,8 @@ moesim.kinds.explore = function (content, root) {
   if (content.note) root.append(moesim.make("p", { class: "note" }, content.note));
   if (!own.length) { root.append(moesim.make("p", {}, "This result has no variables.")); return; }
   const plottable = (name) => variables[name].dims.length && !variables[name].text;
-  const chosen = { name: own.find(plottable) || own[0], at: {} };
+  const first = ["loss", "optimal_loss", "best_sparsity"].find((name) => own.includes(name) && plottable(name));
+  const chosen = { name: first || own.find(plottable) || own[0], at: {} };
   const controls = moesim.make("div", { class: "controls" }), place = moesim.make("div", {});
   root.append(controls, place);
   const said = (name) => (variables[name].long_name ? `${name}: ${variables[name].long_name}` : name);
@@ -61,7 +62,8 @@ moesim.kinds.explore = function (content, root) {
   function spec() {
     const variable = variables[chosen.name], { along, curves } = chosen;
     const x = labels[along], categories = numeric(along) ? null : x;
-    const lines = (curves ? labels[curves].map((_, i) => i) : [0]).slice(0, 60).map((i, k, all) => ({
+    const places = curves ? spread(labels[curves].length) : [0];
+    const lines = places.map((i, k, all) => ({
       name: curves ? `${curves} ${moesim.say(labels[curves][i], moesim.manner(curves))}` : chosen.name,
       x: categories ? x.map((_, k) => k) : x,
       y: x.map((_, k) => variable.values[index(variable, { ...chosen.at, [along]: k, ...(curves ? { [curves]: i } : {}) })]),
@@ -72,15 +74,20 @@ moesim.kinds.explore = function (content, root) {
     const unit = (n) => (variables[n] && variables[n].units ? variables[n].units : "");
     return {
       title: name(chosen.name), file: chosen.name,
+      note: places.length < (curves ? labels[curves].length : 1) ? `${places.length} of ${labels[curves].length} ${curves} shown` : "",
       x: { label: name(along), unit: unit(along), how: moesim.manner(along), log: !categories && moesim.wide(x), categories },
       y: { label: name(chosen.name), unit: unit(chosen.name), how: moesim.manner(chosen.name), log: moesim.wide(variable.values) },
       lines,
     };
   }
 
+  // Places along a dim for which there is a curve: all, or as many as can be told apart, evenly spread.
+  const MOST = 24;
+  const spread = (n) => Array.from({ length: Math.min(n, MOST) }, (_, i) => Math.round((i * (n - 1)) / Math.max(1, Math.min(n, MOST) - 1)));
+
   let plot = null;
   function show(anew = false) {
-    if (!plottable(chosen.name)) { plot = null; place.replaceChildren(moesim.table(rows().slice(0, 500))); return; }
+    if (!plottable(chosen.name)) { plot = null; place.replaceChildren(moesim.table(rows())); return; }
     if (plot && !anew) { plot.update(spec()); return; }
     plot = moesim.plot(spec());
     place.replaceChildren(plot.node);

@@ -30,7 +30,15 @@
     return { node, reset: (v) => { state.value = v; show(); } };
   }
 
+  // One law at once; several, each when it is opened.
   moesim.kinds.live = function (content, root, result, code) {
+    if (!content.closed) { begin(content, root, code); return; }
+    const inside = moesim.make("div", {});
+    root.append(moesim.make("details", { on: { toggle: () => { if (!inside.firstChild) begin(content, root, code, inside); } } },
+      moesim.make("summary", {}, "open"), inside));
+  };
+
+  function begin(content, root, code, place = root) {
     const model = moesim.model(content, code), { axes, units, about } = content;
     const now = { excess: content.excess, anchor: content.taught, curves: content.curves, values: { ...content.values } };
     for (const name of Object.keys(AXES)) now[name] = axes[name][Math.floor((axes[name].length - 1) / 2)];
@@ -43,23 +51,8 @@
     const drawn = (i, given) => ({ ...given, ...Object.fromEntries(draws.map(([name, held]) => [name, held.values[i]])) });
     const banded = () => draws.length && !changed().some((name) => draws.some(([own]) => own === name));
 
-    // ------------------------------------------------------------------ what is outside the data, as planning.describe
-    const known = content.known;
-    const beyond = (ranges, at) => Object.entries(ranges).filter(([name, [low, high]]) => name in at && (at[name] < low * (1 - 1e-9) || at[name] > high * (1 + 1e-9))).map(([name]) => name);
-    function outside(v, at) {
-      const repeats = at.epochs > 1 + 1e-9, told = beyond(known.law.data_range, at);
-      const counted = v.anchor === "" ? 0 : (v.counted(v)), excess = v.anchor !== "" && counted > model.taughtParams(v);
-      if (repeats && !("epochs" in known.law.data_range) && !("epochs" in known.repetition.data_range)) told.push("epochs");
-      const own = repeats || excess ? beyond(known.repetition.data_range, at) : [];
-      return { law: told, repetition: own, anchor: excess ? anchorOutside(v) : [] };
-    }
-    function anchorOutside(v) {
-      if (typeof v.anchor === "number" || !Number.isFinite(v.taught)) return [];
-      const once = model.run(model.cell({ ...read(v), ...(v.anchor === "dense" ? { sparsity: 0 } : {}) }), v.taught);
-      return beyond(known.law.data_range, { ...once, tokens: once.unique_tokens, compute: once.unique_tokens * once.flops_per_token, epochs: 1 });
-    }
-    const read = (v) => Object.fromEntries(Object.entries(model.place).map(([name, i]) => [name, v[i]]));
-    const anywhere = (out) => out.law.length + out.repetition.length + out.anchor.length > 0;
+    const { outside } = model, known = content.known;
+    const anywhere = (out) => out.length > 0;
 
     // ------------------------------------------------------------------ the controls
     const wide = (name) => { const finite = axes[name].filter(Number.isFinite); return finite.length ? moesim.range(finite) : [1e9, 1e9]; };
@@ -81,8 +74,8 @@
       return (sliders[name] = numbers({ label: own, unit: unit === "1" ? "" : unit, how: "plain", log, endless, low, high, value, listener: (v) => { now.values[name] = v; touched(); } })).node;
     }
     const of = (part) => Object.keys(content.values).filter((name) => name.startsWith(`${part}.`));
-    const varied = new Set(["compute", "sparsity", "unique_tokens"]);
-    const curveChoice = moesim.select("a curve for each", [...varied].map((name) => [name, AXES[name]]), now.curves, (name) => { now.curves = name; touched(); });
+    const varied = Object.keys(AXES).filter((name) => content.limited || name !== "unique_tokens");
+    const curveChoice = moesim.select("a curve for each", varied.map((name) => [name, AXES[name]]), now.curves, (name) => { now.curves = name; touched(); });
     const excesses = ["none", "active", "total"].filter((name) => `loss.${name}` in code);
     const anchors = [["own", "optimum at this sparsity"], ["dense", "optimum of a dense model"], ["number", "parameters per unique token"]];
     const number = numbers({ label: "parameters per unique token", how: "plain", log: true, low: 1e-3, high: 1e2, value: typeof now.anchor === "number" ? now.anchor : 0.05, listener: (v) => { anchorNumber = v; now.anchor = v; touched(); } });
@@ -100,7 +93,7 @@
     });
     const group = (title, nodes, open = false) => (nodes.length ? moesim.make("details", { open }, moesim.make("summary", {}, title), nodes) : null);
     const controls = moesim.make("div", { class: "panel" },
-      curveChoice, sliders.compute.node, sliders.unique_tokens.node, sliders.sparsity.node,
+      curveChoice, sliders.compute.node, content.limited ? sliders.unique_tokens.node : null, sliders.sparsity.node,
       group(`repetition: ${content.names.repetition}`, [...repeating.filter(Boolean), ...of("repetition").map(slider)], true),
       group(`law: ${content.names.law}`, of("law").map(slider)),
       group(`architecture: ${content.names.architecture}`, of("architecture").map(slider)), reset);
@@ -112,8 +105,9 @@
     const across = moesim.plot({ title: "The best sparsity", file: "best_sparsity", x: { label: "compute", unit: "FLOP", log: true, how: "plain" }, y: { label: "1/(1 − S) at the best sparsity", log: true, how: "plain" }, lines: [] });
     const table = moesim.make("div", {}), words = moesim.make("p", { class: "answer", "aria-live": "polite" }), evidence = moesim.make("div", {});
     const commands = moesim.make("div", {});
-    root.append(moesim.make("div", { class: "live-layout" }, controls, moesim.make("div", { class: "answers" }, words, isoflop.node, table, moesim.make("div", { class: "panels" }, against.node, across.node), commands, evidence)));
+    place.append(moesim.make("div", { class: "live-layout" }, controls, moesim.make("div", { class: "answers" }, words, isoflop.node, table, moesim.make("div", { class: "panels" }, against.node, across.node), commands, evidence)));
 
+    const epochs = (at) => (at.epochs > 0 ? ` (${moesim.say(at.epochs, "plain", 3)} epochs)` : "");
     const label = (name, value) => (name === "sparsity" ? `S ${moesim.say(value, "plain", 4)}` : name === "compute" ? `${moesim.say(value)} FLOP` : value === Infinity ? "unlimited tokens" : `${moesim.say(value, "count")} unique`);
     let answers = [];
 
@@ -149,13 +143,12 @@
       });
     }
 
-    const others = () => Object.keys(AXES).filter((name) => name !== now.curves).map((name) => label(name, now[name])).join(", ");
+    const others = () => varied.filter((name) => name !== now.curves).map((name) => label(name, now[name])).join(", ");
 
     function tell() {
-      const rows = answers.map(({ value, at, found, out, band }) => [label(now.curves, value), moesim.say(at.active_params, "count"), moesim.say(at.total_params, "count"), moesim.say(at.tokens, "count"), at.epochs ? moesim.say(at.epochs, "plain", 3) : "–", moesim.say(found.loss, "plain", 5), ...(draws.length ? [band ? `${moesim.say(band[0], "count")} to ${moesim.say(band[1], "count")}` : "…"] : []), [found.status, ...(anywhere(out) ? [`outside: ${[...new Set([...out.law, ...out.repetition, ...out.anchor])].map((name) => name.replaceAll("_", " ")).join(", ")}`] : [])].join("; ")]);
+      const rows = answers.map(({ value, at, found, out, band }) => [label(now.curves, value), moesim.say(at.active_params, "count"), moesim.say(at.total_params, "count"), moesim.say(at.tokens, "count"), at.epochs ? moesim.say(at.epochs, "plain", 3) : "–", moesim.say(found.loss, "plain", 5), ...(draws.length ? [band ? `${moesim.say(band[0], "count")} to ${moesim.say(band[1], "count")}` : "…"] : []), [found.status, ...(anywhere(out) ? [`outside: ${[...new Set(out)].map((name) => name.replaceAll("_", " ")).join(", ")}`] : [])].join("; ")]);
       table.replaceChildren(moesim.table([["curve", "best active", "total", "tokens", "epochs", "loss", ...(draws.length ? ["active, 90 %"] : []), "status"], ...rows], { caption: "The best run of each curve" }));
-      commands.replaceChildren(moesim.make("h4", {}, "The command that gives this"), ...[shell(), python()].map((text) => moesim.make("div", { class: "command" }, moesim.make("code", {}, text), moesim.copier("copy", () => text))));
-      evidence.replaceChildren(...tellEvidence());
+      commands.replaceChildren(...[moesim.make("h4", {}, "The command that gives this"), content.chosen.note ? moesim.make("p", { class: "note" }, content.chosen.note) : null, ...[shell(), python()].map((text) => moesim.make("div", { class: "command" }, moesim.make("code", {}, text), moesim.copier("copy", () => text)))].filter(Boolean));
     }
 
     // Then: the best sparsity, along sparsity and along compute.
@@ -163,7 +156,7 @@
       const began = performance.now();
       const given = settings(), v = model.cell(given), found = model.bestSparsity(v, content.bounds), at = model.run(found.cell, found.log_size), out = outside(found.cell, at);
       words.textContent = Number.isFinite(found.loss)
-        ? `At ${label("compute", now.compute)} and ${label("unique_tokens", now.unique_tokens)}: best sparsity ${moesim.say(found.sparsity, "plain", 4)}${found.status === "inside" ? "" : ` (${found.status})`}, ${moesim.say(at.active_params, "count")} active of ${moesim.say(at.total_params, "count")} parameters, ${moesim.say(at.tokens, "count")} tokens${at.epochs ? ` (${moesim.say(at.epochs, "plain", 3)} epochs)` : ""}, loss ${moesim.say(found.loss, "plain", 5)} nat/token${anywhere(out) ? "; outside the data" : ""}.`
+        ? `At ${varied.filter((name) => name !== "sparsity").map((name) => label(name, now[name])).join(" and ")}: best sparsity ${moesim.say(found.sparsity, "plain", 4)}${found.status === "inside" ? "" : ` (${found.status})`}, ${moesim.say(at.active_params, "count")} active of ${moesim.say(at.total_params, "count")} parameters, ${moesim.say(at.tokens, "count")} tokens${epochs(at)}, loss ${moesim.say(found.loss, "plain", 5)} nat/token${anywhere(out) ? "; outside the data" : ""}.`
         : "Here no model has a loss by this law.";
       root.dataset.best = JSON.stringify({ sparsity: found.sparsity, loss: found.loss, active_params: at.active_params, status: found.status });
       const data = now.unique_tokens === Infinity ? [Infinity] : [now.unique_tokens, Infinity];
@@ -222,16 +215,15 @@
     const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${bare(word).replaceAll("'", `'\\''`)}'`);
     const plainly = (v) => (v === Infinity ? ".inf" : Math.abs(v) >= 1e7 ? v.toExponential().replace("e+", "e") : String(v));
     const listed = (values) => (values.length === 1 ? plainly(values[0]) : `[${values.map(plainly).join(",")}]`);
-    const asked = () => Object.keys(AXES).map((name) => [name, name === now.curves ? axes[name] : [now[name]]]);
+    const asked = () => varied.map((name) => [name, name === now.curves ? axes[name] : [now[name]]]);
     const anchored = () => content.measured && now.excess !== "none";
 
+    const given = () => ({ ...content.chosen.differ, ...Object.fromEntries(changed().map((name) => [name, now.values[name]])) });
     function shell() {
-      const own = content.chosen.words.filter((word) => !changed().some((name) => word.startsWith(`${config(name)}=`)) && !/^repetition\.(excess|taught)=/.test(word));
-      const named = Object.keys(content.names).filter((part) => !own.some((word) => word.startsWith(`${part}=`)));
-      const words = [...named.map((part) => `${part}=${part === "law" && content.chosen.verb === "fit" ? result.file || "fit.nc" : content.names[part]}`).filter((word) => !(content.chosen.verb === "fit" && word.startsWith("repetition="))),
-        ...own, ...asked().map(([name, values]) => `space.${name}=${listed(values)}`),
+      const words = [...Object.entries(content.chosen.files).map(([part, file]) => `${part}=${file}`),
+        ...asked().map(([name, values]) => `space.${name}=${listed(values)}`),
         ...(content.repeats ? [`repetition.excess=${now.excess}`, ...(anchored() ? [`repetition.taught=${now.anchor}`] : [])] : []),
-        ...changed().map((name) => `${config(name)}=${plainly(now.values[name])}`)];
+        ...Object.entries(given()).map(([name, value]) => `${config(name)}=${plainly(value)}`)];
       return ["moesim", "sweep", ...words.map(quoted)].join(" ");
     }
     const config = (name) => { const [part, own] = name.split(/\.(.*)/); return `${part}.${part === "architecture" ? "fields" : "coefficients"}.${own}`; };
@@ -240,8 +232,8 @@
       const text = (value) => JSON.stringify(bare(value)), of = (v) => (v === Infinity ? "float('inf')" : plainly(v));
       const list = (values) => (values.length === 1 ? of(values[0]) : `[${values.map(of).join(", ")}]`);
       const part = (kind, extra = []) => {
-        const own = [...extra, ...changed().filter((name) => name.startsWith(`${kind}.`)).map((name) => `${name.split(/\.(.*)/)[1]}=${of(now.values[name])}`)];
-        return `moesim.load_${kind}(${[text(content.names[kind]), ...own].join(", ")})`;
+        const own = [...extra, ...Object.entries(given()).filter(([name]) => name.startsWith(`${kind}.`)).map(([name, value]) => `${name.split(/\.(.*)/)[1]}=${of(value)}`)];
+        return `moesim.load_${kind}(${[text(content.chosen.files[kind]), ...own].join(", ")})`;
       };
       const how = content.repeats ? [`excess=${text(now.excess)}`, ...(anchored() ? [`taught=${typeof now.anchor === "number" ? now.anchor : text(now.anchor)}`] : [])] : [];
       return `moesim.sweep(${[part("law"), `repetition=${part("repetition", how)}`, `architecture=${part("architecture")}`, ...asked().map(([name, values]) => `${name}=${list(values)}`)].join(", ")})`;
@@ -256,11 +248,12 @@
         return moesim.make("div", {}, moesim.make("p", {}, moesim.make("strong", {}, `${part} ${content.names[part]}`), source ? `: ${source}` : "", marking ? ` (${marking})` : ""), lines.length ? moesim.make("ul", {}, lines.map((line) => moesim.make("li", {}, line))) : null);
       });
       const readings = content.measured ? [moesim.make("p", {}, "Which parameters repetition counts is unmeasured. Readings: "), moesim.make("ul", {}, Object.entries(content.evidence).map(([name, text]) => moesim.make("li", {}, `${name}: ${text}`)))] : [];
-      return [moesim.make("details", { open: later.open ?? false, on: { toggle: (event) => { later.open = event.target.open; } } }, moesim.make("summary", {}, "Evidence and caveats"), parts, readings)];
+      return [moesim.make("details", {}, moesim.make("summary", {}, "Evidence and caveats"), parts, readings)];
     }
 
+    evidence.append(...tellEvidence());
     answer();
     root.model = model;  // for tests and the console
-    root.settings = settings;
-  };
+    root.shown = () => answers;
+  }
 })();

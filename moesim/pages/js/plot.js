@@ -147,7 +147,7 @@
     const details = moesim.make("div", {});
     const reset = moesim.button("whole range", () => { state.x = state.y = null; draw(); });
     const tools = moesim.make("div", { class: "tools" }, reset,
-      moesim.button("table", () => details.replaceChildren(...(details.firstChild ? [] : [moesim.table(rows().slice(0, 2000))]))),
+      moesim.button("table", () => details.replaceChildren(...(details.firstChild ? [] : [moesim.table(rows())]))),
       moesim.button("CSV", () => moesim.download(`${spec.file || "plot"}.csv`, moesim.csv(rows()))),
       moesim.button("SVG", () => moesim.download(`${spec.file || "plot"}.svg`, pictured(svg), "image/svg+xml")));
     const node = moesim.make("figure", { class: "plot" }, title, told, svg, readout, legend, tools, details);
@@ -277,7 +277,7 @@
     function ruled(rule, { X, Y, height }) {
       const upright = rule.x !== undefined, at = upright ? X(rule.x) : Y(rule.y);
       const ends = upright ? { x1: at, x2: at, y1: sides.top, y2: height - sides.bottom } : { y1: at, y2: at, x1: sides.left, x2: width - sides.right };
-      const place = upright ? { x: at + 4, y: sides.top + 12 } : { x: sides.left + 6, y: at - 4 };
+      const place = upright ? { x: at + 4, y: height - sides.bottom - 6 } : { x: sides.left + 6, y: at - 4 };
       return [moesim.shape("line", { ...ends, class: "cursor" }), moesim.shape("text", { ...place, class: "tick" }, rule.text || "")];
     }
 

@@ -85,13 +85,24 @@ moesim.model = function (held, code) {
       const [a, b] = [near - 0.05, near + 0.05], fa = gain(a), fb = gain(b);
       if (fa < 0 && fb > 0) return moesim.root(gain, a, b, fa, fb);
     }
-    let before = gain(grid[0]);
+    const start = gain(grid[0]);
+    let before = start;
     for (let i = 1; i < n; i++) {
       const here = gain(grid[i]);
       if (before < 0 && here >= 0) return moesim.root(gain, grid[i - 1], grid[i], before, here);
       before = here;
     }
-    return before < 0 ? Infinity : grid[0];
+    return beyondGrid(gain, start, before);
+  }
+
+  // Beyond the grid: a size that counts parameters themselves is sought there too, as laws.wrapped does.
+  function beyondGrid(gain, low, high) {
+    for (let i = 1; i <= 40 && held.power === 1; i++) {
+      const below = gain(first - i), above = gain(last + i);
+      if (low >= 0 && below < 0) return moesim.root(gain, first - i, first - i + 1, below, gain(first - i + 1));
+      if (high < 0 && above >= 0) return moesim.root(gain, last + i - 1, last + i, gain(last + i - 1), above);
+    }
+    return high < 0 ? Infinity : first;
   }
 
   // The log size at which a quantity that grows with it has a value; NaN where none in the range has.
@@ -170,6 +181,28 @@ moesim.model = function (held, code) {
     return { ...out, epochs: out.tokens / v[U] };
   }
 
+  // What of a run (at a size of the cell, see `run`) lies outside the data of the law, of the repetition, or of the
+  // run by which excess is judged, as planning.describe; the names of the quantities.
+  const ranges = Object.fromEntries(["law", "repetition"].map((part) =>
+    [part, Object.entries(held.known[part].data_range).map(([name, [low, high]]) => [name, low * (1 - 1e-9), high * (1 + 1e-9)])]));
+  const epochsKnown = ["law", "repetition"].some((part) => "epochs" in held.known[part].data_range);
+  const beyond = (part, at) => ranges[part].filter(([name, low, high]) => at[name] < low || at[name] > high).map(([name]) => name);
+
+  function outside(v, at) {
+    const repeats = at.epochs > 1 + 1e-9, excess = v.anchor !== "" && on(v.counted, v, at.log_size) > v[T];
+    return [...beyond("law", at), ...(repeats && !epochsKnown ? ["epochs"] : []),
+      ...(repeats || excess ? beyond("repetition", at) : []), ...(excess ? anchorOutside(v) : [])];
+  }
+
+  function anchorOutside(v) {
+    if (v.outside || typeof v.anchor === "number" || !Number.isFinite(v.taught)) return v.outside || [];
+    const w = moved(v);
+    if (v.anchor === "dense") w[S] = 0;
+    const once = run(w, v.taught), compute = v[U] * once.flops_per_token;
+    v.outside = beyond("law", { ...once, tokens: v[U], compute, epochs: 1 });
+    return v.outside;
+  }
+
   // The cell at another sparsity, by t = -log(1 - sparsity).
   function sparser(v, t, near = null) {
     const w = moved(v);
@@ -235,5 +268,5 @@ moesim.model = function (held, code) {
     return places.sort((i, j) => ladder[i].loss - ladder[j].loss).slice(0, 2);
   }
 
-  return { held, grid, place, cell, loss, slope, best, bestSparsity, run, kinks, taughtParams: (v) => v[T] };
+  return { grid, cell, loss, slope, best, bestSparsity, run, outside };
 };

@@ -1,0 +1,36 @@
+# %% [markdown]
+# # Page: a result to play with
+#
+# `moesim page` writes any result, or several, as **one HTML file**: nothing to install, no server, no request to
+# anywhere. Send it by mail, open it from disk.
+
+# %% language="sh"
+# moesim sweep space.compute=[1e20,1e21] page=true figures=false hydra.run.dir=mine
+
+# %% [markdown]
+# `page=true` writes it beside the result, on any verb. Of a result that is there already, or of several:
+
+# %% language="sh"
+# moesim page mine/result.nc
+
+# %% [markdown]
+# ## In Python
+
+# %%
+import moesim
+
+grid = moesim.sweep("abnar2025", repetition="muennighoff2023", compute=[1e20, 1e21], sparsity=[0, 0.9, 0.98])
+path = moesim.page(grid, to="sweep.html")
+f"{path.stat().st_size / 1e6:.1f} MB"
+
+# %% [markdown]
+# <a href="../live/sweep.html">Open such a page</a>: a sweep at 1e20 and 1e21 FLOP with 2e9 unique tokens.
+#
+# ## The law is in it
+#
+# Of sweeps, fits and plans the page computes the law itself: sliders for compute, unique tokens, sparsity and every
+# coefficient move the curves and the optimum at once. The formula is not written twice: the Python function is traced
+# into an expression, which the result carries as data and the page runs. Your own law works too, if it is made of
+# arithmetic; one that cannot be traced is refused by name.
+#
+# A page runs nothing of the file that it is made from. What a result calls itself is shown as text.
