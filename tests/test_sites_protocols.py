@@ -285,6 +285,26 @@ def test_crews_of_a_part_average():
     assert found.loss.values[0, -1] == pytest.approx(loss - 0.035, rel=1e-9)
 
 
+@pytest.mark.parametrize(("relayed", "cut"), [(False, 48.0), (True, 16.0)])
+def test_a_stem_is_sent_to_each_part_or_handed_on(relayed, cut):
+    """Three copies of 16 Gbit at 1 Gbit/s, one after another, or all while one goes; then not a byte."""
+    given = {"policy": "frozen_stem", "levels": 2, "stem_tokens": 0.0, "all_sites": True, "relayed": relayed}
+    found = of({**SITE, "sites": 4}, given)
+    assert float(found.tokens.sum()) == pytest.approx(4 * RATE * (HOURS * 3600 - cut))
+    assert float(found.bytes.sum()) == pytest.approx(3 * 2e9)
+    assert not found.bytes.values[0, 1:].any()
+
+
+def test_a_stem_is_handed_on_over_the_slowest_link_to_all_that_train():
+    """Two sites of each part average; a site uploads at .25 Gbit/s: 64 s, and three copies whatever the levels."""
+    site = {**SITE, "groups": {"fast": {"sites": 3}, "slow": {"sites": 1, "up": 2.5e8}}}
+    given = {"policy": "frozen_stem", "stem_tokens": 0.0, "all_sites": True, "relayed": True, "steps": 1000}
+    cuts = [of(site, {**given, "levels": n}, hours=64 / 3600, tick_minutes=64 / 60) for n in (0, 1, 2)]
+    for found in cuts:
+        assert float(found.bytes.sum()) == pytest.approx(3 * 2e9)
+        assert not found.tokens.any()
+
+
 def test_several_sites_on_one_path():
     """Eight sites for four leaves send the leaf too, 16e9 bit less the branches counted once, and average by two."""
     given = {"policy": "path_sync", "levels": 2, "d_model": 4096, "layers": 32, "server": 1e30}
