@@ -806,6 +806,15 @@ def test_what_the_first_step_would_not_see_is_refused_before_it():
         ({"placement": {"threshold": 0.9}}, {"placement": "eplb"}, "threshold=0.9"),
         ({"cluster": {"stages": 0}}, {}, "stages=0"),
         ({"schedule": {"microbatches": 0.1}}, {}, "microbatches=0.1"),
+        ({"capacity": 1e8, "expert": {"capacity": 2e8}}, {}, "are one thing; give one of them"),
+        ({"routing": {"policy": "expert_choice", "capacity": -1}}, {}, "capacity=-1"),
+        ({"routing": {"policy": "balanced", "iterations": 0}}, {}, "iterations=0; it takes a whole number of 1"),
+        ({"routing": {"control": {"policy": "sign", "step": -1}}}, {}, "step=-1"),
+        ({"structure": {"policy": "merge", "below": -1}}, {}, "below=-1"),
+        ({"structure": {"way": {"policy": "clone", "noise": -1}}}, {"structure": "split"}, "noise=-1"),
+        ({"sampling": {"policy": "bandit", "memory": 2}}, {}, "memory=2"),
+        ({"sampling": {"policy": "rehearsal", "quality": 2}}, {}, "quality=2"),
+        ({"world": {"trajectory": 1}}, {"world": "trace"}, "give world.path=FILE too"),
     ):
         with pytest.raises(InputError, match=message):
             drive(config({**over, "figures": False}, **choices))
