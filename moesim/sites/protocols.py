@@ -76,8 +76,8 @@ def diloco(
     if quorum is not None and pace == "time":
         raise InputError("protocol: quorum with pace=time, where nobody waits; it takes pace=work")
     flow = restarted(together(team, tick, way, _quorum(team, quorum)), tick, restart)
-    M = replicas(team, tick) if quorum is None else min(replicas(team, tick), quorum)
-    return _averaged(flow, team, M, steps, bits)
+    counted = float(np.sum((team.weight * tick.share)[flow.tokens > 0]))  # of equal sites no quorum leaves any out
+    return _averaged(flow, team, counted, steps, bits)
 
 
 def _quorum(team: Team, quorum: int | None) -> int | None:
