@@ -5,10 +5,12 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import moesim
 from moesim.verbs import VERBS
@@ -124,3 +126,12 @@ def test_the_tree_names_every_module():
     told = set(re.findall(r"\w+\.py", (HOUSE / "docs" / "contributing.md").read_text()))
     there = {path.name for path in (HOUSE / "moesim").rglob("*.py")} - {"__init__.py", "__main__.py"}
     assert sorted(there - told) == []
+
+
+def test_what_describes_the_package_agrees():
+    cited = yaml.safe_load((HOUSE / "CITATION.cff").read_text())
+    project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
+    told = (cited["version"], cited["license"], [author["name"] for author in cited["authors"]])
+    assert told == (moesim.__version__, project["license"], [author["name"] for author in project["authors"]])
+    assert f"\n## {moesim.__version__}" in (HOUSE / "CHANGELOG.md").read_text()
+    assert {*cited["keywords"]} >= {*project["keywords"]}

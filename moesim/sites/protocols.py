@@ -252,7 +252,8 @@ def pipeline(
     found = np.zeros((4, len(team.rate)))
     share = tick.share[order] * used
     rounds = share * tick.seconds / cycle
-    sent = steps * b * 2.0 * moved * (S > 1) + (cost.sent if pipelines > 1 else 0.0)
+    handed = 2.0 * moved * (S - 1) / S  # the first stage gets no activation and the last hands none on
+    sent = steps * b * handed + (cost.sent if pipelines > 1 else 0.0)
     found[:, order] = (
         share * steps * b * compute / cycle,
         share * stall.max() / cycle,
