@@ -572,6 +572,7 @@ def test_the_experiment_at_one_size_with_one_move():
     gap = data.micro_loss_at_equal_time.sel(policy="split_feed").mean("seed") - best
     np.testing.assert_allclose(data.gap_to_best_micro_loss_at_equal_time.mean("seed"), gap)
     assert "size 16, nothing moved" in table
+    assert "changed nothing" not in table
     assert "rho=0.15" in table
 
 
@@ -630,6 +631,7 @@ def test_study_compares_in_every_world():
     np.testing.assert_allclose(data.gap_micro_loss_at_equal_time, gap)
     assert len(result.figures) == 2
     assert "rho = 0.3" in table
+    assert table.endswith("split_feed: its structure changed nothing; no expert met its terms when asked")
     np.testing.assert_array_equal(verdicts(np.array([[1.0, -1, 1], [1.1, -1.1, -1], [0.9, -0.9, 0]])), [1, -1, 0])
 
 
@@ -824,7 +826,7 @@ def test_equal_time_is_that_of_the_fastest():
     """One policy takes 10 s for its tokens, one 20: at 10 s the slow one is half way from 3 to 2."""
     dims, curve = ("policy", "seed", "step"), [[[3.0, 1.0]], [[3.0, 2.0]]]
     data = xr.Dataset({name: (dims, np.array(curve)) for name in study.LOSSES}, {"seed": [0]})
-    for name in ("max_over_mean", "utilisation", "experts_alive"):
+    for name in ("max_over_mean", "utilisation", "experts_alive", "edits"):
         data[name] = (dims, np.ones((2, 1, 2)))
     data["wall_clock"] = (dims, np.array([[[0.0, 10.0]], [[0.0, 20.0]]]))
     ends = study._ends(data)
