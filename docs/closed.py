@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sphinx.errors import SphinxError
-
 _LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "object": "data"}
 _REMOTE = re.compile(r"(https?:)?//", re.IGNORECASE)
 _FETCHED = re.compile(r"(?:url\(|@import)\s*[\"']?\s*(?:https?:)?//", re.IGNORECASE)
@@ -62,6 +60,8 @@ def leads(path: Path, link: str) -> bool:
 
 
 def check(app: Any, exception: Exception | None) -> None:
+    from sphinx.errors import SphinxError
+
     if exception is None and app.builder.format == "html" and (wrong := faults(Path(app.outdir).resolve())):
         raise SphinxError("\n".join(wrong))
 

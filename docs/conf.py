@@ -22,7 +22,8 @@ project, author = "moesim", "The moesim developers"
 version = release = moesim.__version__
 html_title = f"moesim {version}"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "reference", "closed"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions += ["reference", "streams", "closed"]  # of our own
 exclude_patterns = ["*.py", "worked/__pycache__"]
 default_role = "code"  # docstrings write `name` for names
 html_theme = "furo"
@@ -38,7 +39,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_execution_timeout = 300
-nb_merge_streams = True
+
 copybutton_selector = "div:not(.output) > div.highlight > pre"
 
 autodoc_typehints = "none"  # they stand in the signature

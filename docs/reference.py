@@ -5,6 +5,7 @@ Four directives: `public-names`, `config-keys`, `policies` and `dataset-variable
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
@@ -22,7 +23,7 @@ from moesim.registry import Policies
 from moesim.verbs import VERBS
 
 # Packages with public names of their own, and what public functions return or take.
-ROOMS = ("plot", "balance", "sites", "lab", "models")
+ROOMS = ("plot", "balance", "sites", "lab", "models", "laws")
 CLASSES = {
     "moesim.fitting.fit.Fit": "What `fit` and `load_fit` return.",
     "moesim.models.transformer.Transformer": "What a `config.json` says, counted.",
@@ -31,27 +32,31 @@ CLASSES = {
     "moesim.hardware.outcome.Step": "What `step_time` returns.",
     "moesim.hardware.layout.Layout": "How a model is laid out over devices.",
 }
-# Registries of policies: where they live.
+# Registries of policies: where they live, and the class of the keys that all of a kind take.
 KINDS = {
-    "moesim.domains.world": "world",
-    "moesim.domains.curves": "curves",
-    "moesim.balance.routing": "routing",
-    "moesim.balance.structure": "structure",
-    "moesim.balance.sampling": "sampling",
-    "moesim.balance.placement": "placement",
-    "moesim.balance.trace": "traces",
-    "moesim.sites.protocols": "protocol",
-    "moesim.sites.presence": "availability",
-    "moesim.lab.corpus": "corpora",
+    "moesim.domains.world.world": "moesim.domains.world.Shared",
+    "moesim.domains.curves.curves": "",
+    "moesim.balance.routing.routing": "moesim.balance.routing.Routing",
+    "moesim.balance.structure.structure": "moesim.balance.structure.Structure",
+    "moesim.balance.sampling.sampling": "moesim.balance.sampling.Sampling",
+    "moesim.balance.placement.placement": "moesim.balance.placement.Placing",
+    "moesim.balance.trace.traces": "",
+    "moesim.sites.protocols.protocol": "",
+    "moesim.sites.presence.availability": "",
+    "moesim.lab.corpus.corpora": "",
 }
-SETTINGS = {
-    "chip": "moesim.hardware.chip.Chip",
-    "cluster": "moesim.hardware.step.Cluster",
-    "expert": "moesim.hardware.step.Expert",
-    "schedule": "moesim.hardware.step.Schedule",
-}
+SETTINGS = (
+    "moesim.hardware.chip.Chip",
+    "moesim.hardware.step.Cluster",
+    "moesim.hardware.step.Expert",
+    "moesim.hardware.step.Schedule",
+    "moesim.balance.setting.Run",
+    "moesim.sites.place.Site",
+)
+# Verb -> the start of its keys -> the class whose fields have a comment for each.
+FIELDS = {"sites": {"": "moesim.sites.engine.Run", "site.": "moesim.sites.place.Site"}}
 # Keys that belong to a chosen law or table, and stand with it.
-_ELSEWHERE = re.compile(r"(law|repetition)\.coefficients|runs\.(columns|licence|file)|model\.")
+_ELSEWHERE = re.compile(r"(law|repetition)\.coefficients|runs\.(columns|licence|file)|model\.|site\.groups")
 # What a file says of itself beside its keys.
 _BESIDE = ("caveats", "source", "definitions", "data_range", "marking", "description", "choices", "name", "form")
 
@@ -92,7 +97,8 @@ class PublicNames(Written):
             module = import_module(f"moesim.{room}")
             yield from ["", f"moesim.{room}", "-" * 40, "", (module.__doc__ or "").partition("\n")[0], ""]
             for name in module.__all__:
-                yield from self.told(f"moesim.{room}", name, getattr(module, name))
+                if name not in moesim.__all__ and callable(thing := getattr(module, name)):
+                    yield from self.told(f"moesim.{room}", name, thing)
         yield from ["", "Classes that they return", "-" * 40, ""]
         for path in CLASSES:
             yield from [f".. autoclass:: {path}", "   :members:", ""]
@@ -128,16 +134,25 @@ class ConfigKeys(Written):
 
 def keys(verb: str) -> Iterator[list[str]]:
     """Each key of a verb that is no part of a chosen law, with its default and the comment that stands beside it."""
-    said = {}
+    said = {f"{start}{key}": text for start, path in FIELDS.get(verb, {}).items() for key, text in comments(path)}
     above = ""
     for file in (verb, "common"):
         for before, key, _, text in usage._entries(file):
             above = above if before else key
-            said[f"{above}.{key}" if before else key] = text
+            name = f"{above}.{key}" if before else key
+            said[name] = text or said.get(name, "")
     rows = [(key, value) for key, value in flat(known_to(verb, ()).keys) if not _ELSEWHERE.match(key)]
     for key, value in sorted(rows, key=lambda row: row[0] not in said):
-        row = variables.VARIABLES.get(key.rpartition(".")[2])
+        row = variables.VARIABLES.get(key.removeprefix("space.")) if key.startswith("space.") else None
         yield [code(key), code(plain(value)), said.get(key) or (row.long_name if row else "")]
+
+
+def comments(path: str) -> list[tuple[str, str]]:
+    """The fields of a class that have a comment, and the comment."""
+    module, _, name = path.rpartition(".")
+    return re.findall(
+        r"^    (\w+): .*?  # (.*)$", inspect.getsource(getattr(import_module(module), name)), re.MULTILINE
+    )
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -184,20 +199,19 @@ class LawTables(Written):
 
 class PolicyPages(Written):
     def lines(self) -> Iterator[str]:
-        for path, attribute in KINDS.items():
-            kind: Policies = getattr(import_module(path), attribute)
+        for path, shared in KINDS.items():
+            module, _, name = path.rpartition(".")
+            kind: Policies = getattr(import_module(module), name)
             yield from [kind.kind.capitalize(), "-" * 40, ""]
-            shared = ", ".join(f"`{key}` ({plain(value)})" for key, value in kind.shared.items() if not callable(value))
-            yield from [f"All take {shared}.", ""] if shared else []
+            yield from self.documented("class", shared) if shared else []
             for policy in kind.values():
-                yield from [
-                    f".. autofunction:: {policy.function.__module__}.{policy.function.__qualname__}",
-                    "   :no-index:",
-                    "",
-                ]
-        yield from ["Machines", "-" * 40, ""]
-        for path in SETTINGS.values():
-            yield from [f".. autoclass:: {path}", "   :no-index:", ""]
+                yield from self.documented("function", f"{policy.function.__module__}.{policy.function.__qualname__}")
+        yield from ["Machines and runs", "-" * 40, ""]
+        for path in SETTINGS:
+            yield from self.documented("class", path)
+
+    def documented(self, what: str, path: str) -> list[str]:
+        return [f".. auto{what}:: {path}", "   :no-index:", ""]
 
 
 # ---------------------------------------------------------------- variables

@@ -31,14 +31,19 @@ for steps in (1, 30, 100, 500):
 # %% [markdown]
 # ## Protocols side by side
 #
-# At low bandwidth the protocol decides; at high bandwidth what it does to the loss is what is left.
+# The same 14 sites on three continents for a day: what share of the time up is work, and which loss is reached?
 
 # %%
-data = moesim.sites.simulate(site="eight_servers", protocol="diloco", params=1e9, hours=24, seeds=2)
-data
+for protocol in ("data_parallel", "diloco", "streaming", "decoupled"):
+    data = moesim.sites.simulate(site="three_continents", protocol=protocol, hours=24, seeds=2)
+    at_work = float(data.working.sum() / data.up.sum())
+    print(f"{protocol:>13}  {at_work:4.0%} at work, {float(data.loss.isel(round=-1).mean()):.3f} nat/token")
+
+# %% [markdown]
+# Every protocol gives its own account of who waits when:
 
 # %%
-moesim.plot.timeline(data)
+moesim.plot.timeline(moesim.sites.simulate(site="eight_servers", protocol="frozen_stem", params=1e9, hours=24, seeds=2))
 
 # %% [markdown]
 # ## Questions by name
@@ -56,4 +61,7 @@ moesim.plot.timeline(data)
 # moesim sites experiment=stem_path_or_diloco   # DiLoCo or a tree synced by paths, over bandwidths
 # moesim sites experiment=cheapest_provider     # which spot zones reach a loss at least cost
 # moesim sites experiment=slack                 # what waiting and idling cost
+# moesim sites experiment=levels_given_away     # how many levels of a tree can be cut off
+# moesim sites experiment=unequal_machines      # trees cut to the speed of unequal servers
+# moesim flops experiment=log_width             # does a tree cost the logarithm of its width?
 # ```

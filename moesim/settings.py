@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from moesim.errors import InputError, nearest
-from moesim.variables import REAL, Domain, check
+from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE, REAL, SHARE, Domain, check
 
 T = TypeVar("T")
 
@@ -109,11 +109,23 @@ def read(cls: type[T], owner: str, config: Mapping[str, Any]) -> T:
 
 
 _ANY = Domain("a number", lower_open=False, upper_open=False)
-_ANNOTATED: Mapping[str, Takes] = {"int": whole(0), "float": number(_ANY), "bool": truth}
+# Types of the options of a policy that say what they take: a float in a domain, a whole number of 1 or more.
+Positive = NonNegative = Share = Fraction = float
+Count = int
+_ANNOTATED: Mapping[str, Takes] = {
+    "int": whole(0),
+    "Count": whole(),
+    "float": number(_ANY),
+    "Positive": number(POSITIVE),
+    "NonNegative": number(NON_NEGATIVE),
+    "Share": number(SHARE),
+    "Fraction": number(FRACTION),
+    "bool": truth,
+}
 
 
 def by_annotation(owner: str, annotations: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values whose argument is annotated int, float or bool, checked to be that; the others as they are."""
+    """Values whose argument is annotated with a type named above, checked to be that; the others as they are."""
     out = dict(values)
     for name, value in values.items():
         said = annotations.get(name, "")

@@ -937,6 +937,11 @@ LAB = {
 }
 
 TREES = {
+    ("sites/apart.py", "test_sites_protocols.py"): [
+        ("copies = float(receive.sum()) - 1.0", "copies = float(parts) - 1.0"),
+        ("np.minimum(team.up, team.down)[receive > 0].min()", "team.up[centre]"),
+        ("(copies * stem + ids) / seconds if seconds", "up if seconds"),
+    ],
     ("balance/branches.py", "test_balance_tree.py"): [
         ("1.0 / np.sqrt(1.0 + self.gain**-2.0)", "np.ones(len(self.gain))"),
         ("np.where(self.soft, self.rule.leak, 0.0)", "np.full(len(self.gain), self.rule.leak)"),

@@ -564,6 +564,7 @@ def test_the_experiment_at_one_size_with_one_move():
     gap = data.micro_loss_at_equal_time.sel(policy="split_feed").mean("seed") - best
     np.testing.assert_allclose(data.gap_to_best_micro_loss_at_equal_time.mean("seed"), gap)
     assert "size 16, nothing moved" in table
+    assert "changed nothing" not in table
     assert "rho=0.15" in table
 
 
@@ -622,6 +623,7 @@ def test_study_compares_in_every_world():
     np.testing.assert_allclose(data.gap_micro_loss_at_equal_time, gap)
     assert len(result.figures) == 2
     assert "rho = 0.3" in table
+    assert table.endswith("split_feed: its structure changed nothing; no expert met its terms when asked")
     np.testing.assert_array_equal(verdicts(np.array([[1.0, -1, 1], [1.1, -1.1, -1], [0.9, -0.9, 0]])), [1, -1, 0])
 
 
@@ -798,6 +800,15 @@ def test_what_the_first_step_would_not_see_is_refused_before_it():
         ({"placement": {"threshold": 0.9}}, {"placement": "eplb"}, "threshold=0.9"),
         ({"cluster": {"stages": 0}}, {}, "stages=0"),
         ({"schedule": {"microbatches": 0.1}}, {}, "microbatches=0.1"),
+        ({"capacity": 1e8, "expert": {"capacity": 2e8}}, {}, "are one thing; give one of them"),
+        ({"routing": {"policy": "expert_choice", "capacity": -1}}, {}, "capacity=-1"),
+        ({"routing": {"policy": "balanced", "iterations": 0}}, {}, "iterations=0; it takes a whole number of 1"),
+        ({"routing": {"control": {"policy": "sign", "step": -1}}}, {}, "step=-1"),
+        ({"structure": {"policy": "merge", "below": -1}}, {}, "below=-1"),
+        ({"structure": {"way": {"policy": "clone", "noise": -1}}}, {"structure": "split"}, "noise=-1"),
+        ({"sampling": {"policy": "bandit", "memory": 2}}, {}, "memory=2"),
+        ({"sampling": {"policy": "rehearsal", "quality": 2}}, {}, "quality=2"),
+        ({"world": {"trajectory": 1}}, {"world": "trace"}, "give world.path=FILE too"),
     ):
         with pytest.raises(InputError, match=message):
             drive(config({**over, "figures": False}, **choices))
@@ -807,7 +818,7 @@ def test_equal_time_is_that_of_the_fastest():
     """One policy takes 10 s for its tokens, one 20: at 10 s the slow one is half way from 3 to 2."""
     dims, curve = ("policy", "seed", "step"), [[[3.0, 1.0]], [[3.0, 2.0]]]
     data = xr.Dataset({name: (dims, np.array(curve)) for name in study.LOSSES}, {"seed": [0]})
-    for name in ("max_over_mean", "utilisation", "experts_alive"):
+    for name in ("max_over_mean", "utilisation", "experts_alive", "edits"):
         data[name] = (dims, np.ones((2, 1, 2)))
     data["wall_clock"] = (dims, np.array([[[0.0, 10.0]], [[0.0, 20.0]]]))
     ends = study._ends(data)

@@ -5,10 +5,12 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 import moesim
 from moesim.verbs import VERBS
@@ -87,6 +89,31 @@ def test_an_example_runs_as_a_script(path, tmp_path, monkeypatch):
     runpy.run_path(str(path), run_name="__main__")
 
 
+CLOSED = runpy.run_path(str(HOUSE / "docs" / "closed.py"))
+GOOD = '<p id="here"></p><a href="#here">1</a><a href="other.html#there">2</a><a href="https://example.org">3</a>'
+LEAKS = {
+    '<a href="#nowhere">': "the link #nowhere leads nowhere",
+    '<a href="missing.html">': "the link missing.html leads nowhere",
+    '<a href="other.html#here">': "the link other.html#here leads nowhere",
+    '<script src="https://example.org/a.js"></script>': "loads https://example.org/a.js from the network",
+    '<link rel="stylesheet" href="//example.org/a.css">': "loads //example.org/a.css from the network",
+    '<img src="http://example.org/a.png">': "loads http://example.org/a.png from the network",
+}
+
+
+@pytest.mark.parametrize("html", ["", *LEAKS])
+def test_pages_that_lead_nowhere_or_ask_the_network_are_found(tmp_path, html):
+    (tmp_path / "index.html").write_text(GOOD + html)
+    (tmp_path / "other.html").write_text('<p id="there"></p>')
+    (tmp_path / "style.css").write_text("p { background: url(local.png) }")
+    assert CLOSED["faults"](tmp_path) == [f"index.html: {LEAKS[html]}" for html in [html] if html]
+
+
+def test_a_style_that_asks_the_network_is_found(tmp_path):
+    (tmp_path / "style.css").write_text('@import "https://example.org/font.css";')
+    assert CLOSED["faults"](tmp_path) == ["style.css: fetches from the network"]
+
+
 def test_every_verb_has_an_example():
     assert {*VERBS} <= {path.stem for path in EXAMPLES}
 
@@ -99,3 +126,12 @@ def test_the_tree_names_every_module():
     told = set(re.findall(r"\w+\.py", (HOUSE / "docs" / "contributing.md").read_text()))
     there = {path.name for path in (HOUSE / "moesim").rglob("*.py")} - {"__init__.py", "__main__.py"}
     assert sorted(there - told) == []
+
+
+def test_what_describes_the_package_agrees():
+    cited = yaml.safe_load((HOUSE / "CITATION.cff").read_text())
+    project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
+    told = (cited["version"], cited["license"], [author["name"] for author in cited["authors"]])
+    assert told == (moesim.__version__, project["license"], [author["name"] for author in project["authors"]])
+    assert f"\n## {moesim.__version__}" in (HOUSE / "CHANGELOG.md").read_text()
+    assert {*cited["keywords"]} >= {*project["keywords"]}

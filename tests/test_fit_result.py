@@ -52,6 +52,27 @@ def test_dataset_survives_the_disk(which, request, tmp_path):
     assert data.loss.attrs["units"] == "nat/token"
 
 
+def test_influence_is_the_estimate_less_that_without_the_run():
+    """Against fits that leave the run out, in standard errors; the run that pulls most, and one that hardly does."""
+    runs = synthetic("hoffmann2022", 60, noise=0.01)
+    data = fit("hoffmann2022", runs, objective="squared_log").to_dataset()
+    pulls = np.abs(data.influence.sel(coefficient="E").values)
+    for i in (int(pulls.argmax()), int(pulls.argsort()[len(pulls) // 2])):
+        rest = fit("hoffmann2022", runs.isel(run=np.arange(60) != i), objective="squared_log").to_dataset()
+        moved = (data.estimate - rest.estimate) / data.standard_error
+        for name in ("E", "alpha", "beta"):
+            expected = moved.sel(coefficient=name).item()
+            assert data.influence.sel(coefficient=name).values[i] == pytest.approx(expected, rel=0.25, abs=0.02)
+
+
+def test_influence_is_of_runs_that_were_fitted_and_of_coefficients_that_were_free():
+    runs = synthetic("hoffmann2022", 40, noise=0.01)
+    data = fit("hoffmann2022", runs, fixed={"E": 1.7}, holdout={"largest_compute": 0.2}).to_dataset()
+    assert data.influence.sel(coefficient="E").isnull().all()
+    assert (data.influence.sel(coefficient="alpha").isnull() == data.held_out).all()
+    assert abs(float(data.influence.sel(coefficient="alpha").sum())) < 1.0  # the pulls nearly balance
+
+
 def test_law_file_is_taken_by_law(chinchilla, wrapped, tmp_path):
     """law.yaml and repetition.yaml load, and predict what the fit predicts."""
     for found in (chinchilla, wrapped):

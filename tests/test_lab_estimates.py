@@ -8,7 +8,17 @@ import xarray as xr
 import moesim
 from moesim.balance.trace import lognormal_trace
 from moesim.errors import InputError
-from moesim.lab.compared import differences, equivalent_params, excess_index, frame, mean, penalties, ratio, tuned
+from moesim.lab.compared import (
+    differences,
+    equivalent_params,
+    excess_index,
+    frame,
+    mean,
+    penalties,
+    ratio,
+    stopped,
+    tuned,
+)
 from moesim.lab.estimates import NOT_IDENTIFIED, calibrate
 
 
@@ -67,6 +77,17 @@ def test_a_decay_is_tuned_on_a_seed_that_is_left_out():
     assert kept.highest.all()
     with pytest.raises(InputError, match="no rows of the seed 5"):
         tuned(frame(table), 5)
+
+
+def test_a_run_stops_where_its_loss_is_lowest():
+    """Of three marks of repeated data the middle one; its fresh run stops nowhere."""
+    table = runs(
+        trajectory=["a", "a", "a", "b", "b"],
+        tokens=[4, 8, 16, 8, 16],
+        unique_tokens=[2, 2, 2, 8, 16],
+        loss=[3.0, 2.0, 2.5, 1.9, 1.8],
+    )
+    assert stopped(frame(table)).tokens.tolist() == [8]
 
 
 def test_differences_are_paired_by_seed():

@@ -9,7 +9,18 @@ import moesim
 from moesim import config
 from moesim.errors import InputError
 from moesim.lab import figures, tables
-from moesim.lab.compared import BY_LOAD, differences, excess_index, frame, last, mean, penalties, reported
+from moesim.lab.compared import (
+    ANY_STOP,
+    BY_LOAD,
+    differences,
+    excess_index,
+    frame,
+    last,
+    mean,
+    penalties,
+    reported,
+    stopped,
+)
 
 TABLES = [name for name in config.choices("runs") if name.startswith("lab_")]
 CONTRACT = "active_params total_params embedding_params sparsity tokens unique_tokens loss weight_decay seed corpus"
@@ -126,6 +137,7 @@ def test_the_figures_show_what_the_tables_say():
 TEXT = last(reported(frame(moesim.load_runs("lab_text", where={"learning_rate": 0.01}))))
 PAID = penalties(TEXT)
 SIXTEEN = penalties(reported(frame(moesim.load_runs("lab_text", where={"learning_rate": 0.01}))))
+STOPS = stopped(reported(frame(moesim.load_runs("lab_text", where={"learning_rate": 0.01, "weight_decay": 0.1}))))
 
 
 def at(rows, decay, unique=2**15):
@@ -148,6 +160,13 @@ SIGNS = {
     "penalty, moe": (mean(at(PAID, 0.1)[at(PAID, 0.1).arm == "moe 8"].penalty), 1.01, 0.4, 1),
     "penalty, always on": (mean(at(PAID, 0.1)[at(PAID, 0.1).arm == "dense x8"].penalty), 1.51, 0.5, 1),
     "index": (one(excess_index(at(PAID, 0.1), "moe 8", "dense", "dense x8")), 0.45, 0.25, 1),
+    "moe less dense, each at its best stop": (one(differences(STOPS, "moe 8", "dense", at=ANY_STOP)), 0.07, 0.05, 1),
+    "moe less always on, each at its best stop": (
+        one(differences(STOPS, "moe 8", "dense x8", at=ANY_STOP)),
+        0.06,
+        0.05,
+        1,
+    ),
     "always on less moe, decay 1": (one(differences(at(TEXT, 1.0), "dense x8", "moe 8")), -0.086, 0.05, -1),
     "always on less dense, decay 1": (one(differences(at(TEXT, 1.0), "dense x8", "dense")), -0.08, 0.05, -1),
 }

@@ -241,3 +241,49 @@ def test_no_result_is_too_empty_for_a_page(see):
     seen = see(empty, nothing)
     assert seen.page.get_by_text("This result has no variables.").count() == 1
     assert seen.fine(), seen.said
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return moesim.fit("hoffmann2022", "chinchilla", draws=40, profiles=True)
+
+
+def test_a_fit_names_its_runs_and_says_which_pull(see, fitted):
+    seen = see(fitted.to_dataset())
+    seen.settled()
+    runs = seen.page.locator("section[aria-label='Runs'] figure").first
+    runs.locator("svg circle").first.hover(force=True)
+    assert re.search(r"row \d+: .*N .*D ", runs.locator(".readout").inner_text())
+    pulls = seen.page.locator("section[aria-label='Which runs pull a coefficient']")
+    slider = pulls.locator("input[type=range]")
+    slider.focus()
+    seen.page.keyboard.press("End")
+    assert pulls.locator("figcaption").inner_text() == "Pull on beta"
+    assert seen.page.locator("section[aria-label='Profiles'] figure").count() == 5
+    assert seen.fine(), seen.said
+
+
+def test_a_plan_shows_its_rivals(see):
+    plan = moesim.plan(chip="h100", devices=64, days=3, unique_tokens=1e11)
+    seen = see(plan)
+    seen.settled()
+    table = seen.page.locator("section[aria-label='Rivals']")
+    assert table.locator("th").all_inner_texts()[1:3] == ["best", "dense"]
+    loss = float(plan.scan_loss.sel(sparsity=float(plan.chosen_sparsity.sel(choice="best"))))
+    ladder = seen.page.locator("section[aria-label='At equal time'] figure").first
+    ladder.get_by_role("button", name="table").click()
+    assert f"{loss:.5g}" in ladder.inner_text()
+    assert seen.fine(), seen.said
+
+
+def test_laws_of_a_comparison_are_opened_one_by_one(see, swept):
+    other = moesim.optimum("ludziejewski2025", **SWEEP)
+    formulas = {"abnar2025": swept.formula, "ludziejewski2025": other.formula}
+    both = swept[["optimal_loss"]].drop_attrs().assign_attrs(verb="sweep", formulas=json.dumps(formulas))
+    seen = see(both)
+    live = seen.page.locator("section.live").nth(1)
+    assert live.locator("svg").count() == 0
+    live.get_by_text("open", exact=True).click()
+    live.locator("svg").nth(2).wait_for()
+    assert "ludziejewski2025" in live.inner_text()
+    assert seen.fine(), seen.said

@@ -109,15 +109,16 @@ def test_who_joins_copies_the_state(joins):
     assert lost.sel(site="stays").item() == pytest.approx(0 if joins == "alone" else 128, rel=0.02, abs=1e-6)
 
 
-def test_a_stop_sends_all_back_to_the_checkpoint():
-    """Each stop loses half of 600 s and 120 s of recovery of everyone."""
+@pytest.mark.parametrize("every", [600.0, 7200.0])
+def test_a_stop_sends_all_back_to_the_checkpoint(every):
+    """Each stop, one in 2 h, loses half an interval, be it longer than a tick, and 120 s of recovery of everyone."""
     site = {**SITE, **FAST}
     site["groups"] = {"stays": {}, "goes": {"availability": {"policy": "trace", "up": [1, 1, 1, 0], "hours": 0.5}}}
-    given = {"policy": "elastic", "checkpoint": 1e-9, "every": 600.0, "recovery": 120.0, "others": "stop"}
+    given = {"policy": "elastic", "checkpoint": 1e-9, "every": every, "recovery": 120.0, "others": "stop"}
     found = of(site, given, hours=200).isel(seed=0)
     assert (200 - found.site_working.sel(site="stays").item()) * 36 == pytest.approx(120, rel=0.02)
     lost = 1 - found.site_tokens.sel(site="stays").item() / (RATE * 200 * 3600)
-    assert lost == pytest.approx(420 / 7200, rel=0.02)
+    assert lost == pytest.approx((every / 2 + 120) / 7200, rel=0.02)
     with pytest.raises(InputError, match=r"sites go down, but no failures .* give protocol.every"):
         of(site, {**given, "every": None}, hours=20)
 
@@ -141,7 +142,8 @@ def test_a_pipeline_on_paper():
     compute, hop = 0.6 / 8 / 3, 2 * 12500 * 100 * 16 / 1e9 + 0.01
     step = 10 * (compute + hop)
     assert float(found.working / found.up) == pytest.approx(8 * compute / step)
-    assert float(found.bytes) == pytest.approx(3 * HOURS * 3600 / step * 8 * 2 * 12500 * 100 * 16 / 8)
+    links = 2  # between three stages, each with an activation and a gradient
+    assert float(found.bytes) == pytest.approx(links * HOURS * 3600 / step * 8 * 2 * 12500 * 100 * 16 / 8)
 
 
 def test_pipelines_are_averaged_and_the_rest_is_idle():
@@ -283,6 +285,26 @@ def test_crews_of_a_part_average():
     assert float(found.tokens.sum()) == pytest.approx(tokens)
     loss = float(load_law("hoffmann2022")(total_params=1e9, tokens=tokens / 2)) * Q.multiplier(2, 1e9, 50)
     assert found.loss.values[0, -1] == pytest.approx(loss - 0.035, rel=1e-9)
+
+
+@pytest.mark.parametrize(("relayed", "cut"), [(False, 48.0), (True, 16.0)])
+def test_a_stem_is_sent_to_each_part_or_handed_on(relayed, cut):
+    """Three copies of 16 Gbit at 1 Gbit/s, one after another, or all while one goes; then not a byte."""
+    given = {"policy": "frozen_stem", "levels": 2, "stem_tokens": 0.0, "all_sites": True, "relayed": relayed}
+    found = of({**SITE, "sites": 4}, given)
+    assert float(found.tokens.sum()) == pytest.approx(4 * RATE * (HOURS * 3600 - cut))
+    assert float(found.bytes.sum()) == pytest.approx(3 * 2e9)
+    assert not found.bytes.values[0, 1:].any()
+
+
+def test_a_stem_is_handed_on_over_the_slowest_link_to_all_that_train():
+    """Two sites of each part average; a site uploads at .25 Gbit/s: 64 s, and three copies whatever the levels."""
+    site = {**SITE, "groups": {"fast": {"sites": 3}, "slow": {"sites": 1, "up": 2.5e8}}}
+    given = {"policy": "frozen_stem", "stem_tokens": 0.0, "all_sites": True, "relayed": True, "steps": 1000}
+    cuts = [of(site, {**given, "levels": n}, hours=64 / 3600, tick_minutes=64 / 60) for n in (0, 1, 2)]
+    for found in cuts:
+        assert float(found.bytes.sum()) == pytest.approx(3 * 2e9)
+        assert not found.tokens.any()
 
 
 def test_several_sites_on_one_path():

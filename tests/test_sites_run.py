@@ -144,6 +144,19 @@ def test_the_slowest_and_the_quorum():
     assert (three.site_tokens / (5.5 * 3600)).values == pytest.approx([1e5 / 0.6, 1e5 / 0.6, 1e5 / 0.6, 0])
 
 
+def test_a_round_of_a_quorum_is_among_those_that_are_in_time():
+    """Three of .6, .6, .3 s and one of 1 s: the ring is of three, 2 x 2/3 copies each, and so is what many cost."""
+    site = {**ONE, "groups": {"a": {"sites": 2}, "b": {"flops": 2e15}, "c": {"mfu": 0.3}}}
+    three = of("quorum", site, seeds=1)
+    stall = 16.0 * 4 / 3 - 0.6 * 2 / 3
+    rounds = 5.5 * 3600 / (50 * 0.6 + stall)
+    assert three.site_bytes.values[0] == pytest.approx([2e9 * 4 / 3 * rounds] * 3 + [0.0])
+    level = float(load_law("hoffmann2022")(total_params=1e9, tokens=3 * rounds * 50 * 1e5))
+    assert three.loss.values[0, -1] == pytest.approx(level * Q.multiplier(3, 1e9, 50))
+    alike = of("quorum", {**ONE, "sites": 4}, seeds=1)
+    assert (alike.loss.values == of("diloco", {**ONE, "sites": 4}, seeds=1).loss.values).all()
+
+
 def test_a_stem_and_its_parts_on_paper():
     """1e9 tokens at one of four equal sites, then 3 copies of 2e9 byte at 1 Gbit/s: 48 s; then nothing is sent."""
     found = of(STEM, seeds=1, record="all").isel(seed=0)

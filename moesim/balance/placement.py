@@ -15,7 +15,7 @@ from moesim.balance.topology import TOPOLOGIES, wired
 from moesim.errors import InputError
 from moesim.hardware.placed import Placement, arrivals
 from moesim.registry import Policies, Policy
-from moesim.settings import defaults, known, number, read, setting, truth, whole
+from moesim.settings import Positive, defaults, known, number, read, setting, truth, whole
 from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE
 
 
@@ -336,7 +336,7 @@ def _shadow_cost(problem: Problem, slots: np.ndarray, loads: np.ndarray, shadows
 
 
 @placement
-def bounded(problem: Problem, *, moves: int = 4, stop: float = 1.01) -> Placement:
+def bounded(problem: Problem, *, moves: int = 4, stop: Positive = 1.01) -> Placement:
     """Keep the placement but exchange up to `moves` pairs of slots per rebalancing, busiest device with least busy.
 
     Starts from EPLB's placement; stops once max/mean is below `stop` (as SwiftBalancer in vLLM does).

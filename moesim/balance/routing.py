@@ -14,8 +14,21 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.numerics.memory import row_sums
 from moesim.registry import Policies, Policy
-from moesim.settings import Takes, defaults, number, one_of, read, setting, whole
-from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF
+from moesim.settings import (
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Share,
+    Takes,
+    defaults,
+    number,
+    one_of,
+    read,
+    setting,
+    whole,
+)
+from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Domain
 
 controls = Policies("control", tree=False)
 rewards = Policies("reward")
@@ -24,6 +37,7 @@ rewards = Policies("reward")
 BIAS_WORTH = 20.0
 # Logits more than 60 below the best are treated as 60 below, so that K experts can always be found.
 _LEAST_WEIGHT = np.exp(-60.0)
+_UP_TO_ONE = Domain("0 to 1", 0, 1, lower_open=False, upper_open=False)
 
 
 def _one(kind: Policies) -> Takes:
@@ -37,10 +51,12 @@ class Routing:
     `assign` (logits, tokens, alive, active) -> probability of being chosen (seed, domain, expert); `control` changes
     (scores, bias); `reward` feeds the reinforcement: logit += reinforcement x P x reward - decay x logit.
     `temperature`: noise of a batch on the logits. `affinity`: how much an expert prefers its own part of the tree at
-    the start; `noise`: spread of the initial logits. `reach`: how far from 0 reinforcement takes a logit, as a sigmoid
-    gate has its ends, so that a bias can overrule it. Tokens above `capacity_factor` x the fair share are dropped.
-    `fidelity`: mean_field (expected tokens) or tokens (each drawn; `batch` of them for all, null: every token of the
-    step).
+    the start; `noise`: spread of the initial logits, `common`: the part of its variance that all domains share: by it
+    a hotspot forms that tells nothing of domains; `wander`: by how much logits move in a step by themselves (standard
+    deviation, with the same part in common), as a router's do that learns from batches. `reach`: how far from 0
+    reinforcement takes a logit, as a sigmoid gate has its ends, so that a bias can overrule it. Tokens above
+    `capacity_factor` x the fair share are dropped. `fidelity`: mean_field (expected tokens) or tokens (each drawn;
+    `batch` of them for all, null: every token of the step).
     """
 
     assign: Policy
@@ -48,6 +64,8 @@ class Routing:
     temperature: float = setting(1.0, number(POSITIVE))
     affinity: float = setting(4.0, number(NON_NEGATIVE))
     noise: float = setting(0.1, number(NON_NEGATIVE))
+    common: float = setting(0.0, number(_UP_TO_ONE))
+    wander: float = setting(0.0, number(NON_NEGATIVE))
     reinforcement: float = setting(1.0, number(NON_NEGATIVE))
     decay: float = setting(1e-3, number(NON_NEGATIVE))
     reach: float = setting(5.0, number(POSITIVE_OR_INF))
@@ -146,7 +164,7 @@ def hash_(z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int, *, 
 
 @routing
 def expert_choice(
-    z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int, *, capacity: float = 1.0
+    z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int, *, capacity: Fraction = 1.0
 ) -> np.ndarray:
     """Each expert takes the tokens it likes best up to capacity x K x tokens / experts (Zhou et al. 2022, 2202.09368).
 
@@ -162,7 +180,7 @@ def expert_choice(
     first, last = np.concatenate([edge, less], axis=1), np.concatenate([less, edge], axis=1)
     begin = np.maximum.accumulate(np.where(first, after - waiting, 0.0), axis=1)
     end = np.minimum.accumulate(np.where(last, after, np.inf)[:, ::-1], axis=1)[:, ::-1]
-    room = np.minimum(capacity, 1.0) * active * tokens.sum(axis=1) / alive.sum(axis=1)
+    room = capacity * active * tokens.sum(axis=1) / alive.sum(axis=1)
     alike = end - begin  # tokens that are liked as much as these
     share = np.clip(room[:, None, None] - begin, 0.0, alike) / np.where(alike > 0, alike, 1.0) * alive[:, None, :]
     out = np.empty(z.shape)
@@ -172,7 +190,13 @@ def expert_choice(
 
 @routing(drawn=True)
 def balanced(
-    z: np.ndarray, tokens: np.ndarray, alive: np.ndarray, active: int, *, iterations: int = 50, sharpness: float = 1.0
+    z: np.ndarray,
+    tokens: np.ndarray,
+    alive: np.ndarray,
+    active: int,
+    *,
+    iterations: Count = 50,
+    sharpness: Positive = 1.0,
 ) -> np.ndarray:
     """Equal loads by prices on experts: Sinkhorn's scaling; a high `sharpness` approaches BASE's linear assignment.
 
@@ -234,8 +258,8 @@ def sign(
     tokens: np.ndarray,
     alive: np.ndarray,
     *,
-    step: float = 1e-3,
-    worth: float = BIAS_WORTH,
+    step: NonNegative = 1e-3,
+    worth: Positive = BIAS_WORTH,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loss-free balancing: bias += step x sign(mean load - load) (Wang et al. 2024, 2408.15664).
 
@@ -253,8 +277,8 @@ def proportional(
     tokens: np.ndarray,
     alive: np.ndarray,
     *,
-    step: float = 1e-2,
-    worth: float = BIAS_WORTH,
+    step: NonNegative = 1e-2,
+    worth: Positive = BIAS_WORTH,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loss-free balancing in proportion: bias += step x (mean load - load) / mean load (ablation of 2408.15664)."""
     return scores, bias - worth * step * excess(load, alive)
@@ -269,7 +293,7 @@ def quantile(
     tokens: np.ndarray,
     alive: np.ndarray,
     *,
-    iterations: int = 2,
+    iterations: Count = 2,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bias of the next step = the prices that would have balanced this one; no step size.
 
@@ -289,11 +313,11 @@ def auxiliary(
     tokens: np.ndarray,
     alive: np.ndarray,
     *,
-    weight: float = 1e-3,
-    pull: float = 2e-3,
-    gate: float = 5.0,
+    weight: NonNegative = 1e-3,
+    pull: Share = 2e-3,
+    gate: Positive = 5.0,
     scope: str = "global",
-    worth: float = BIAS_WORTH,
+    worth: Positive = BIAS_WORTH,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradient step on the auxiliary loss weight x sum_i f_i G_i, f_i = experts x share of the assignments.
 

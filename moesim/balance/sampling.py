@@ -12,8 +12,19 @@ from moesim.domains.learning import domain_gains, fresh_worth, penalty_slope
 from moesim.errors import InputError
 from moesim.numerics.memory import row_sums
 from moesim.registry import Policies, Policy
-from moesim.settings import defaults, number, read, setting, whole
-from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE, check
+from moesim.settings import (
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Share,
+    defaults,
+    number,
+    read,
+    setting,
+    whole,
+)
+from moesim.variables import POSITIVE_OR_INF
 
 if TYPE_CHECKING:
     from moesim.balance.setting import Setting
@@ -99,17 +110,15 @@ def natural(state: State, setting: Setting) -> tuple[np.ndarray, dict[str, Any]]
 
 
 @sampling
-def temperature(state: State, setting: Setting, *, exponent: float = 0.3) -> tuple[np.ndarray, dict[str, Any]]:
+def temperature(state: State, setting: Setting, *, exponent: NonNegative = 0.3) -> tuple[np.ndarray, dict[str, Any]]:
     """Proportional to frequency^exponent (mT5 and XLM-R use 0.3)."""
-    check("sampling temperature", "exponent", exponent, NON_NEGATIVE)
     world = setting.world
     return world.shared_out(normalised(world.whole(world.natural) ** exponent)), state.memory
 
 
 @sampling
-def unimax(state: State, setting: Setting, *, epochs: float = 4.0) -> tuple[np.ndarray, dict[str, Any]]:
+def unimax(state: State, setting: Setting, *, epochs: Positive = 4.0) -> tuple[np.ndarray, dict[str, Any]]:
     """As even as possible, no domain passed more than `epochs` times in the run (Chung et al. 2023, 2304.09151)."""
-    check("sampling unimax", "epochs", epochs, POSITIVE)
     caps = epochs * setting.world.whole(setting.world.unique) / (setting.tokens * setting.steps)
     if (caps.sum(axis=-1) < 1.0 - 1e-9).any():
         most = float(caps.sum(axis=-1).min())
@@ -121,7 +130,7 @@ def unimax(state: State, setting: Setting, *, epochs: float = 4.0) -> tuple[np.n
 
 
 @sampling
-def optimal(state: State, setting: Setting, *, exponent: float | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+def optimal(state: State, setting: Setting, *, exponent: Positive | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """Proportional to target^(1/(1 + a)): the best fixed mixture for domain losses n^-a that do not interfere.
 
     `exponent` a: the data exponent of the world's curve unless given.
@@ -142,7 +151,7 @@ def served(state: State) -> np.ndarray:
 
 @sampling
 def feed_idle(
-    state: State, setting: Setting, *, bound: float = 1.1, iterations: int = 20, least: float = 0.0
+    state: State, setting: Setting, *, bound: float = 1.1, iterations: Count = 20, least: Share = 0.0
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Feed under-used experts: nearest to natural (in KL) with no expert above `bound` x its fair share of tokens.
 
@@ -175,7 +184,6 @@ def _limits(state: State, setting: Setting, bound: float) -> np.ndarray:
 
 
 def _check_reach(world, limit: np.ndarray, least: float) -> None:
-    check("sampling feed_idle", "least", least, SHARE)
     alone = least * world.natural - limit.max(axis=1, keepdims=True)
     if (alone > 0).any():
         seed, leaf = np.unravel_index(int(np.argmax(alone)), alone.shape)
@@ -194,12 +202,13 @@ def _tilted(natural: np.ndarray, part: np.ndarray, price: np.ndarray, least: flo
 
 
 @sampling
-def feed_idle_power(state: State, setting: Setting, *, strength: float = 1.0) -> tuple[np.ndarray, dict[str, Any]]:
+def feed_idle_power(
+    state: State, setting: Setting, *, strength: NonNegative = 1.0
+) -> tuple[np.ndarray, dict[str, Any]]:
     """q = p (mean load / load of the domain's experts)^strength; 1 equalises loads if each domain has one expert.
 
     Loads are by copy, and over the speed of the devices that hold them.
     """
-    check("sampling feed_idle_power", "strength", strength, NON_NEGATIVE)
     natural = setting.world.natural
     load = np.einsum("sk,ske->se", natural, served(state)) / np.where(state.alive, _rates(state, setting), 1.0)
     around = np.einsum("ske,se->sk", served(state), load)
@@ -216,7 +225,7 @@ def gains(state: State, setting: Setting) -> np.ndarray:
 
 @sampling
 def marginal_gain(
-    state: State, setting: Setting, *, credit: float = 0.5, smoothing: float = 0.1, least: float = 0.01
+    state: State, setting: Setting, *, credit: NonNegative = 0.5, smoothing: Fraction = 0.1, least: Share = 0.01
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Proportional to frequency x learning speed x recent share^credit, smoothed (ADO-like, after Jiang et al. 2024).
 
@@ -234,7 +243,7 @@ def marginal_gain(
 
 
 @sampling
-def bandit(state: State, setting: Setting, *, memory: float = 0.9) -> tuple[np.ndarray, dict[str, Any]]:
+def bandit(state: State, setting: Setting, *, memory: Share = 0.9) -> tuple[np.ndarray, dict[str, Any]]:
     """Exponential weights on the loss of each domain, with decaying exploration (ODM-like, Albalak et al. 2023).
 
     The reward is the loss itself divided by how often a domain is drawn: it cannot tell noise from rare value.
@@ -258,9 +267,8 @@ def _rare(state: State, setting: Setting) -> np.ndarray:
 
 
 @sampling
-def replay(state: State, setting: Setting, *, share: float = 0.2) -> tuple[np.ndarray, dict[str, Any]]:
+def replay(state: State, setting: Setting, *, share: Share = 0.2) -> tuple[np.ndarray, dict[str, Any]]:
     """Natural, except that a `share` of the tokens replays domains in inverse proportion to what was seen of them."""
-    check("sampling replay", "share", share, SHARE)
     return (1.0 - share) * setting.world.natural + share * _rare(state, setting), state.memory
 
 
@@ -275,16 +283,13 @@ class Generated:
 
 @sampling
 def rehearsal(
-    state: State, setting: Setting, *, share: float = 0.2, quality: float = 0.5, price: float = 1 / 3
+    state: State, setting: Setting, *, share: Share = 0.2, quality: Share = 0.5, price: NonNegative = 1 / 3
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Pseudo-experience (Robins 1995): as `replay`, but the model generates the `share` itself, of what it saw least.
 
     A generated token is worth `quality` of a new one and uses up no unique tokens; to make it costs `price` x the time
     of training on one (1/3: a forward pass). None are made before something is learned.
     """
-    for name, value in {"share": share, "quality": quality}.items():
-        check("sampling rehearsal", name, value, SHARE)
-    check("sampling rehearsal", "price", price, NON_NEGATIVE)
     if state.step == 0:
         return setting.world.natural, state.memory
     made = share * _rare(state, setting)
@@ -293,7 +298,7 @@ def rehearsal(
 
 
 @sampling
-def skip_solved(state: State, setting: Setting, *, solved: float = 1e-12) -> tuple[np.ndarray, dict[str, Any]]:
+def skip_solved(state: State, setting: Setting, *, solved: Share = 1e-12) -> tuple[np.ndarray, dict[str, Any]]:
     """Natural over the domains that still gain: those whose gain per token is above `solved` x the largest."""
     gain = gains(state, setting)
     open_ = gain > solved * gain.max(axis=-1, keepdims=True)

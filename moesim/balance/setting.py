@@ -180,7 +180,7 @@ def run_of(config: Mapping[str, Any]) -> Run:
 def setting(config: Mapping[str, Any], seeds: tuple[int, ...] | None = None) -> Setting:
     """The Setting of a config for a block of seeds (the first alone unless given); InputError for every bad value."""
     run, shape = run_of(config), structure.build(config["structure"])
-    size = {} if run.capacity is None else {"expert": {**(config.get("expert") or {}), "capacity": run.capacity}}
+    size = {} if run.capacity is None else {"expert": _sized(config.get("expert") or {}, run.capacity)}
     machine = clock.build({**config, **size}, run.tokens_per_step)
     seeds = (run.seed,) if seeds is None else seeds
     most = _most_experts(run, machine.cluster, shape.grows)
@@ -191,6 +191,14 @@ def setting(config: Mapping[str, Any], seeds: tuple[int, ...] | None = None) -> 
     _check_memory(run, world.domains, most, machine.cluster)
     placing = placement.build(config["placement"])
     return Setting(world, router, shape, sampler, placing, machine, run, Streams.of(seeds), most)
+
+
+def _sized(expert: Mapping[str, Any], capacity: float) -> dict[str, Any]:
+    if expert.get("capacity") is not None:
+        raise InputError(
+            f"balance: capacity={capacity:g} and expert.capacity={expert['capacity']} are one thing; give one of them"
+        )
+    return {**expert, "capacity": capacity}
 
 
 def _most_experts(run: Run, cluster: Cluster, grows: bool) -> int:

@@ -16,7 +16,7 @@ from moesim.balance.state import State, fitted
 from moesim.domains import tree
 from moesim.errors import InputError
 from moesim.registry import Policies, Policy
-from moesim.settings import defaults, number, read, setting, whole
+from moesim.settings import NonNegative, Share, defaults, number, read, setting, whole
 from moesim.variables import AT_LEAST_ONE, POSITIVE, check
 
 ways = Policies("split way")
@@ -224,7 +224,7 @@ def merge_edit(row: int, kept: int, gone: int, temperature: float) -> Edit:
 
 
 @ways
-def along_tree(view: View, expert: int, *, leak: float = 0.02) -> np.ndarray:
+def along_tree(view: View, expert: int, *, leak: Share = 0.02) -> np.ndarray:
     """Child and parent share the domains along the node of the similarity tree that best halves the load.
 
     `leak`: the part of a domain that stays on the other side.
@@ -236,7 +236,7 @@ def along_tree(view: View, expert: int, *, leak: float = 0.02) -> np.ndarray:
 
 
 @ways
-def clone(view: View, expert: int, *, noise: float = 0.01) -> np.ndarray:
+def clone(view: View, expert: int, *, noise: NonNegative = 0.01) -> np.ndarray:
     """The child is a copy whose router differs by `noise` x the spread of the scores; then the two compete.
 
     Half of every domain goes to each, up to the noise (0.01 in Expert Upcycling, 2604.19835), which its parts share.
@@ -303,7 +303,7 @@ def split(view: View, *, by: str = "load", way: Any = "along_tree", at_most: int
 
 @structure
 def split_or_replicate(
-    view: View, *, divisibility: float = 0.5, way: Any = "along_tree", at_most: int = 4
+    view: View, *, divisibility: NonNegative = 0.5, way: Any = "along_tree", at_most: int = 4
 ) -> list[Edit]:
     """Split a hot expert if the best cut divides its load well (quality `divisibility` or more), else replicate it."""
     way, edits, vacant = ways.only(way), [], view.vacant()
@@ -324,7 +324,7 @@ def replicate(view: View, *, at_most: int = 4) -> list[Edit]:
 
 
 @structure
-def merge(view: View, *, below: float = 0.5, at_most: int = 1) -> list[Edit]:
+def merge(view: View, *, below: NonNegative = 0.5, at_most: int = 1) -> list[Edit]:
     """Merge the two least loaded experts while both are below `below` x the mean load."""
     edits, order = [], view.alive[np.argsort(view.load(view.alive), kind="stable")]
     limit = below * view.demand[view.row].sum() / len(order)
@@ -336,7 +336,7 @@ def merge(view: View, *, below: float = 0.5, at_most: int = 1) -> list[Edit]:
 
 
 @structure
-def prune(view: View, *, below: float = 0.1, tail: float = 0.05, at_most: int = 1) -> list[Edit]:
+def prune(view: View, *, below: NonNegative = 0.1, tail: NonNegative = 0.05, at_most: int = 1) -> list[Edit]:
     """Remove experts with load below `below` x the mean that together carry less than `tail` (LAEP, 2601.14327)."""
     load = view.load(view.alive)
     order = np.argsort(load, kind="stable")

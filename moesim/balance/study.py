@@ -163,6 +163,6 @@ def _ends(data: xr.Dataset) -> xr.Dataset:
             for ts, cs in zip(clocks, curves, strict=True)
         ]
         out[f"{loss}_at_equal_time"] = (("policy", "seed"), np.array(at))
-    for name in ("wall_clock", "max_over_mean", "utilisation", "experts_alive"):
+    for name in ("wall_clock", "max_over_mean", "utilisation", "experts_alive", "edits"):
         out[name] = (("policy", "seed"), last[name].transpose("policy", "seed").values.astype(float))
     return xr.Dataset(out, coords={"seed": data.seed})

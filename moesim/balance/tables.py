@@ -62,10 +62,8 @@ def of_trees(data: xr.Dataset) -> list[str]:
 def without_effect(data: xr.Dataset) -> list[str]:
     """A line for each structure that might have changed experts and never did."""
     idle = [name for name, own in _rows(data) if int(own.edits.max()) == 0]
-    steps = int(data.step.max())
-    return [
-        f"{name}: its structure changed nothing in {steps} steps; no expert met its terms when asked" for name in idle
-    ]
+    long = f" in {int(data.step.max())} steps" if "step" in data.coords else ""
+    return [f"{name}: its structure changed nothing{long}; no expert met its terms when asked" for name in idle]
 
 
 def verdicts_of_memory(data: xr.Dataset) -> list[str]:
@@ -111,7 +109,7 @@ def study_table(data: xr.Dataset) -> str:
             means = [float(gap.sel({axis: value, "policy": rival}).mean()) for rival in rivals]
             rows.append([f"{axis} = {value:g}", *(f"{mean:+.3f}" for mean in means)])
         parts += [f"mean gap in micro loss at equal {said} (nat/token; below 0: {CLAIM} is better)", aligned(rows, 2)]
-    return "\n".join(parts)
+    return "\n".join([*parts, *without_effect(data)])
 
 
 def worlds_table(data: xr.Dataset) -> str:
@@ -135,7 +133,7 @@ def worlds_table(data: xr.Dataset) -> str:
             [_where(data, i), "{:+.4f} ±{:.4f}".format(*interval(gap[:, i])), str(data[f"best_rival_{name}"].values[i])]
         )
     parts += ["micro loss at equal wall-clock against the best rival of each world, best first", aligned(rows)]
-    return "\n".join([*parts, *_what_distinguishes(data, gap.mean(axis=0))])
+    return "\n".join([*parts, *_what_distinguishes(data, gap.mean(axis=0)), *without_effect(data)])
 
 
 def _means(data: xr.Dataset, budget: str, loss: str) -> list[str]:

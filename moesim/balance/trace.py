@@ -75,6 +75,8 @@ def trace(
     """
     if path is not None:
         return _recorded(f"world trace {path}", read_dump(path, tokens_per_window, trajectory), windows)
+    if trajectory is not None or tokens_per_window is not None:
+        raise InputError("world trace: trajectory and tokens_per_window are of a file; give world.path=FILE too")
     table = shipped("routing_olmoe_mixtral_expert_counts.csv")
     models = sorted({row["model"] for row in table})
     if model not in models:

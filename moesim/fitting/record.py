@@ -16,6 +16,7 @@ from moesim.fitting.judge import SCORES, in_sample, out_of_sample
 from moesim.fitting.model import contents_of
 from moesim.fitting.predict import covered
 from moesim.fitting.solve import STATUSES
+from moesim.fitting.uncertainty import influence
 from moesim.output.provenance import signed
 from moesim.planning.formula import carried
 from moesim.planning.model import Model
@@ -36,7 +37,8 @@ def record(fit: Fit) -> xr.Dataset:
     `draw_status(draw)` and `draw_objective(draw)`, `identified(coefficient)`, `trades_off_with(coefficient)`,
     `correlation(coefficient, other)`, `profile_value`, `profile_objective(coefficient, point)` and
     `profile_interval(coefficient, bound)`, `start_objective(start)` and `start_status(start)`, the runs with
-    `predicted(run)`, `residual(run)` (log observed - log predicted) and `held_out(run)`, the scores by `part`, and
+    `predicted(run)`, `residual(run)` (log observed - log predicted), `held_out(run)` and `influence(run, coefficient)`
+    (fitting.uncertainty), the scores by `part`, and
     along `budget` (FLOP) the allocation: `optimal_NAME(budget)` with `optimal_NAME_interval(budget, bound)`, likewise
     `best_NAME` over sparsity, `optimal_extrapolated`, and `exponent_params(bound)`, `exponent_tokens(bound)`.
     """
@@ -167,9 +169,26 @@ def _predictions(fit: Fit) -> dict[str, Any]:
     found: dict[str, Any] = {"predicted": ("run", values)}
     found["residual"] = ("run", np.log(fit.observed) - np.log(values))
     found["held_out"] = ("run", fit.outside)
+    found["influence"] = (
+        ("run", "coefficient"),
+        _influence(fit),
+        {"long_name": "pull of a run", "units": "standard error"},
+    )
     if "prediction" in predicted:
         found |= {f"predicted_{n}": (("run", "bound"), predicted[n].values) for n in ("confidence", "prediction")}
     return found
+
+
+def _influence(fit: Fit) -> np.ndarray:
+    """By how many standard errors each run pulls each coefficient; NaN for held-out runs and fixed coefficients."""
+    parameters, pulls = fit.task.parameters, influence(fit.task, fit.optimum.x)
+    within = np.empty_like(pulls)
+    within[fit.task.order] = pulls
+    table = np.full((len(fit.outside), len(parameters.names)), np.nan)
+    for j, name in enumerate(parameters.names):
+        if (owner := parameters.owner(name)) in parameters.free:
+            table[~fit.outside, j] = within[:, parameters.free.index(owner)]
+    return table
 
 
 def _storable(values: np.ndarray) -> np.ndarray:

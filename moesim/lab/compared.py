@@ -18,6 +18,8 @@ Frame = Any
 SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", "learning_rate", "weight_decay"]
 ANY_DECAY = [name for name in SETTING if name != "weight_decay"]
 """A setting in which each arm, and fresh data, may have a weight decay of its own."""
+ANY_STOP = [name for name in SETTING if name != "tokens"]
+"""A setting in which each arm may stop where its loss is lowest."""
 TRIAL = 100
 """The seed on which decays are chosen: it stands in no mean, so that no seed is judged by a decay chosen on it."""
 _NOISE = 3.0  # standard errors that a difference of penalties must have, else an index of them is noise
@@ -102,6 +104,12 @@ def reported(rows: Frame) -> Frame:
 def last(rows: Frame) -> Frame:
     """The rows at the end of their runs: of each corpus, those of the most tokens."""
     return rows[rows.tokens == rows.groupby("corpus").tokens.transform("max")]
+
+
+def stopped(rows: Frame) -> Frame:
+    """The row of lowest loss of each trajectory on repeated data: stopped early, if it is best."""
+    repeated = rows[np.isfinite(rows.pool)]
+    return repeated.loc[repeated.groupby("trajectory").loss.idxmin()]
 
 
 def trios(rows: Frame) -> list[tuple[str, str, str]]:

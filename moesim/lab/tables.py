@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moesim.lab.compared import (
     ANY_DECAY,
+    ANY_STOP,
     BY_LOAD,
     SETTING,
     TRIAL,
@@ -18,6 +19,7 @@ from moesim.lab.compared import (
     mean,
     penalties,
     reported,
+    stopped,
     trios,
     tuned,
 )
@@ -42,6 +44,8 @@ def table(runs: xr.Dataset) -> str:
     for moe, dense, total in trios(rows):
         parts += [f"{moe} against {dense} (equal active size) and {total} (equal total size), paired by seed"]
         parts += [_pairs(last(rows), last(repeated), moe, dense, total)]
+        if {moe, dense, total} <= {*(best := stopped(rows)).arm}:
+            parts += ["repeated data, each stopped where its loss is lowest", _stops(best, moe, dense, total)]
     parts += _by_load(last(rows), SETTING)
     if len(rows) < len(whole) and len(best := last(tuned(whole))):
         parts += _tuned(best)
@@ -70,12 +74,26 @@ def _by_arm(rows: Frame, column: str) -> str:
 def _pairs(last: Frame, repeated: Frame, moe: str, dense: str, total: str) -> str:
     by_dense, by_total = (differences(last, moe, other) for other in (dense, total))
     index = excess_index(repeated, moe, dense, total) if len(repeated) else {}
-    lines: list[Row] = [("corpus", "unique", "rate", "decay", f"less {dense}", f"less {total}", "excess index")]
+    lines: list[Row] = [(*_PAIRED, f"less {dense}", f"less {total}", "excess index")]
     for setting, value in by_dense.items():
-        at = dict(zip(SETTING, setting, strict=True))
-        told = (at["corpus"], count(at["unique_tokens"]), plain(at["learning_rate"]), plain(at["weight_decay"]))
-        lines.append((*told, str(value), str(by_total.get(setting, "-")), str(index.get(setting, "noise"))))
+        told = (*_told(SETTING, setting), str(value), str(by_total.get(setting, "-")))
+        lines.append((*told, str(index.get(setting, "noise"))))
     return aligned(lines, 2)
+
+
+def _stops(best: Frame, moe: str, dense: str, total: str) -> str:
+    by_dense, by_total = (differences(best, moe, other, at=ANY_STOP) for other in (dense, total))
+    lines: list[Row] = [(*_PAIRED, f"less {dense}", f"less {total}")]
+    lines += [(*_told(ANY_STOP, at), str(v), str(by_total.get(at, "-"))) for at, v in by_dense.items()]
+    return aligned(lines, 2)
+
+
+_PAIRED = ("corpus", "unique", "rate", "decay")
+
+
+def _told(names: Sequence[str], setting: Sequence[Any]) -> Row:
+    at = dict(zip(names, setting, strict=True))
+    return at["corpus"], count(at["unique_tokens"]), plain(at["learning_rate"]), plain(at["weight_decay"])
 
 
 def _tuned(rows: Frame) -> list[str]:

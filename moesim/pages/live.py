@@ -54,12 +54,14 @@ def _section(dataset: xr.Dataset, text: str, name: str = "") -> Section:
     axes = {name: _axis(dataset, name) for name in _AXES}
     if not limited:
         axes["unique_tokens"] = [np.inf]
-    if held["known"]["law"]["data_range"].get("sparsity") == [0.0, 0.0] and "sparsity" not in dataset.coords:
+    dense = held["known"]["law"]["data_range"].get("sparsity") == [0.0, 0.0]
+    if dense and "sparsity" not in dataset.coords:
         axes["sparsity"] = [0.0]
     content = {
         **{name: value for name, value in held.items() if name != "graph"},
         "axes": axes,
         "limited": limited,
+        "dense": dense,
         "curves": max(_AXES, key=lambda name: (len(axes[name]), name == "sparsity")),
         "bounds": [float(bound) for bound in np.ravel(dataset.attrs.get("sparsity_bounds", SPARSITY_BOUNDS))][:2],
         "closed": bool(name),

@@ -30,7 +30,12 @@ class Section:
 
 LIVE = "moesim.pages.live"
 # Verb -> the modules whose view(dataset) gives the sections of its own, in this order.
-VIEWS: dict[str, tuple[str, ...]] = {"sweep": (LIVE,), "optimum": (LIVE,), "fit": (LIVE,), "plan": (LIVE,)}
+VIEWS: dict[str, tuple[str, ...]] = {
+    "sweep": (LIVE,),
+    "optimum": (LIVE,),
+    "fit": ("moesim.pages.fit", LIVE),
+    "plan": ("moesim.pages.plan", LIVE),
+}
 _SAID = {
     "law_source": "law",
     "repetition_source": "repetition",

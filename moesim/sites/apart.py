@@ -58,6 +58,7 @@ def frozen_stem(
     shared: float = 0.0,
     marking: float = 0.0,
     all_sites: bool = False,
+    relayed: bool = False,
     steps: float = 100.0,
     bits: float = FULL,
 ) -> Flow:
@@ -68,6 +69,8 @@ def frozen_stem(
     a way of `cut.CUTS` to share the data among parts. `shared`: share of a path's parameters that are frozen with the
     stem (0: each part trains a copy of all). `tokens`: of the stem and all parts together; a part that had its share
     stops. `marking`: share of the parameters with which the centre says whose each of these tokens is, at the cut.
+    `relayed`: sites hand on the stem as it comes, to all that train, in the time of one copy over the slowest link;
+    else the centre sends a copy to each part, one after another.
     """
     parts, way = levels_of(levels), Way(steps, bits).checked()
     stem = check("protocol", "stem_tokens", stem_tokens, NON_NEGATIVE)
@@ -75,12 +78,12 @@ def frozen_stem(
     check("protocol", "shared", shared, SHARE)
     kept = tick.memory or _planted(team, parts, all_sites, cut)
     centre = int(team.rate.argmax())
-    toll = _toll(team, centre, parts, left, marking)
+    toll = _toll(team, centre, kept.crews, left, marking, relayed)
     phases = _phases(team, tick, centre, max(stem - (tick.done - kept.own.sum()), 0.0), toll, kept.cut)
     later = tick.seconds - phases.stem - phases.marking - phases.sending
     todo = np.maximum(kept.shares * left - kept.own, 0.0) if np.isfinite(left) else np.full(parts, np.inf)
     flow, own = _apart(team, tick._replace(seconds=later), kept.crews, way if all_sites else None, todo)
-    flow = _with_stem(team, tick, centre, phases, flow)
+    flow = _with_stem(team, tick, centre, phases, toll.rate, flow)
     spent = (phases.marking + phases.sending) * float(tick.share[centre])
     grown = kept._replace(cut=kept.cut + spent, own=kept.own + own)
     learned = team.shards.learned(grown.own, kept.unique) - team.shards.learned(kept.own, kept.unique)
@@ -111,20 +114,35 @@ def _crews(team: Team, parts: int, all_sites: bool) -> list[np.ndarray]:
     return [np.where(np.isin(np.arange(len(order)), sites), number, 0.0) for sites in chosen]
 
 
-def _toll(team: Team, centre: int, parts: int, left: float, marking: float) -> tuple[float, float]:
-    """Seconds of the centre at the cut: to mark the tokens that are left (2 FLOP of 6), and to send stem and marks."""
+class _Toll(NamedTuple):
+    """What the cut takes: seconds of the centre to mark data, seconds to send, and bit/s of all that send meanwhile."""
+
+    mark: float
+    send: float
+    rate: float
+
+
+def _toll(team: Team, centre: int, crews: list[np.ndarray], left: float, marking: float, relayed: bool) -> _Toll:
+    """To mark the tokens that are left takes 2 FLOP of 6; stem and marks are sent once."""
     if check("protocol", "marking", marking, SHARE) and not np.isfinite(left):
         raise InputError("protocol: marking without an end; give protocol.tokens, which are to be marked")
     ids = left * _ID if marking else 0.0
     mark = marking * left / (3.0 * team.rate[centre]) if marking else 0.0
-    return mark, ((parts - 1) * team.params * FULL + ids * (parts - 1) / parts) / team.up[centre]
+    parts, up, stem = len(crews), float(team.up[centre]), team.params * FULL
+    ids *= (parts - 1) / parts
+    if not relayed:
+        return _Toll(mark, ((parts - 1) * stem + ids) / up, up)
+    receive = np.sum(crews, axis=0)
+    copies = float(receive.sum()) - 1.0
+    link = float(np.minimum(team.up, team.down)[receive > 0].min())
+    seconds = (stem / link if copies > 0 else 0.0) + ids / up
+    return _Toll(mark, seconds, (copies * stem + ids) / seconds if seconds else 0.0)
 
 
-def _phases(team: Team, tick: Tick, centre: int, stem: float, toll: tuple[float, float], spent: float) -> _Phases:
+def _phases(team: Team, tick: Tick, centre: int, stem: float, toll: _Toll, spent: float) -> _Phases:
     """Of a tick, with `stem` tokens to go and so many seconds of the toll `spent`."""
     share, rate = float(tick.share[centre]), float(team.rate[centre])
-    mark, send = toll
-    needed = (stem / rate, max(mark - spent, 0.0), max(send - max(spent - mark, 0.0), 0.0))
+    needed = (stem / rate, max(toll.mark - spent, 0.0), max(toll.send - max(spent - toll.mark, 0.0), 0.0))
     # seconds of the tick by which each is done; `needed` are seconds in which the centre is up
     done = np.minimum(
         np.cumsum(needed) / share if share else np.where(np.cumsum(needed) > 0, np.inf, 0.0), tick.seconds
@@ -157,7 +175,7 @@ def _free(team: Team, tick: Tick, way: Way | None) -> Flow:
     return Flow(tick.share, zero, zero, tick.share * tick.seconds * team.rate, zero)
 
 
-def _with_stem(team: Team, tick: Tick, centre: int, phases: _Phases, flow: Flow) -> Flow:
+def _with_stem(team: Team, tick: Tick, centre: int, phases: _Phases, rate: float, flow: Flow) -> Flow:
     """The flow of the parts, in shares of the whole tick, and what the centre did before."""
     at = (np.arange(len(team.rate)) == centre) / team.weight[centre]
     apart = 1.0 - (phases.stem + phases.marking + phases.sending) / tick.seconds
@@ -169,7 +187,7 @@ def _with_stem(team: Team, tick: Tick, centre: int, phases: _Phases, flow: Flow)
         sending=sending,
         waiting=np.maximum(tick.share - working - sending, 0.0),
         tokens=flow.tokens + at * phases.tokens,
-        bits=flow.bits + busy * tick.seconds * phases.sending * team.up[centre],
+        bits=flow.bits + busy * tick.seconds * phases.sending * rate,
     )
 
 

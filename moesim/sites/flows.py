@@ -201,7 +201,8 @@ def together(team: Team, tick: Tick, way: Way, needed: float | None = None, sent
         return nothing(tick)
     taking = here & ((step <= last) | (way.pace == "time"))
     own = np.full(len(step), last) if way.pace == "time" else step  # seconds in which a site does its part of a step
-    count, size = replicas(team, tick), (team.params if sent_params is None else sent_params) * way.bits / way.fragments
+    count = float(np.sum((team.weight * tick.share)[taking]))
+    size = (team.params if sent_params is None else sent_params) * way.bits / way.fragments
     cost = EXCHANGES[way.exchange](team.picked(taking), size, count) if count > 1 else Exchange(0.0, 0.0)
     window = way.steps * last / way.fragments
     stall = max(cost.seconds - (way.backward + way.overlap) * last, 0.0)

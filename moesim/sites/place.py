@@ -82,7 +82,7 @@ def everywhere(config: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     if not isinstance(groups, Mapping) or not all(isinstance(own or {}, Mapping) for own in groups.values()):
         return {**config, **changes}
     kept = {name: {key: v for key, v in (own or {}).items() if key not in changes} for name, own in groups.items()}
-    return {**config, **changes, "groups": kept}
+    return {**config, "groups": kept, **changes}  # among them other groups
 
 
 def groups_of(config: Mapping[str, Any]) -> dict[str, Site]:

@@ -76,8 +76,8 @@ def diloco(
     if quorum is not None and pace == "time":
         raise InputError("protocol: quorum with pace=time, where nobody waits; it takes pace=work")
     flow = restarted(together(team, tick, way, _quorum(team, quorum)), tick, restart)
-    M = replicas(team, tick) if quorum is None else min(replicas(team, tick), quorum)
-    return _averaged(flow, team, M, steps, bits)
+    counted = float(np.sum((team.weight * tick.share)[flow.tokens > 0]))  # of equal sites no quorum leaves any out
+    return _averaged(flow, team, counted, steps, bits)
 
 
 def _quorum(team: Team, quorum: int | None) -> int | None:
@@ -252,7 +252,8 @@ def pipeline(
     found = np.zeros((4, len(team.rate)))
     share = tick.share[order] * used
     rounds = share * tick.seconds / cycle
-    sent = steps * b * 2.0 * moved * (S > 1) + (cost.sent if pipelines > 1 else 0.0)
+    handed = 2.0 * moved * (S - 1) / S  # the first stage gets no activation and the last hands none on
+    sent = steps * b * handed + (cost.sent if pipelines > 1 else 0.0)
     found[:, order] = (
         share * steps * b * compute / cycle,
         share * stall.max() / cycle,

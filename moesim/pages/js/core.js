@@ -147,6 +147,7 @@ moesim.table = function (all, { head = true, caption: text = "" } = {}) {
 
 moesim.kinds.text = function (content, root) {
   for (const text of content.paragraphs) root.append(moesim.make("p", {}, text));
+  if (content.lines) root.append(moesim.make("pre", { tabindex: 0 }, content.lines));
 };
 
 moesim.kinds.table = function (content, root) {

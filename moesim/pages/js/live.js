@@ -154,11 +154,13 @@
     // Then: the best sparsity, along sparsity and along compute.
     function second() {
       const began = performance.now();
-      const given = settings(), v = model.cell(given), found = model.bestSparsity(v, content.bounds), at = model.run(found.cell, found.log_size), out = outside(found.cell, at);
+      against.node.hidden = across.node.hidden = content.dense;
+      const given = settings(), v = model.cell(given), found = content.dense ? { ...model.best(v), cell: v, sparsity: now.sparsity } : model.bestSparsity(v, content.bounds), at = model.run(found.cell, found.log_size), out = outside(found.cell, at);
       words.textContent = Number.isFinite(found.loss)
-        ? `At ${varied.filter((name) => name !== "sparsity").map((name) => label(name, now[name])).join(" and ")}: best sparsity ${moesim.say(found.sparsity, "plain", 4)}${found.status === "inside" ? "" : ` (${found.status})`}, ${moesim.say(at.active_params, "count")} active of ${moesim.say(at.total_params, "count")} parameters, ${moesim.say(at.tokens, "count")} tokens${epochs(at)}, loss ${moesim.say(found.loss, "plain", 5)} nat/token${anywhere(out) ? "; outside the data" : ""}.`
+        ? `At ${varied.filter((name) => name !== "sparsity").map((name) => label(name, now[name])).join(" and ")}: ${content.dense ? "the best run" : `best sparsity ${moesim.say(found.sparsity, "plain", 4)}`}${found.status === "inside" ? "" : ` (${found.status})`}, ${moesim.say(at.active_params, "count")} active of ${moesim.say(at.total_params, "count")} parameters, ${moesim.say(at.tokens, "count")} tokens${epochs(at)}, loss ${moesim.say(found.loss, "plain", 5)} nat/token${anywhere(out) ? "; outside the data" : ""}.`
         : "Here no model has a loss by this law.";
       root.dataset.best = JSON.stringify({ sparsity: found.sparsity, loss: found.loss, active_params: at.active_params, status: found.status });
+      if (content.dense) { after(); return; }
       const data = now.unique_tokens === Infinity ? [Infinity] : [now.unique_tokens, Infinity];
       const rungs = Array.from({ length: LADDER }, (_, i) => -Math.expm1(-(log1(content.bounds[0]) + (i / (LADDER - 1)) * (log1(content.bounds[1]) - log1(content.bounds[0])))));
       const places = [0, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99].filter((s) => s >= content.bounds[0] && s <= content.bounds[1]);
@@ -186,6 +188,10 @@
       }
       if (later.rungs.at < n * lines.length) { later.third = setTimeout(third, 0); return; }
       across.update({ ...across.spec, lines: lines.map((line) => ({ ...line, marks: true })), rules: [{ x: now.compute, text: "now" }] });
+      after();
+    }
+
+    function after() {
       later.band = 0;
       if (banded()) later.third = setTimeout(bands, 0);
       else root.dataset.done = String(Number(root.dataset.done || 0) + 1);

@@ -277,7 +277,7 @@
     function ruled(rule, { X, Y, height }) {
       const upright = rule.x !== undefined, at = upright ? X(rule.x) : Y(rule.y);
       const ends = upright ? { x1: at, x2: at, y1: sides.top, y2: height - sides.bottom } : { y1: at, y2: at, x1: sides.left, x2: width - sides.right };
-      const place = upright ? { x: at + 4, y: height - sides.bottom - 6 } : { x: sides.left + 6, y: at - 4 };
+      const place = upright ? at > width - 80 ? { x: at - 4, y: height - sides.bottom - 6, "text-anchor": "end" } : { x: at + 4, y: height - sides.bottom - 6 } : { x: sides.left + 6, y: at - 4 };
       return [moesim.shape("line", { ...ends, class: "cursor" }), moesim.shape("text", { ...place, class: "tick" }, rule.text || "")];
     }
 
