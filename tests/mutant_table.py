@@ -457,6 +457,7 @@ BALANCING = {
         ("part * (axis[i] - axis[i - 1])", "(1 - part) * (axis[i] - axis[i - 1])"),
     ],
     ("balance/routing.py", BALANCE): [
+        ("(active - count) / row_sums(left)", "active / row_sums(left)"),
         ("- common[:, 0]", "+ common[:, 0]"),
         ("scores - (step - common).astype", "scores + (step - common).astype"),
         ("scores - (step - common).astype", "scores - step.astype"),
@@ -581,7 +582,14 @@ BALANCING = {
         ("bond=_put(state.bond, (row, child), state.bond[row, parent])", "bond=state.bond"),
         ('("scores", "rest", "learned", "trained")}', '("scores", "rest", "learned")}'),
     ],
+    ("balance/state.py", "test_balance_step_by_hand.py -k room"): [
+        ('"scores": -np.inf', '"scores": 0.0'),
+        ('"parent": -1', '"parent": 0'),
+        ("own[:, : self.experts] = self.bond", "own[:, : 0] = self.bond[:, :0]"),
+    ],
     ("balance/simulate.py", "test_learning_invariants.py -k 'split or halves or twice or worlds'"): [
+        ("weight / total[:, which]", "weight"),
+        ("best + np.log(total)", "best"),
         ("np.log(run.experts / run.active_experts) / np.log(16.0)", "1.0"),
         ("stride * rule.decay * state.rest", "0.0 * state.rest"),
     ],
