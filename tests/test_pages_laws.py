@@ -146,10 +146,7 @@ def test_optima_are_pythons(answers):
     assert deeper(losses) == ""
     sharp = [(what, its, a["found"]) for what, its, a in answers if number(its["rise"]) > 1e-10]
     assert len(sharp) > 0.6 * len(answers)
-    told = [row for row in sharp if not equal(row[1]["loss"], row[2].optimal_loss)]
-    assert apart((what, its["active"], float(one.optimal_active_params), 1e-6) for what, its, one in told) == ""
-    near = [(what, its["active"], float(one.optimal_active_params), 1e-3) for what, its, one in sharp]
-    assert len(apart(near).splitlines()) < 0.02 * len(near)
+    assert apart((what, its["active"], float(one.optimal_active_params), 1e-6) for what, its, one in sharp) == ""
     repeating = [
         row for row in sharp if abs(float(row[2].optimal_epochs) - 1.0) > 1e-6
     ]  # at one epoch rounding decides
