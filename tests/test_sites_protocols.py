@@ -109,15 +109,16 @@ def test_who_joins_copies_the_state(joins):
     assert lost.sel(site="stays").item() == pytest.approx(0 if joins == "alone" else 128, rel=0.02, abs=1e-6)
 
 
-def test_a_stop_sends_all_back_to_the_checkpoint():
-    """Each stop loses half of 600 s and 120 s of recovery of everyone."""
+@pytest.mark.parametrize("every", [600.0, 7200.0])
+def test_a_stop_sends_all_back_to_the_checkpoint(every):
+    """Each stop, one in 2 h, loses half an interval, be it longer than a tick, and 120 s of recovery of everyone."""
     site = {**SITE, **FAST}
     site["groups"] = {"stays": {}, "goes": {"availability": {"policy": "trace", "up": [1, 1, 1, 0], "hours": 0.5}}}
-    given = {"policy": "elastic", "checkpoint": 1e-9, "every": 600.0, "recovery": 120.0, "others": "stop"}
+    given = {"policy": "elastic", "checkpoint": 1e-9, "every": every, "recovery": 120.0, "others": "stop"}
     found = of(site, given, hours=200).isel(seed=0)
     assert (200 - found.site_working.sel(site="stays").item()) * 36 == pytest.approx(120, rel=0.02)
     lost = 1 - found.site_tokens.sel(site="stays").item() / (RATE * 200 * 3600)
-    assert lost == pytest.approx(420 / 7200, rel=0.02)
+    assert lost == pytest.approx((every / 2 + 120) / 7200, rel=0.02)
     with pytest.raises(InputError, match=r"sites go down, but no failures .* give protocol.every"):
         of(site, {**given, "every": None}, hours=20)
 
