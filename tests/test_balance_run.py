@@ -15,7 +15,7 @@ from moesim.balance.intervals import verdicts
 from moesim.balance.routing import inclusion
 from moesim.balance.run import run as drive
 from moesim.balance.setting import GROUPS, setting
-from moesim.domains.tree import best_cut, mix, similarity
+from moesim.domains.tree import best_cut
 from moesim.errors import InputError
 from moesim.hardware import step as clock
 from moesim.hardware.placed import Placement
@@ -465,14 +465,6 @@ def test_bounded_migration_moves_less_than_rebalancing():
         given = setting(config({"steps": 200}, placement=name), (0,))
         moved[name] = sum(state.migrated.sum() for state, _ in simulate.trajectory(given))
     assert moved["bounded"] <= moved["eplb"]
-
-
-def test_mixing_along_the_tree_equals_the_similarity_matrix():
-    rng = np.random.default_rng(0)
-    for leaves in (1, 2, 5, 8, 13, 32):
-        values = rng.random((2, leaves, 3))
-        expected = np.einsum("kj,sje->ske", similarity(leaves, 0.3, 0.4), values)
-        np.testing.assert_allclose(mix(values, 0.3, 0.4), expected, rtol=1e-12)
 
 
 def test_best_cut_of_a_tree():

@@ -65,7 +65,7 @@ def test_every_experiment_runs(command, name):
     from moesim.config import read
 
     verb = read("experiment", name).get("verb", "sweep")
-    if verb == "lab":
+    if name == "lab_repetition":
         pytest.importorskip("torch", reason="the lab trains with PyTorch: pip install 'moesim[lab]'")
     code, out, err = command(verb, f"experiment={name}", "figures=false", *SHORTER.get(name, ()))
     assert code == 0, err

@@ -19,8 +19,10 @@ from moesim.errors import InputError  # noqa: E402
 from moesim.lab import probe, probed  # noqa: E402
 from moesim.lab.corpus import load  # noqa: E402
 from moesim.lab.driver import loads_of, probes_of, runs_of  # noqa: E402
+from moesim.lab.estimates import calibrate  # noqa: E402
 from moesim.lab.grid import trained  # noqa: E402
 from moesim.lab.job import Job, Shape  # noqa: E402
+from moesim.lab.simulated import routing_of, world_of  # noqa: E402
 from moesim.lab.train import Run, train  # noqa: E402
 
 SMALL = {"policy": "synthetic", "domains": 4, "symbols": 16, "train_windows": 2**11, "valid_windows": 64}
@@ -101,10 +103,14 @@ def test_runs_are_a_table_that_fit_reads(grid):
 
 
 def test_loads_are_read_by_balance(grid, tmp_path):
-    """What calibration writes of the recorded loads is a world and a router that `balance` takes."""
+    """Recorded loads are replayed, and the world and router that calibration makes of them are simulated."""
     loads = loads_of(grid)
     assert loads.sizes["trajectory"] == 2
     assert float(loads.loads.sum("expert").isel(layer=0).sum(("window", "domain"))[0]) == 2**14
+    assert loads.loss.sizes == {"trajectory": 2, "tokens": 4}
+    router = routing_of(calibrate(loads))
+    made = {"experts": 4, "steps": 3, "tokens_per_step": 2048, "seeds": 1}
+    assert np.isfinite(moesim.simulate(world=world_of(loads), routing=router, **made).micro_loss).all()
 
 
 def test_a_split_keeps_the_loss(tried, corpus):

@@ -28,7 +28,7 @@ from moesim.settings import (
     setting,
     whole,
 )
-from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF
+from moesim.variables import NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Domain
 
 controls = Policies("control", tree=False)
 rewards = Policies("reward")
@@ -37,6 +37,7 @@ rewards = Policies("reward")
 BIAS_WORTH = 20.0
 # Logits more than 60 below the best are treated as 60 below, so that K experts can always be found.
 _LEAST_WEIGHT = np.exp(-60.0)
+_UP_TO_ONE = Domain("0 to 1", 0, 1, lower_open=False, upper_open=False)
 
 
 def _one(kind: Policies) -> Takes:
@@ -50,10 +51,12 @@ class Routing:
     `assign` (logits, tokens, alive, active) -> probability of being chosen (seed, domain, expert); `control` changes
     (scores, bias); `reward` feeds the reinforcement: logit += reinforcement x P x reward - decay x logit.
     `temperature`: noise of a batch on the logits. `affinity`: how much an expert prefers its own part of the tree at
-    the start; `noise`: spread of the initial logits. `reach`: how far from 0 reinforcement takes a logit, as a sigmoid
-    gate has its ends, so that a bias can overrule it. Tokens above `capacity_factor` x the fair share are dropped.
-    `fidelity`: mean_field (expected tokens) or tokens (each drawn; `batch` of them for all, null: every token of the
-    step).
+    the start; `noise`: spread of the initial logits, `common`: the part of its variance that all domains share: by it
+    a hotspot forms that tells nothing of domains; `wander`: by how much logits move in a step by themselves (standard
+    deviation, with the same part in common), as a router's do that learns from batches. `reach`: how far from 0
+    reinforcement takes a logit, as a sigmoid gate has its ends, so that a bias can overrule it. Tokens above
+    `capacity_factor` x the fair share are dropped. `fidelity`: mean_field (expected tokens) or tokens (each drawn;
+    `batch` of them for all, null: every token of the step).
     """
 
     assign: Policy
@@ -61,6 +64,8 @@ class Routing:
     temperature: float = setting(1.0, number(POSITIVE))
     affinity: float = setting(4.0, number(NON_NEGATIVE))
     noise: float = setting(0.1, number(NON_NEGATIVE))
+    common: float = setting(0.0, number(_UP_TO_ONE))
+    wander: float = setting(0.0, number(NON_NEGATIVE))
     reinforcement: float = setting(1.0, number(NON_NEGATIVE))
     decay: float = setting(1e-3, number(NON_NEGATIVE))
     reach: float = setting(5.0, number(POSITIVE_OR_INF))
@@ -114,7 +119,7 @@ def inclusion(z: np.ndarray, active: int) -> np.ndarray:
     weights = np.exp(shifted, out=shifted)
     faint = weights < _LEAST_WEIGHT
     if faint.any():
-        weights[faint & ~np.isneginf(z)] = _LEAST_WEIGHT
+        weights[faint & (z > -np.inf)] = _LEAST_WEIGHT
     scale = active / row_sums(weights)
     rows = np.nonzero(scale > 1.0)  # the largest weight of a row is 1, so only these can exceed the cap
     scale[rows] = _capped_scale(weights[rows], active)

@@ -72,8 +72,24 @@ def _first_scores(given: Setting) -> np.ndarray:
     many, domains = run.experts // run.twins, len(world.names)
     home = np.minimum((np.arange(many) + 0.5) * domains / many, domains - 1).astype(int)
     lean = rule.affinity * np.log(run.experts / run.active_experts) / np.log(16.0) * similarity(domains, 1.0, 0.5, home)
-    first = np.stack([lean + rule.noise * rng.standard_normal(lean.shape) for rng in given.streams["router"]])
+    first = np.stack([lean + rule.noise * _noise(rng, lean.shape, rule.common) for rng in given.streams["router"]])
     return world.each(np.repeat(first, run.twins, axis=2)).astype(given.dtype)
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], common: float) -> np.ndarray:
+    """Standard normal numbers (domain, expert); domains have the part `common` of their variance alike."""
+    own = rng.standard_normal(shape)
+    return own if common == 0.0 else np.sqrt(1.0 - common) * own + np.sqrt(common) * rng.standard_normal(shape[1:])
+
+
+def _wandering(given: Setting, state: State) -> np.ndarray:
+    """Standard normal numbers (seed, part, expert) of a seed and a step: what two policies share meets the same."""
+    shape, part, out = (state.scores.shape[2], len(given.world.names)), given.routing.common, []
+    for seed in given.streams.seeds:
+        own, alike = (np.random.default_rng([seed, state.step, stream]) for stream in (3, 4))
+        each = np.sqrt(1.0 - part) * own.standard_normal(shape).T
+        out.append(each + np.sqrt(part) * alike.standard_normal(shape[0]))
+    return given.world.each(np.stack(out))
 
 
 def _logits(given: Setting, state: State) -> np.ndarray:
@@ -96,9 +112,11 @@ def _chances(given: Setting, state: State, tokens: np.ndarray) -> np.ndarray:
         pairs = np.flatnonzero(np.isin(state.bond[row], state.bond[row, bonded[row]]) & state.alive[row])
         pairs = pairs[np.argsort(state.bond[row, pairs], kind="stable")]
         firsts, starts, which = np.unique(state.bond[row, pairs], return_index=True, return_inverse=True)
-        total = np.logaddexp.reduceat(z[row][:, pairs], starts, axis=1)
-        parts[row] = pairs, firsts[which], np.exp(z[row][:, pairs] - total[:, which])
-        joint[row][:, pairs], joint[row][:, firsts] = -np.inf, total
+        best = np.maximum.reduceat(z[row][:, pairs], starts, axis=1)
+        weight = np.exp(z[row][:, pairs] - best[:, which])
+        total = np.add.reduceat(weight, starts, axis=1)
+        parts[row] = pairs, firsts[which], weight / total[:, which]
+        joint[row][:, pairs], joint[row][:, firsts] = -np.inf, best + np.log(total)
     chosen = np.array(given.routing.assign(joint, tokens, state.alive & ~bonded, given.active))
     for row, (pairs, first, part) in parts.items():
         chosen[row][:, pairs] = chosen[row][:, first] * part
@@ -255,6 +273,8 @@ def _steered(given: Setting, state: State) -> State:
         scores = routing.reinforce(scores, probability, reward, *rates, rule.reach)
         if state.rest.any():
             scores += stride * rule.decay * state.rest
+    if rule.wander:
+        scores = scores + (stride**0.5 * rule.wander * _wandering(given, state)).astype(given.dtype)
     bias, met = state.bias, _met(rule, state, probability)
     for _ in range(stride):  # published step sizes are per step
         scores, bias = rule.control(scores, bias, *met)

@@ -39,6 +39,8 @@ def run(config: Mapping[str, Any]) -> Result:
 
     if config["calibrate"]:
         return _calibrated(config)
+    if config["reality"]:
+        return _judged(config)
     if config["kept"]:
         runs = _signed(kept(config["kept"]), config)
         drawn = figures.draw(runs) if config["figures"] else {}
@@ -79,9 +81,20 @@ def as_csv(runs: xr.Dataset) -> str:
 
 def _calibrated(config: Mapping[str, Any]) -> Result:
     from moesim.lab.estimates import as_dataset, calibrate, told
+    from moesim.lab.simulated import files_of
 
-    found = calibrate(config["calibrate"])
-    return Result(signed(as_dataset(found), "lab", config), aligned(told(found)), file="calibration.nc")
+    recorded = open_result(config["calibrate"])
+    found = calibrate(recorded)
+    data, texts = signed(as_dataset(found), "lab", config), files_of(recorded, found)
+    return Result(data, aligned(told(found)), file="calibration.nc", texts=texts)
+
+
+def _judged(config: Mapping[str, Any]) -> Result:
+    from moesim.lab import reality
+
+    found = signed(reality.reality(reality.recorded(config["reality"])), "lab", config)
+    drawn = {"reality": reality.draw(found)} if config["figures"] else {}
+    return Result(found, reality.table(found), file="reality.nc", figures=drawn)
 
 
 def keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +106,10 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if config["calibrate"]:
-        return dict.fromkeys((*signature(lab).parameters, "kept", "figures"), "with calibrate, which trains nothing")
+        others = (*signature(lab).parameters, "kept", "reality", "figures")
+        return dict.fromkeys(others, "with calibrate, which trains nothing")
+    if config["reality"]:
+        return dict.fromkeys((*signature(lab).parameters, "kept"), "with reality, which trains nothing")
     if config["kept"]:
         return dict.fromkeys(signature(lab).parameters, "with kept, which trains nothing")
     if max(_listed("experts", config)) == 1:
@@ -219,13 +235,16 @@ def runs_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
     return stamp(whole)
 
 
-_TOLD = ("arm", "seed", "weight_decay", "balancing", "corpus", "hash", "active_experts", "batch")
+_TOLD = ("arm", "seed", "weight_decay", "balancing", "balancing_rate", "corpus", "hash", "active_experts", "batch")
+_SIZES = ("active_params", "total_params", "d_model", "layers")
 
 
 def loads_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Loads along `trajectory`; experts that a model does not have are NaN."""
+    """Loads along `trajectory`, and their losses along `tokens`; experts that a model does not have are NaN."""
     moe = [each for each in trajectories if each.sizes["expert"] > 1]
-    return _along([each[["loads", *_TOLD]].assign(loads=each["loads"].astype(float)) for each in moe], moe)
+    told = [each.rename(mark="tokens").set_index(tokens="tokens") if "mark" in each.dims else each for each in moe]
+    parts = [each[["loads", "loss", "domain_loss", *_TOLD, *_SIZES]] for each in told]
+    return _along([part.assign(loads=part["loads"].astype(float)) for part in parts], moe)
 
 
 def probes_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:

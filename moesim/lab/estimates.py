@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.lab.compared import Interval, mean
+from moesim.lab import router
+from moesim.lab.compared import Interval, mean, ratio
 from moesim.output.store import open_result
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ NOT_IDENTIFIED = {
 }
 """Parameters of `balance` that loads do not determine, and why."""
 
+ROUTER = ("noise", "common", "popularity", "reach", "wander")
+"""What is read of a router that nothing balances, with one active expert (see `router`)."""
+
 
 def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
     """Estimates from recorded loads, each with an interval over trajectories and layers of one setting.
@@ -32,27 +36,67 @@ def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
     `loads`: a Dataset of `moesim.lab.loads`, its file, or any Dataset with `loads` over window, layer, expert (and
     trajectory, domain), `window_step` (the step that ends each window) beside. Gives, in words of the table:
     `load_spread` (standard deviation over experts of the log share, last quarter of the windows), `load_drift` (root
-    mean square change of it from window to window, less the noise of counting), `hotspot_step` (first step by which a
+    mean square change of it from window to window, less the noise of counting), `max_over_mean` of the loads (last
+    quarter), `hotspot_step` (first step by which a
     window has an expert of twice the mean load; inf where none has), `domain_information` (bit that the expert tells
-    about the domain, last window) and, for each parameter of NOT_IDENTIFIED, the reason. Raises InputError for loads
-    that are negative or lack a dim.
+    about the domain, last window), `half_step` (first step by which an expert has half of all tokens); of trajectories
+    that nothing balances those of ROUTER, in words of `moesim.balance.routing`: `noise` and `common` of the first
+    scores, `popularity` (reinforcement per step of what is used, were nothing else at work), `reach` of the scores,
+    `wander` of them per step; and, for each parameter of NOT_IDENTIFIED and what these loads do not hold, the reason.
+    Raises InputError for loads that are negative or lack a dim.
     """
-    counts, steps = _read(loads)
+    data = open_result(loads) if isinstance(loads, str | Path) else loads
+    counts, steps = counts_of(data)
+    each = described(counts, steps)
+    found: dict[str, Interval | str] = {
+        name: (_within if name.endswith("_step") else mean)(values.ravel(), level) for name, values in each.items()
+    }
+    return found | _router(data, counts, steps, level) | NOT_IDENTIFIED
+
+
+def described(counts: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """What these counts (trajectory, window, layer, domain, expert) look like, (trajectory, layer) each."""
     shares = _shares(counts)
     late = shares[:, -max(shares.shape[1] // 4, 2) :]
     seen = counts.sum(axis=3)[:, -late.shape[1] :]
-    found: dict[str, Interval | str] = {
-        "load_spread": mean(np.nanstd(np.log(late), axis=-1).mean(axis=1).ravel(), level),
-        "load_drift": mean(_drift(late, seen).ravel(), level),
-        "hotspot_step": _within(_hotspot(shares, steps).ravel(), level),
-        "domain_information": mean(_information(counts[:, -1]).ravel(), level),
+    return {
+        "load_spread": np.nanstd(np.log(late), axis=-1).mean(axis=1),
+        "load_drift": _drift(late, seen),
+        "max_over_mean": (np.nanmax(late, axis=-1) * _experts(late)).mean(axis=1),
+        "hotspot_step": _first_above(HOT / _experts(shares), shares, steps),
+        "half_step": _first_above(0.5, shares, steps),
+        "domain_information": _information(counts[:, -1]),
     }
-    return found | NOT_IDENTIFIED
 
 
-def _read(loads: Any) -> tuple[np.ndarray, np.ndarray]:
+def _router(data: xr.Dataset, counts: np.ndarray, steps: np.ndarray, level: float) -> dict[str, Interval | str]:
+    free = np.broadcast_to(data["balancing"] == "none" if "balancing" in data else True, len(counts))
+    active = data["active_experts"].values.max() if "active_experts" in data else 1
+    missing = "these loads were balanced; train with balancing=none" if not free.any() else ""
+    missing = "several experts act on a token; train with active_experts=1" if active > 1 else missing
+    own = counts[free]
+    own = own[..., np.isfinite(own).all(axis=(0, 1, 2, 3))]
+    if missing or not own.size:
+        return dict.fromkeys(ROUTER, missing or "these models have different numbers of experts")
+    variance, alike = (each.ravel() for each in router.noise(own))
+    found: dict[str, Interval] = {
+        "noise": _map(lambda v: max(v, 0.0) ** 0.5, mean(variance, level)),
+        "common": _map(lambda v: min(max(v, 0.0), 1.0), ratio(alike, variance, level)),
+        "popularity": mean(router.growth(own, steps).ravel(), level),
+        "reach": mean(router.reach(own).ravel(), level),
+        "wander": mean(router.wander(own, steps).ravel(), level),
+    }
+    return {name: "too few tokens or windows to tell" if np.isnan(v.value) else v for name, v in found.items()}
+
+
+def _map(function: Callable[[float], float], found: Interval) -> Interval:
+    """The interval of a function that rises."""
+    ends = (v if np.isnan(v) else function(v) for v in found[:3])
+    return Interval(*ends, found.seeds)
+
+
+def counts_of(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Counts (trajectory, window, layer, domain, expert) and the last step of each window."""
-    data: xr.Dataset = open_result(loads) if isinstance(loads, str | Path) else loads
     for dim in ("window", "layer", "expert"):
         if "loads" not in data or dim not in data["loads"].dims:
             raise InputError(f"calibrate: no loads along {dim!r}; give loads over window, layer and expert")
@@ -84,11 +128,14 @@ def _drift(shares: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(np.nanmean(change - noise, axis=(1, 3)), 0.0))
 
 
-def _hotspot(shares: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """First step by which max/mean was above HOT (trajectory, layer); inf where it never was."""
-    hot = np.nanmax(shares, axis=-1) / np.nanmean(shares, axis=-1) > HOT
-    first = np.argmax(hot, axis=1)
-    return np.where(hot.any(axis=1), steps[first], np.inf)
+def _experts(shares: np.ndarray) -> np.ndarray:
+    return np.isfinite(shares).sum(axis=-1)
+
+
+def _first_above(most: Any, shares: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """First step by which the largest share was above `most` (trajectory, layer); inf where it never was."""
+    hot = np.nanmax(shares, axis=-1) > most
+    return np.where(hot.any(axis=1), steps[np.argmax(hot, axis=1)], np.inf)
 
 
 def _within(steps: np.ndarray, level: float) -> Interval:

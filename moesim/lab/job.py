@@ -202,6 +202,7 @@ class Job:
             "learning_rate": self.learning_rate,
             "decay_by_load": self.decay_by_load,
             "balancing": self.balancing if shape.experts > 1 else "none",
+            "balancing_rate": self._rate if shape.experts > 1 else 0.0,
             "batch": self.batch,
             "cooldown": self.cooldown,
             "seed": self.seed,
