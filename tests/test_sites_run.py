@@ -308,11 +308,20 @@ def test_replicas_and_bits():
     assert (np.diff(Q.multiplier(8, np.array([1e8, 1e9, 1e10]), 50)) < 0).all()
 
 
-def test_a_simulated_site_stands_for_many():
-    one, grouped = (of("diloco", {**PLACE, "sites": 60, "weight": w}) for w in (1, 20))
-    assert grouped.sizes["site"] == 3
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_simulated_site_stands_for_many(name):
+    one, grouped = (of(name, {**PLACE, "sites": 60, "weight": w}) for w in (1, 15))
+    assert grouped.sizes["site"] == 4
     for sum_ in (*SUMS, "loss"):
         assert grouped[sum_].values == pytest.approx(one[sum_].values, rel=1e-9)
+
+
+def test_a_run_names_what_its_loss_rests_on(command):
+    assert "Charles" in of("diloco").attrs["evidence"]
+    assert "DiPaCo" in of("frozen_stem").attrs["evidence"]
+    assert "evidence" not in of("data_parallel").attrs
+    _, out, _ = command("sites", "hours=2", "seeds=1", "figures=false")
+    assert "loss of replicas: fitted to Charles" in out
 
 
 def test_sites_that_cannot_hold_the_model_do_nothing():

@@ -24,7 +24,7 @@ from moesim.sites import apart  # noqa: F401  its protocols
 from moesim.sites.engine import Run, Setting, simulated
 from moesim.sites.place import Site, everywhere, groups_of
 from moesim.sites.protocols import protocol
-from moesim.sites.quality import MEASURED_REPLICAS, MEASURED_STEPS, Quality
+from moesim.sites.quality import EVIDENCE, MEASURED_REPLICAS, MEASURED_STEPS, Quality
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -154,7 +154,8 @@ def _made(config: Mapping[str, Any]) -> xr.Dataset:
     quality = read_settings(Quality, "quality", config.get("quality") or {})
     data = simulated(Setting(run, groups_of(config["site"]), chosen, law, quality, config.get("world")))
     told = {name: str(names[name]) for name in ("site", "protocol", "model", "world") if names.get(name)}
-    about = {"policy": chosen.name, "outside": "\n".join(_outside(chosen, data))}
+    rests = [text for name, (neutral, text) in EVIDENCE.items() if (data[name].fillna(neutral) != neutral).any()]
+    about = {"policy": chosen.name, "outside": "\n".join(_outside(chosen, data)), "evidence": "\n".join(rests)}
     return signed(
         data.assign_attrs({key: text for key, text in about.items() if text}), "sites", config, law=law, **told
     )
