@@ -224,7 +224,8 @@ def path_sync(
     choose("protocol.shared_are", shared_are, SHARED)
     check("protocol", "shared", shared, SHARE)
     wide, deep = (own if given is None else given for given, own in ((d_model, team.d_model), (layers, team.layers)))
-    numbers = path_bits(levels, wide, deep, 1.0)
+    check("protocol", "d_model", wide, POSITIVE)
+    numbers = path_bits(levels, wide, check("protocol", "layers", deep, POSITIVE), 1.0)
     branches = min(numbers / team.params, 1.0)
     synced = shared if shared_are == "synced" else 0.0
     own = max(1.0 - branches - synced, 0.0)

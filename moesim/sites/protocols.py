@@ -242,7 +242,8 @@ def pipeline(
     group = np.unique(np.floor(before / S + 1e-9), return_inverse=True)[1]
     link = np.minimum(team.up, team.down)[order]
     compute = team.batch / (b * S * team.rate[order])
-    moved = team.batch / b * (team.d_model if d_model is None else d_model) * value_bits
+    wide = check("protocol", "d_model", team.d_model if d_model is None else d_model, POSITIVE)
+    moved = team.batch / b * wide * check("protocol", "value_bits", value_bits, POSITIVE)
     hop = (2.0 * moved / _least(link, group) + _most(team.latency[order], group)) if S > 1 else 0.0
     step = (b + S - 1) * (_most(compute, group) + hop)
     size = team.params / S * bits
