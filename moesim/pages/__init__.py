@@ -5,8 +5,8 @@
     live.py     the law of a sweep, a fit or a plan under sliders; script.py: its formula as JavaScript
     fit.py plan.py balance.py sites.py flops.py    the views of these verbs
     values.py   numbers and texts as the JSON of a page, and thinned where they are too many
-    js/         what runs in the page: core.js (elements, numbers), plot.js (plots), solve.js (taught size, optimum, best
-                sparsity: written once here, equal to Python's), and a file for each further kind of section
+    js/         what runs in the page: core.js (elements, numbers), plot.js (plots), solve.js (taught size, optimum and
+                best sparsity, written once here, equal to Python's), and a file for each further kind of section
 
 **A section** is a `Section(kind, title, content)`: `js/KIND.js` draws it, from `content`, which is plain data (numbers,
 texts, lists, mappings, NumPy arrays). Kinds there are: `text` (`paragraphs`, `lines`), `table` (`rows`), `plot` (the
