@@ -15,7 +15,7 @@ from moesim.balance.intervals import verdicts
 from moesim.balance.routing import inclusion
 from moesim.balance.run import run as drive
 from moesim.balance.setting import GROUPS, setting
-from moesim.domains.tree import best_cut, mix, similarity
+from moesim.domains.tree import best_cut
 from moesim.errors import InputError
 from moesim.hardware import step as clock
 from moesim.hardware.placed import Placement
@@ -467,14 +467,6 @@ def test_bounded_migration_moves_less_than_rebalancing():
     assert moved["bounded"] <= moved["eplb"]
 
 
-def test_mixing_along_the_tree_equals_the_similarity_matrix():
-    rng = np.random.default_rng(0)
-    for leaves in (1, 2, 5, 8, 13, 32):
-        values = rng.random((2, leaves, 3))
-        expected = np.einsum("kj,sje->ske", similarity(leaves, 0.3, 0.4), values)
-        np.testing.assert_allclose(mix(values, 0.3, 0.4), expected, rtol=1e-12)
-
-
 def test_best_cut_of_a_tree():
     assert best_cut(np.array([1.0, 1, 1, 1])) == ((0, 2), 0.5)
     assert best_cut(np.array([0.0, 0, 3, 0]))[1] in (0.0, 1.0)
@@ -660,6 +652,8 @@ BAD = {
     "trace": ({"sweep": {"rho": [0.1]}, "policies": {"static": {}}}, {"world": "trace"}, "have no losses to compare"),
     "axis": ({"sweep": {"size": [1]}, "policies": {"split_feed": {}, "static": {}}}, {}, "no axis 'size'"),
     "group": ({"policies": {"a": {"model": "x"}}}, {}, "no group 'model'"),
+    "other steps": ({"policies": {"a": {}, "b": {"steps": 20}}}, {}, "steps 60 and 20; give one steps for all"),
+    "other seeds": ({"policies": {"a": {"seeds": 3}, "b": {}}}, {}, "seeds 3 and 2; give one seeds for all"),
     "no policy": ({"policies": {"linspace": [1, 2]}}, {}, r"\[1, 2\] is no policy"),
     "target": ({"world": {"target": "median"}}, {}, "target='median'"),
     "fidelity": ({"routing": {"fidelity": "exact"}}, {}, "fidelity='exact'"),

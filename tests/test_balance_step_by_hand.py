@@ -119,3 +119,14 @@ def test_a_sampled_step_draws_the_mixture():
     at = simulate.sample_step(given, state(ROUTED, step=20))
     np.testing.assert_allclose(at.drawn, [[200 / 3, 100 / 3]])
     np.testing.assert_allclose(simulate.sample_step(given, state(ROUTED, step=21)).drawn, [[50.0, 50.0]])
+
+
+def test_room_for_an_expert_that_is_not_there():
+    """Never chosen, nobody's child, its own place; one that has room already is left as it is."""
+    two = state([[0.25, 0.75]], bias=row(1.0, 2.0), bond=np.array([[0, 0]]), alive=[True, True])
+    three = two.widened(3)
+    np.testing.assert_array_equal(three.scores, [[[np.log(0.25), np.log(0.75), -np.inf]]])
+    np.testing.assert_array_equal(three.probability, [[[0.25, 0.75, 0.0]]])
+    found = [getattr(three, name).tolist() for name in ("bias", "bond", "parent", "alive", "copies")]
+    assert found == [[[1, 2, 0]], [[0, 0, 2]], [[-1, -1, -1]], [[True, True, False]], [[1, 1, 0]]]
+    assert (three.experts, three.widened(2)) == (3, three)

@@ -72,6 +72,18 @@ def test_every_operation_and_its_slope(name):
             assert found["slope"] == pytest.approx(slope, rel=1e-8, abs=1e-9)
 
 
+def test_clip_plain_conditions_and_logic_are_known_too():
+    graph = Graph()
+    x = graph.input("x")
+    graph.outputs["clipped"] = np.clip(x, 0.0, 1.0)
+    graph.outputs["chosen"] = np.where(True, x, 3.0)
+    graph.outputs["within"] = np.where((x > 0) & ~(x > 1), 1.0, 0.0)
+    found = {at: {k: float(v) for k, v in evaluated(graph, {"x": at}).items()} for at in (-2.0, 0.5, 7.0)}
+    assert found[-2.0] == {"clipped": 0.0, "chosen": -2.0, "within": 0.0}
+    assert found[0.5] == {"clipped": 0.5, "chosen": 0.5, "within": 1.0}
+    assert found[7.0] == {"clipped": 1.0, "chosen": 7.0, "within": 0.0}
+
+
 def test_powers_of_zero_have_the_slopes_of_the_fit():
     graph = Graph()
     x, y = graph.input("x"), graph.input("y")

@@ -119,7 +119,7 @@ def inclusion(z: np.ndarray, active: int) -> np.ndarray:
     weights = np.exp(shifted, out=shifted)
     faint = weights < _LEAST_WEIGHT
     if faint.any():
-        weights[faint & ~np.isneginf(z)] = _LEAST_WEIGHT
+        weights[faint & (z > -np.inf)] = _LEAST_WEIGHT
     scale = active / row_sums(weights)
     rows = np.nonzero(scale > 1.0)  # the largest weight of a row is 1, so only these can exceed the cap
     scale[rows] = _capped_scale(weights[rows], active)

@@ -47,7 +47,8 @@ class Run:
     per active parameter over which an expert's capacity follows a change of its data (unmeasured: sweep). `forgetting`:
     share of a domain forgotten per token of another. `selective`: no weight updates for experts whose expected gain is
     below this part of the mean gain (0: off), where gradients of `gradient_noise` tokens are half noise. `precision`:
-    double, or single for arrays by expert and domain (sums stay double). `load_memory`: moving average of loads that
+    double, or single for arrays by expert and domain (loads stay double; losses within 1e-6 nat/token of double over
+    200 steps, 1e-4 where experts are split, by benchmarks/balance.py). `load_memory`: moving average of loads that
     placement sees. `learn_every`: steps between updates of router and losses; experience
     grows every step. `target_loss` (nat/token): reports tokens and time until it is reached. `policies`, `sweep`: side
     by side, and over worlds, which `workers` processes share.

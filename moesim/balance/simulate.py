@@ -112,9 +112,11 @@ def _chances(given: Setting, state: State, tokens: np.ndarray) -> np.ndarray:
         pairs = np.flatnonzero(np.isin(state.bond[row], state.bond[row, bonded[row]]) & state.alive[row])
         pairs = pairs[np.argsort(state.bond[row, pairs], kind="stable")]
         firsts, starts, which = np.unique(state.bond[row, pairs], return_index=True, return_inverse=True)
-        total = np.logaddexp.reduceat(z[row][:, pairs], starts, axis=1)
-        parts[row] = pairs, firsts[which], np.exp(z[row][:, pairs] - total[:, which])
-        joint[row][:, pairs], joint[row][:, firsts] = -np.inf, total
+        best = np.maximum.reduceat(z[row][:, pairs], starts, axis=1)
+        weight = np.exp(z[row][:, pairs] - best[:, which])
+        total = np.add.reduceat(weight, starts, axis=1)
+        parts[row] = pairs, firsts[which], weight / total[:, which]
+        joint[row][:, pairs], joint[row][:, firsts] = -np.inf, best + np.log(total)
     chosen = np.array(given.routing.assign(joint, tokens, state.alive & ~bonded, given.active))
     for row, (pairs, first, part) in parts.items():
         chosen[row][:, pairs] = chosen[row][:, first] * part

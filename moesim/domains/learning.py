@@ -214,10 +214,9 @@ def with_companions(
     kin = [] if family is None else _families(family, probability.dtype)
     uncertain = 1.0 - _summed(probability, kin)
     unsure = probability * uncertain
-    room = row_sums(unsure)[:, :, None] - twins * _summed(unsure, kin)
+    room = row_sums(unsure)[:, :, None] / twins - _summed(unsure, kin)
     room[room <= 1e-9] = np.inf
     share = np.divide(uncertain, room, out=uncertain)
-    share *= twins
     own = share * unsure
     own -= probability
     own += 1.0
@@ -233,7 +232,7 @@ def _joined(
     out += np.vecdot(P, term)[:, :, None]
     out -= share * np.vecdot(unsure, term)[:, :, None]
     for row, members, same in kin:  # the family's others do not come either
-        weights = (unsure[row][:, members] * term[row][:, members], P[row][:, members] * term[row][:, members])
+        weights = (weight[row][:, members] * term[row][:, members] for weight in (unsure, P))
         kept, gone = (w @ same - w for w in weights)
         out[row][:, members] += share[row][:, members] * kept - gone
     return np.maximum(out, term, out=out)

@@ -240,7 +240,7 @@ def _times(a: Any, b: Any) -> Any:
     return a * b
 
 
-def _power_by_base(out: Traced, x: Traced, y: Traced) -> Traced:
+def _power_by_base(out: Traced, x: Traced, y: Traced) -> Any:
     """As numerics.derivative's: y x^(y-1), and 0 where x = 0 unless y = 1."""
     return np.where(x == 0.0, np.where(y == 1.0, 1.0, 0.0), out * y / np.where(x == 0.0, 1.0, x))
 

@@ -56,7 +56,9 @@ def page(*results: Any, to: str | Path | None = None, live: bool = True) -> Path
     paths = [Path(os.fspath(one)) for one in results if isinstance(one, str | os.PathLike)]
     if to is None and not paths:
         raise InputError("page: Datasets have no file beside which to write; give to='page.html'")
-    opened = [(str(one), open_result(one)) if isinstance(one, str | os.PathLike) else ("", one) for one in results]
+    opened = [
+        (str(one), open_result(os.fspath(one))) if isinstance(one, str | os.PathLike) else ("", one) for one in results
+    ]
     target = Path(to) if to is not None else _beside(paths, len(results))
     write_text(target, html(opened, live))
     return target

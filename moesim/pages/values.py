@@ -72,7 +72,7 @@ def _without_largest(dataset: xr.Dataset, most: int) -> tuple[xr.Dataset, str]:
     """Without the largest variables, where no dim is left to thin."""
     gone = []
     while _values(dataset) > most:
-        name = max(dataset.data_vars, key=lambda name: dataset[name].size)
-        gone.append(str(name))
+        name = str(max(dataset.data_vars, key=lambda name: dataset[name].size))
+        gone.append(name)
         dataset = dataset.drop_vars(name)
     return dataset, f"too many values for a page: without {', '.join(gone)}"
