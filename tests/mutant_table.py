@@ -909,6 +909,22 @@ SITES = {
 }
 
 LAB = {
+    ("lab/router.py", "test_lab_router.py"): [
+        ("own = x.var(axis=-1, ddof=1) - (1.0 / (first + 0.5)).mean(axis=-1)", "own = x.var(axis=-1)"),
+        ("(mixed - alone)", "mixed"),
+        ("0.5 * np.diff(steps", "np.diff(steps"),
+        ("return 0.5 * (_weights(late)", "return (_weights(late)"),
+        ("(2.0 * length**2 + 1.0)", "(2.0 * length**2)"),
+        ("(apart**2 - counted)", "apart**2"),
+    ],
+    ("lab/simulated.py", "test_lab_router.py"): [
+        ("later * tokens[1] ** beta", "later * tokens[0] ** beta"),
+        ("earlier, later = mean.values - size", "earlier, later = mean.values"),
+        ('{"reinforcement": known.pop("popularity")}', "{}"),
+    ],
+    ("lab/probe.py", "test_lab_grid.py"): [
+        ("own.model.moe[layer].bias[expert] += 1e3", "own.model.moe[layer].bias[expert] -= 1e3"),
+    ],
     ("lab/compared.py", "test_lab_estimates.py"): [
         ("v.std(ddof=1)", "v.std()"),
         ("repeated.loss - repeated.fresh_loss", "repeated.fresh_loss - repeated.loss"),
