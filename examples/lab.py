@@ -50,5 +50,5 @@ moesim.fit("hoffmann2022", runs.isel(run=fresh), draws=0)
 # moesim lab corpus=files corpus.path=path/to/texts experts=[1,8,32]
 # moesim lab probes=[split,transfer,forced]     # what an expert split in two does, what domains give one another
 # moesim lab calibrate=path/to/loads.nc         # what loads say about the parameters of balance
-# moesim lab reality=path/to/loads.nc           # the simulator, calibrated on some seeds, against the others
+# moesim lab experiment=lab_reality             # the simulator, calibrated on some seeds, against the others
 # ```
