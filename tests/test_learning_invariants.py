@@ -382,10 +382,10 @@ ODD = {
     "idle experts in single": {
         **{"precision": "single", "selective": 0.5, "sampling": "skip_solved", "learn_every": 3, "structure.every": 5},
         **{"world": "dolma", "world.rho": 0.3, "world.parts": 2, "world.part_similarity": 0.5, "shared_experts": 3},
-        **{"experts": 16, "tokens_per_step": 1e5, "routing": "loss_free_proportional", "structure": "replicate"},
+        **{"tokens_per_step": 1e5, "routing": "loss_free_proportional", "structure": "replicate"},
     },
-    "all solved": {"world": "quanta", "tokens_per_step": 1e8, "structure": "prune", "placement": "popularity"},
-    "wide capacity": {"active_experts": 8, "tokens_per_step": 1e8, "routing.capacity_factor": 2.0},
+    "all solved": {"world": "quanta", "tokens_per_step": 1e13, "structure": "prune", "placement": "popularity"},
+    "wide capacity": {"structure": "split", "tokens_per_step": 1e10, "routing.capacity_factor": 2.0},
     "half dropped": {"active_experts": 8, "routing.capacity_factor": 0.5, "schedule.overlap": True},
     "grown past its neighbours": {
         "structure": "split",
