@@ -139,6 +139,9 @@
 
   const named = (axis) => (axis.unit && axis.unit !== "1" ? `${axis.label} (${axis.unit})` : axis.label || "");
 
+  // The name of an axis in so many letters: its unit alone where that is too long, since the title names it.
+  const beside = (axis, most) => (named(axis).length > most && axis.unit && axis.unit !== "1" ? axis.unit : cut(named(axis), most));
+
   let count = 0;
   moesim.plot = function (first) {
     const sides = { left: 62, right: 14, top: 8, bottom: 44 };  // the left one grows with its labels
@@ -225,7 +228,7 @@
       }
       g.append(moesim.shape("path", { d: `M${sides.left} ${sides.top}V${bottom}H${right}`, class: "frame" }),
         moesim.shape("text", { x: (sides.left + right) / 2, y: height - 8, "text-anchor": "middle", class: "axis" }, named(spec.x)),
-        moesim.shape("text", { x: 13, y: (sides.top + bottom) / 2, "text-anchor": "middle", class: "axis", transform: `rotate(-90 13 ${(sides.top + bottom) / 2})` }, cut(named(spec.y), Math.floor((bottom - sides.top) / 6))));
+        moesim.shape("text", { x: 13, y: (sides.top + bottom) / 2, "text-anchor": "middle", class: "axis", transform: `rotate(-90 13 ${(sides.top + bottom) / 2})` }, beside(spec.y, Math.floor((bottom - sides.top) / 6))));
       return g;
     }
 
