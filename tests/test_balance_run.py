@@ -85,9 +85,9 @@ def test_every_policy_keeps_the_books_and_the_bounds(group, name):
     given, records, last = outcome.setting, outcome.records, outcome.final
     wanted = given.tokens * given.active
     np.testing.assert_allclose(records["loads"].sum(-1) + records["drop_share"] * wanted, wanted, rtol=1e-9)
-    every = last.tree is not None and last.tree.soft.all()  # every leaf of a soft tree computes every token
-    computed = records["loads"].sum(-1) * (given.run.experts / given.active if every else 1.0)
-    np.testing.assert_allclose(records["device_loads"].sum(-1), computed, rtol=1e-9)
+    soft = np.isnan(records.get("hardened", np.zeros(())))  # every leaf of a soft tree computes every token
+    met = np.where(soft, given.tokens * records["experts_alive"], records["loads"].sum(-1))
+    np.testing.assert_allclose(records["device_loads"].sum(-1), met, rtol=1e-9)
     np.testing.assert_allclose(records["sampling_weight"].sum(-1), 1, rtol=1e-9)
     np.testing.assert_allclose(last.seen.sum(1), given.tokens * given.steps, rtol=1e-9)
     assert (records["regret_balance"] > -1e-9).all()
@@ -654,6 +654,8 @@ BAD = {
     "trace": ({"sweep": {"rho": [0.1]}, "policies": {"static": {}}}, {"world": "trace"}, "have no losses to compare"),
     "axis": ({"sweep": {"size": [1]}, "policies": {"split_feed": {}, "static": {}}}, {}, "no axis 'size'"),
     "group": ({"policies": {"a": {"model": "x"}}}, {}, "no group 'model'"),
+    "other steps": ({"policies": {"a": {}, "b": {"steps": 20}}}, {}, "steps 60 and 20; give one steps for all"),
+    "other seeds": ({"policies": {"a": {"seeds": 3}, "b": {}}}, {}, "seeds 3 and 2; give one seeds for all"),
     "no policy": ({"policies": {"linspace": [1, 2]}}, {}, r"\[1, 2\] is no policy"),
     "target": ({"world": {"target": "median"}}, {}, "target='median'"),
     "fidelity": ({"routing": {"fidelity": "exact"}}, {}, "fidelity='exact'"),

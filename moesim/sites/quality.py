@@ -15,6 +15,8 @@ MEASURED_STEPS = (10.0, 1000.0)
 """Steps between averages for which the effect of H is supported; outside it is extrapolated."""
 MEASURED_REPLICAS = 64.0
 """Most replicas that anyone has averaged in public (DiLoCo, arXiv:2311.08105, table 3)."""
+MEASURED_PARTS = 8
+"""Most parts that train wholly alone without losing to their shards (DiPaCo, table 1; with 256 they overfit)."""
 COMPRESSION = {
     "optimistic": (1.0, 1.0, 1.0, 1.0, 0.99),
     "expected": (1.0, 1.0, 0.99, 0.98, 0.95),
