@@ -38,7 +38,7 @@ plan[["sparsity", "active_params", "tokens", "hours", "mfu"]].sel(choice="best")
 step = moesim.step_time("deepseek_v3", chip="h100", devices=1024, batch=16384, precision="bf16")
 print(f"{step.seconds:.1f} s, {step.mfu:.1%} of the peak, {step.memory / 1e9:.0f} GB on the fullest device")
 for part, seconds in step.parts.items():
-    print(f"{part:>12}  {seconds:6.2f} s")
+    print(f"{part:>16}  {seconds:6.2f} s")
 
 # %% [markdown]
 # The layout was searched; give `layout={"tensor": 2, "pipeline": 8, "expert": 64}` to judge one of your own, and

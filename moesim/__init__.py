@@ -6,6 +6,7 @@
 >>> runs.best_sparsity, runs.best_active_params          # an xarray Dataset with units, sources and config
 >>> grid = moesim.sweep("abnar2025", compute=1e20, sparsity=[0, 0.9, 0.98])
 >>> moesim.plot.isoflop(grid).savefig("isoflop.png")     # a matplotlib Figure; dir(moesim.plot) lists them
+>>> moesim.page(grid, to="page.html")                    # one file with sliders, works offline
 >>> fitted = moesim.fit("hoffmann2022", "chinchilla")     # coefficients, intervals, what the runs cannot tell
 >>> plan = moesim.optimum(fitted, compute=1e22)          # with a `draw` dim: every answer has its spread
 >>> moesim.flops("deepseek_v3").flops_per_token

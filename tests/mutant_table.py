@@ -843,19 +843,19 @@ SITES = {
         ("tick.failures * recovery / team.devices", "tick.failures * recovery"),
         ("debt.again - again", "0.0"),
         ("(b + S - 1)", "(b + S)"),
-        ("(2.0 * moved /", "(moved /"),
-        ("pipelines * S - before", "pipelines - before"),
+        ("hop = 2.0 * moved", "hop = moved"),
+        ("pipelines * stages - before", "pipelines - before"),
         ("age >= deadline", "age >= 2 * deadline"),
         ("done - back * cycle", "done"),
     ],
     ("sites/apart.py", "test_sites_run.py test_sites_protocols.py"): [
-        ("(parts - 1) * team.params", "parts * team.params"),
-        ("ids * (parts - 1) / parts", "ids"),
-        ("max(spent - mark, 0.0)", "0.0"),
+        ("(parts - 1) * stem", "parts * stem"),
+        ("ids *= (parts - 1) / parts", "ids *= 1"),
+        ("max(spent - toll.mark, 0.0)", "0.0"),
         ("max(arriving - round_seconds, 0.0)", "arriving"),
         ("levels * (d_model + 1.0)", "levels * d_model"),
         ("(3.0 * team.rate[centre])", "team.rate[centre]"),
-        ("phases.tokens + (1.0 - shared) * learned", "phases.tokens + learned"),
+        ("trained + (1.0 - shared) * learned", "trained + learned"),
         ("stem + own, np.zeros", "own, np.zeros"),
         ("own if each > 1 else 0.0", "0.0"),
         ("own / parts + synced + branches", "own / parts + branches"),
@@ -884,7 +884,7 @@ SITES = {
         ("share * prices + self.depreciation", "share * (prices + self.depreciation)"),
         ("cells > _CELLS", "cells > 2 * _CELLS"),
         ("needed - there.max()", "needed"),
-        ("mixed * mean - [", "mixed - ["),
+        ("mixed * mean - gain", "mixed - gain"),
         ("self.hours * _HOUR)", "np.inf)"),
         ("np.sum(values * team.weight)", "np.sum(values)"),
         ("level * shares, 0.0", "level, 0.0"),
@@ -909,6 +909,22 @@ SITES = {
 }
 
 LAB = {
+    ("lab/router.py", "test_lab_router.py"): [
+        ("own = x.var(axis=-1, ddof=1) - (1.0 / (first + 0.5)).mean(axis=-1)", "own = x.var(axis=-1)"),
+        ("(mixed - alone)", "mixed"),
+        ("0.5 * np.diff(steps", "np.diff(steps"),
+        ("return 0.5 * (_weights(late)", "return (_weights(late)"),
+        ("(2.0 * length**2 + 1.0)", "(2.0 * length**2)"),
+        ("(apart**2 - counted)", "apart**2"),
+    ],
+    ("lab/simulated.py", "test_lab_router.py"): [
+        ("later * tokens[1] ** beta", "later * tokens[0] ** beta"),
+        ("earlier, later = mean.values - size", "earlier, later = mean.values"),
+        ('{"reinforcement": known.pop("popularity")}', "{}"),
+    ],
+    ("lab/probe.py", "test_lab_grid.py"): [
+        ("own.model.moe[layer].bias[expert] += 1e3", "own.model.moe[layer].bias[expert] -= 1e3"),
+    ],
     ("lab/compared.py", "test_lab_estimates.py"): [
         ("v.std(ddof=1)", "v.std()"),
         ("repeated.loss - repeated.fresh_loss", "repeated.fresh_loss - repeated.loss"),

@@ -652,6 +652,8 @@ BAD = {
     "trace": ({"sweep": {"rho": [0.1]}, "policies": {"static": {}}}, {"world": "trace"}, "have no losses to compare"),
     "axis": ({"sweep": {"size": [1]}, "policies": {"split_feed": {}, "static": {}}}, {}, "no axis 'size'"),
     "group": ({"policies": {"a": {"model": "x"}}}, {}, "no group 'model'"),
+    "other steps": ({"policies": {"a": {}, "b": {"steps": 20}}}, {}, "steps 60 and 20; give one steps for all"),
+    "other seeds": ({"policies": {"a": {"seeds": 3}, "b": {}}}, {}, "seeds 3 and 2; give one seeds for all"),
     "no policy": ({"policies": {"linspace": [1, 2]}}, {}, r"\[1, 2\] is no policy"),
     "target": ({"world": {"target": "median"}}, {}, "target='median'"),
     "fidelity": ({"routing": {"fidelity": "exact"}}, {}, "fidelity='exact'"),

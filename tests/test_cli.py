@@ -47,6 +47,7 @@ def test_one_warning_line_where_the_law_extrapolates(command):
 
 # What makes a long study short enough for a test.
 SHORTER = {
+    "tree_routing": ("steps=160", "seeds=2", "target_loss=5"),
     "split_and_feed": ("steps=8", "seeds=2", "sweep.sizes=null", "sweep.moves=null", "sweep.rho=[0.0,0.1]"),
     "split_and_feed_search": ("steps=8", "seeds=2", "sweep.search.worlds=4", "sweep.search.rounds=0"),
     "chinchilla_refit": ("fit.draws=50",),
@@ -58,6 +59,10 @@ SHORTER = {
         "seeds=2",
     ),
 }
+
+
+# What a run that draws no single tokens, or in whose few steps no child parted from its parent, cannot know.
+NEEDS_MORE = {"regret_floor", "separation_steps"}
 
 
 @pytest.mark.parametrize("name", choices("experiment"))
@@ -74,8 +79,9 @@ def test_every_experiment_runs(command, name):
     assert all(path.stat().st_size > 0 for path in written)
     result = moesim.open_result(only("*.nc"))
     assert result.attrs["verb"] == verb
-    numbers = [values for values in result.data_vars.values() if values.dtype.kind == "f"]
-    assert all(np.isfinite(values).any() for values in numbers)
+    numbers = [name for name, values in result.data_vars.items() if values.dtype.kind == "f"]
+    unknown = {name for name in numbers if not np.isfinite(result[name]).any()}
+    assert unknown <= NEEDS_MORE
 
 
 @pytest.mark.parametrize("name", sorted({*choices("law")} - {"bhagia2024_hellaswag", "marin2026"}))

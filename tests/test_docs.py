@@ -135,3 +135,10 @@ def test_what_describes_the_package_agrees():
     assert told == (moesim.__version__, project["license"], [author["name"] for author in project["authors"]])
     assert f"\n## {moesim.__version__}" in (HOUSE / "CHANGELOG.md").read_text()
     assert {*cited["keywords"]} >= {*project["keywords"]}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md"])
+def test_the_links_of_the_house_lead_somewhere(name):
+    links = re.findall(r"\]\(([^)#:]+)\)", (HOUSE / name).read_text())
+    assert [link for link in links if not (HOUSE / link).exists()] == []
+    assert links

@@ -424,7 +424,8 @@ def test_equal_time_is_that_of_the_fastest():
     dims = ("policy", "seed", "step")
     clocks, losses = np.array([[[2.0, 4.0]], [[4.0, 8.0]]]), np.array([[[5.0, 3.0]], [[4.0, 2.0]]])
     names = dict.fromkeys(study.LOSSES, (dims, losses))
-    others = {name: (dims, np.ones(losses.shape)) for name in ("max_over_mean", "utilisation", "experts_alive")}
+    told = ("max_over_mean", "utilisation", "experts_alive", "edits")
+    others = {name: (dims, np.ones(losses.shape)) for name in told}
     data = xr.Dataset({**names, **others, "wall_clock": (dims, clocks)}, {"policy": ["a", "b"], "seed": [0]})
     ends = study._ends(data)
     np.testing.assert_array_equal(ends.micro_loss_at_equal_tokens, [[3.0], [2.0]])

@@ -137,6 +137,22 @@ def test_a_router_has_the_defaults_of_what_is_not_known():
     assert control == {"policy": "sign", "step": 0.01, "worth": 5.0}
 
 
+def test_the_simulator_is_judged_on_seeds_it_has_not_seen(monkeypatch):
+    """From what is shipped: five seeds, two of them predicted; what holds is where the ranges meet."""
+    monkeypatch.setattr(reality, "_SEEDS", 2)
+    monkeypatch.setattr(reality, "_TRIED", 1)
+    shipped = reality.recorded("lab_loads")
+    assert np.unique(shipped.seed).tolist() == [0, 1, 2, 3, 4]
+    found = reality.reality(shipped)
+    assert {*found.balancing.values} == {"none", "auxiliary", "loss_free"}
+    meet = (found.least <= found.high) & (found.most >= found.low)
+    assert (found.held == meet).all()
+    told = reality.table(found)
+    assert told.count("miss") == int((~found.held).sum())
+    own = shipped.loss.isel(tokens=-1, trajectory=np.isin(shipped.seed, [3, 4]) & (shipped.balancing == "none").values)
+    assert found.measured[(found.quantity == "loss").values].item() == pytest.approx(float(own.mean()))
+
+
 def test_too_few_seeds_to_judge_by_are_refused():
     with pytest.raises(InputError, match="loads of 2 seeds; it takes three or more"):
         reality.reality(simulated_loads(2))

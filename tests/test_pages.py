@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 import moesim
 from moesim.errors import InputError
 from moesim.output.store import write_result
+from moesim.pages.balance import descent
 from moesim.pages.page import html
 from moesim.pages.values import as_json, rounded, thinned
 
@@ -138,3 +140,21 @@ def test_a_multirun_writes_the_page_of_what_it_collected(command):
     (page,) = Path("outputs").rglob("*.html")
     assert page.name == "collected.html"
     assert f"wrote {page}" in out
+
+
+def test_a_family_tree_by_hand():
+    """Expert 2 is born of 0 and bears 3; 1 is alone; 4 was never used."""
+    parent, born = np.array([-1, -1, 0, 2, -1]), np.array([0.0, 0.0, 5.0, 9.0, 0.0])
+    told = descent(parent, born, np.array([False, True, True, True, False]))
+    assert told == [
+        "expert 0, born at step 0, gone",
+        "  expert 2, born at step 5",
+        "    expert 3, born at step 9",
+        "expert 1, born at step 0",
+    ]
+
+
+@pytest.mark.parametrize("view", ["balance", "sites", "flops", "fit", "plan"])
+def test_a_view_has_nothing_to_say_of_what_is_not_its_own(view):
+    """A question of the verb, a study, a comparison: they have other variables, and every page shows those anyway."""
+    assert import_module(f"moesim.pages.{view}").view(dataset()) == []

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,9 +256,7 @@ def test_a_fit_names_its_runs_and_says_which_pull(see, fitted):
     runs.locator("svg circle").first.hover(force=True)
     assert re.search(r"row \d+: .*N .*D ", runs.locator(".readout").inner_text())
     pulls = seen.page.locator("section[aria-label='Which runs pull a coefficient']")
-    slider = pulls.locator("input[type=range]")
-    slider.focus()
-    seen.page.keyboard.press("End")
+    pulls.get_by_label("coefficient").select_option(label="beta")
     assert pulls.locator("figcaption").inner_text() == "Pull on beta"
     assert seen.page.locator("section[aria-label='Profiles'] figure").count() == 5
     assert seen.fine(), seen.said
@@ -287,3 +286,32 @@ def test_laws_of_a_comparison_are_opened_one_by_one(see, swept):
     live.locator("svg").nth(2).wait_for()
     assert "ludziejewski2025" in live.inner_text()
     assert seen.fine(), seen.said
+
+
+# A verb's small run -> titles of sections that its page must have.
+RUNS = {
+    "balance steps=10 seeds=2": ["Busy time of each device", "Tokens of each expert", "Who serves what"],
+    "sites hours=20 seeds=2": ["Timeline", "Loss", "Hours of each site"],
+    "flops model=mixtral_8x7b": ["Layers, sgd", "Weights", "Backward over forward"],
+}
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_the_page_of_every_verb(browser, command, line):
+    verb, *words = line.split()
+    code, _, err = command(verb, *words, "figures=false", "page=true", "hydra.run.dir=run")
+    assert code == 0, err
+    (file,) = Path("run").glob("*.html")
+    seen = Seen(browser, file)
+    titles = seen.page.locator("h2").all_inner_texts()
+    assert set(RUNS[line]) <= set(titles), titles
+    sliders = seen.page.locator("section.plot input[type=range]")
+    if sliders.count():
+        picture = seen.page.locator("section.plot", has=seen.page.locator("input[type=range]")).first.locator("svg")
+        before = picture.inner_html()
+        sliders.first.focus()
+        seen.page.keyboard.press("End")
+        assert picture.inner_html() != before
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 1200
+    assert seen.fine(), seen.said
+    seen.close()

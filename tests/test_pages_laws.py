@@ -118,8 +118,8 @@ def apart(rows):
 
 
 def equal(mine, theirs):
-    """Whether two least losses are the same to rounding: where they lie no loss can tell."""
-    return abs(mine - float(theirs)) < 2e-14 * abs(float(theirs))
+    """Whether two least losses are the same to rounding, a kink's included: where they lie no loss can tell."""
+    return abs(mine - float(theirs)) < 1e-12 * abs(float(theirs))
 
 
 def deeper(rows):
@@ -146,10 +146,7 @@ def test_optima_are_pythons(answers):
     assert deeper(losses) == ""
     sharp = [(what, its, a["found"]) for what, its, a in answers if number(its["rise"]) > 1e-10]
     assert len(sharp) > 0.6 * len(answers)
-    told = [row for row in sharp if not equal(row[1]["loss"], row[2].optimal_loss)]
-    assert apart((what, its["active"], float(one.optimal_active_params), 1e-6) for what, its, one in told) == ""
-    near = [(what, its["active"], float(one.optimal_active_params), 1e-3) for what, its, one in sharp]
-    assert len(apart(near).splitlines()) < 0.02 * len(near)
+    assert apart((what, its["active"], float(one.optimal_active_params), 1e-6) for what, its, one in sharp) == ""
     repeating = [
         row for row in sharp if abs(float(row[2].optimal_epochs) - 1.0) > 1e-6
     ]  # at one epoch rounding decides

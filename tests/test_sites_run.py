@@ -308,11 +308,20 @@ def test_replicas_and_bits():
     assert (np.diff(Q.multiplier(8, np.array([1e8, 1e9, 1e10]), 50)) < 0).all()
 
 
-def test_a_simulated_site_stands_for_many():
-    one, grouped = (of("diloco", {**PLACE, "sites": 60, "weight": w}) for w in (1, 20))
-    assert grouped.sizes["site"] == 3
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_simulated_site_stands_for_many(name):
+    one, grouped = (of(name, {**PLACE, "sites": 60, "weight": w}) for w in (1, 15))
+    assert grouped.sizes["site"] == 4
     for sum_ in (*SUMS, "loss"):
         assert grouped[sum_].values == pytest.approx(one[sum_].values, rel=1e-9)
+
+
+def test_a_run_names_what_its_loss_rests_on(command):
+    assert "Charles" in of("diloco").attrs["evidence"]
+    assert "DiPaCo" in of("frozen_stem").attrs["evidence"]
+    assert "evidence" not in of("data_parallel").attrs
+    _, out, _ = command("sites", "hours=2", "seeds=1", "figures=false")
+    assert "loss of replicas: fitted to Charles" in out
 
 
 def test_sites_that_cannot_hold_the_model_do_nothing():
@@ -368,6 +377,8 @@ BAD = {
     },
     "others='wait'; it takes go_on or stop": {"protocol": {"policy": "elastic", "others": "wait"}},
     "exchange": {"protocol": {"policy": "diloco", "exchange": "pigeon"}},
+    "d_model=-5 is outside": {"protocol": {"policy": "pipeline", "stages": 1, "d_model": -5}},
+    "layers=0 is outside": {"protocol": {"policy": "path_sync", "levels": 2, "layers": 0}},
     "grace=2 is outside": {"protocol": {"policy": "decoupled", "grace": 2}},
     "compression='best'": {"quality": {"compression": "best"}},
     "no world 'atlantis'|no 'atlantis'": {"world": "atlantis"},
@@ -532,7 +543,12 @@ def test_the_cheapest_at_the_moment():
 
 def test_steps_that_nobody_tried_are_told():
     assert "outside of 10 to 1000" in of({"policy": "diloco", "steps": 2000}).attrs["outside"]
-    assert "outside" not in of("diloco").attrs | of("data_parallel").attrs
+    assert "outside" not in of("diloco").attrs | of("data_parallel").attrs | of("elastic").attrs
+    many = of("diloco", {**PLACE, "sites": 65}).attrs["outside"]
+    assert "up to 65 sites train; nobody has averaged more than 64" in many
+    told = [of({**STEM, "levels": n}, {**PLACE, "sites": 16}, hours=12).attrs.get("outside", "") for n in (3, 4)]
+    assert told[0] == ""
+    assert "parts gain 0.14 nat, more than those of 8 parts" in told[1]
 
 
 # Leaves of 4, 1, 1, 2 for machines of speed 1 and 3: machine of each leaf, and time over 8/4.

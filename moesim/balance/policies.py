@@ -45,9 +45,18 @@ def with_policy(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[s
     return out
 
 
+# What policies must have in common for their runs to stand side by side.
+_COMMON = ("steps", "seed", "seeds", "record_every")
+
+
 def chosen(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The config of each policy."""
-    return [with_policy(config, changes or {}) for changes in config["policies"].values()]
+    """The config of each policy; InputError where they have not the same seeds and steps."""
+    asked = [with_policy(config, changes or {}) for changes in config["policies"].values()]
+    for name in _COMMON:
+        values = list(dict.fromkeys(str(each.get(name, defaults(Run)[name])) for each in asked))
+        if len(values) > 1:
+            raise InputError(f"balance: policies: {name} {' and '.join(values)}; give one {name} for all, outside them")
+    return asked
 
 
 def simulated(config: Mapping[str, Any], advance: Advance | None = None) -> xr.Dataset:

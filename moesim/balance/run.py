@@ -126,11 +126,7 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if trace.is_trace(config):
-        own = config["world"]
-        idle = dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
-        if own.get("path"):
-            return idle | dict.fromkeys(("world.model", "world.count_kind"), "with world.path")
-        return idle | dict.fromkeys(("world.tokens_per_window", "world.trajectory"), "without world.path")
+        return _idle_in_a_trace(bool(config["world"].get("path")))
     idle = {} if config.get("sweep") else {"workers": "without sweep"}
     if not config.get("policies"):
         router, shape = config["routing"], config["structure"].get("policy")
@@ -147,6 +143,13 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
         if shape in structure.structure and not structure.structure[shape].traits["grows"]:
             idle |= dict.fromkeys(("structure.threshold", "structure.patience", "max_experts"), f"in structure={shape}")
     return idle
+
+
+def _idle_in_a_trace(of_a_file: bool) -> dict[str, str]:
+    idle: dict[str, str] = dict.fromkeys((*_LEARNING, "routing", "structure", "sampling"), "with recorded loads")
+    if of_a_file:
+        return idle | dict.fromkeys(("world.model", "world.count_kind"), "with world.path")
+    return idle | dict.fromkeys(("world.tokens_per_window", "world.trajectory"), "without world.path")
 
 
 def simulate(**config: Any) -> xr.Dataset:

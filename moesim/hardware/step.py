@@ -133,7 +133,7 @@ class Schedule:
     bytes of a device.
     """
 
-    microbatches: float | None = setting(None, number(AT_LEAST_ONE))
+    microbatches: float = setting(None, number(AT_LEAST_ONE))
     microbatch_tokens: float = setting(4096.0, number(POSITIVE))
     value_bytes: float = setting(2.0, number(POSITIVE))
     dispatch_bytes: float = setting(1.0, number(NON_NEGATIVE))

@@ -91,8 +91,8 @@ def _router(data: xr.Dataset, counts: np.ndarray, steps: np.ndarray, level: floa
 
 def _map(function: Callable[[float], float], found: Interval) -> Interval:
     """The interval of a function that rises."""
-    ends = (v if np.isnan(v) else function(v) for v in found[:3])
-    return Interval(*ends, found.seeds)
+    value, low, high = (v if np.isnan(v) else function(v) for v in found[:3])
+    return Interval(value, low, high, found.seeds)
 
 
 def counts_of(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -72,7 +72,7 @@ def split(
     rows = [_after_split(run, *where, noise, other, keep_optimizer, marks, windows) for where, noise, other in cells]
     shape = (len(hottest), len(router_noise), len(weight_noise), len(marks))
     dims = ("layer", "router_noise", "weight_noise", "since")
-    values = {name: (dims, np.reshape([row[name] for row in rows], shape)) for name in rows[0]}
+    values: dict[str, Any] = {name: (dims, np.reshape([row[name] for row in rows], shape)) for name in rows[0]}
     values["unsplit_loss"] = (("since",), np.array([_loss(each, windows) for each in _watched(run.branch(), marks)]))
     axes = {"router_noise": router_noise, "weight_noise": weight_noise, "since": [m * run.job.batch for m in marks]}
     return Found(values, axes)

@@ -53,7 +53,7 @@ def splits(tried: xr.Dataset) -> str:
         "before",
         "after",
     )
-    lines = [heads]
+    lines: list[tuple[str, ...]] = [heads]
     for kind, layer, router, weight in _cells(tried, "layer", "router_noise", "weight_noise"):
         own = {"trajectory": tried.balancing == kind, "layer": layer, "router_noise": router, "weight_noise": weight}
         jump, later = (mean(more.isel(own).isel(since=i)) for i in (0, -1))
@@ -94,7 +94,7 @@ def transfers(tried: xr.Dataset) -> str:
 
 def forced(tried: xr.Dataset) -> str:
     """What it costs to send every token of a layer to one expert: the best for its domain, the mean, the worst."""
-    lines = [("balancing", "layer", "best", "mean", "worst")]
+    lines: list[tuple[str, ...]] = [("balancing", "layer", "best", "mean", "worst")]
     for kind, layer in _cells(tried, "layer"):
         cost = tried.forced_excess.isel(trajectory=tried.balancing == kind, layer=layer)
         made = (cost.min("expert"), cost.mean("expert"), cost.max("expert"))

@@ -42,9 +42,10 @@ def curve_of(loads: xr.Dataset) -> dict[str, Any]:
 
     It has no floor: these runs are far from one, and their losses fall by as much at each doubling.
     """
-    mean = loads.loss.mean("trajectory").dropna("tokens")[-2:] if "loss" in loads else np.empty(0)
-    if len(mean) < 2:
+    if "loss" not in loads or loads.sizes["tokens"] < 2:
         return {}
+    fresh = loads.loss.dropna("tokens", how="all").dropna("trajectory")  # what repeats has no loss in its first pass
+    mean = fresh.mean("trajectory")[-2:]
     tokens, size = mean.tokens.values.astype(float), _SIZE * float(loads.active_params.mean()) ** -_ALPHA
     earlier, later = mean.values - size
     beta = np.log(earlier / later) / np.log(tokens[1] / tokens[0])
@@ -58,7 +59,7 @@ def routing_of(found: Mapping[str, Interval | str], balancing: str = "none", **b
 
     What is used is used more (`popularity`) and nothing decays, which is how the estimates were read.
     """
-    known = {name: found[name].value for name in ROUTER if isinstance(found[name], Interval)}
+    known = {name: v.value for name in ROUTER if isinstance(v := found[name], Interval)}
     grown = {"reinforcement": known.pop("popularity")} if "popularity" in known else {}
     same = {"policy": "topk", "affinity": 0.0, "reward": "popularity", "decay": 0.0, "fidelity": "tokens"}
     return same | known | grown | {"control": _CONTROLS[balancing](**balanced)}

@@ -118,7 +118,7 @@ def _pulls(dataset: xr.Dataset) -> Section:
         }
         for name in free
     ]
-    return Section("plot", "Which runs pull a coefficient", {"frames": frames, "slider": "coefficient", "note": note})
+    return Section("plot", "Which runs pull a coefficient", {"frames": frames, "choose": "coefficient", "note": note})
 
 
 def _profiles(dataset: xr.Dataset) -> Section:

@@ -33,6 +33,9 @@ LIVE = "moesim.pages.live"
 VIEWS: dict[str, tuple[str, ...]] = {
     "sweep": (LIVE,),
     "optimum": (LIVE,),
+    "balance": ("moesim.pages.balance",),
+    "sites": ("moesim.pages.sites",),
+    "flops": ("moesim.pages.flops",),
     "fit": ("moesim.pages.fit", LIVE),
     "plan": ("moesim.pages.plan", LIVE),
 }
@@ -106,3 +109,8 @@ def title(dataset: xr.Dataset) -> str:
 def sizes(dataset: xr.Dataset) -> str:
     """The dims of a result, in a line."""
     return " x ".join(f"{n} {dim}" for dim, n in dataset.sizes.items()) or "one run"
+
+
+def named(array: Any, name: str) -> dict[str, str]:
+    """The axis of a variable: its long name and unit."""
+    return {"label": str(array.attrs.get("long_name", name)), "unit": str(array.attrs.get("units", "")), "how": "plain"}

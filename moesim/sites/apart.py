@@ -86,13 +86,19 @@ def frozen_stem(
     flow = _with_stem(team, tick, centre, phases, toll.rate, flow)
     spent = (phases.marking + phases.sending) * float(tick.share[centre])
     grown = kept._replace(cut=kept.cut + spent, own=kept.own + own)
+    flow = _grew(team, flow, kept, grown, phases.tokens, stem, shared)
+    if not all_sites:
+        return flow
+    factor = float(team.quality.multiplier(replicas(team, tick) / parts, team.params, steps))
+    return flow._replace(multiplier=factor, kept=float(team.quality.kept(bits)))
+
+
+def _grew(team: Team, flow: Flow, kept: _Grown, grown: _Grown, trained: float, stem: float, shared: float) -> Flow:
+    """The flow with what the parts saw of stem and own data, and what they gained."""
     learned = team.shards.learned(grown.own, kept.unique) - team.shards.learned(kept.own, kept.unique)
-    each = replicas(team, tick) / parts if all_sites else 1.0
     return flow._replace(
-        multiplier=float(team.quality.multiplier(each, team.params, steps)),
-        kept=float(team.quality.kept(bits)) if all_sites else 1.0,
         gain=_gain(team, kept.shares, grown.own, kept.unique, stem),
-        seen=phases.tokens + (1.0 - shared) * learned,
+        seen=trained + (1.0 - shared) * learned,
         shares=kept.shares,
         memory=grown,
     )
@@ -224,7 +230,8 @@ def path_sync(
     choose("protocol.shared_are", shared_are, SHARED)
     check("protocol", "shared", shared, SHARE)
     wide, deep = (own if given is None else given for given, own in ((d_model, team.d_model), (layers, team.layers)))
-    numbers = path_bits(levels, wide, deep, 1.0)
+    check("protocol", "d_model", wide, POSITIVE)
+    numbers = path_bits(levels, wide, check("protocol", "layers", deep, POSITIVE), 1.0)
     branches = min(numbers / team.params, 1.0)
     synced = shared if shared_are == "synced" else 0.0
     own = max(1.0 - branches - synced, 0.0)
@@ -235,12 +242,18 @@ def path_sync(
     queue = max(arriving - round_seconds, 0.0)  # the server takes longer than a round for all reports
     flow = alone(team, tick, work, sent, np.zeros(len(work)), queue)
     steps = max(round_seconds * float(np.average(team.rate, weights=team.weight)) / team.batch, 1.0)
-    there = max(replicas(team, tick), 1.0)
-    beta = team.quality.exponent(team.params, steps)
-    factor = max(there / parts, 1.0) ** (beta * own) * there ** (beta * synced)
     seen = own / parts + synced + branches * _above(levels)
-    gain = team.quality.parts_gain(np.full(parts, 1.0 / parts), 1.0)
-    return flow._replace(multiplier=float(factor), kept=seen * float(team.quality.kept(bits)), gain=float(gain))
+    return flow._replace(
+        multiplier=_path_factor(team, replicas(team, tick), parts, steps, own, synced),
+        kept=seen * float(team.quality.kept(bits)),
+        gain=float(team.quality.parts_gain(np.full(parts, 1.0 / parts), 1.0)),
+    )
+
+
+def _path_factor(team: Team, count: float, parts: int, steps: float, own: float, synced: float) -> float:
+    """Multiplier of the loss: sites of one leaf average its share `own` of the parameters, all sites what is synced."""
+    beta, there = team.quality.exponent(team.params, steps), max(count, 1.0)
+    return float(max(there / parts, 1.0) ** (beta * own) * there ** (beta * synced))
 
 
 def _above(levels: int) -> float:

@@ -231,39 +231,46 @@ def pipeline(
     """
     S, b = _stages(team, stages), check("protocol", "microbatches", microbatches, AT_LEAST_ONE)
     way = Way(steps, bits).checked()
-    order = np.argsort(-team.rate, kind="stable")
-    order = order[tick.share[order] > 0]
-    amount = (team.weight * tick.share)[order]
-    before = np.cumsum(amount) - amount
-    pipelines = np.floor(amount.sum() / S + 1e-9)
-    used = np.clip((pipelines * S - before) / amount, 0.0, 1.0)
-    if not len(order) or not pipelines:
+    wide = check("protocol", "d_model", team.d_model if d_model is None else d_model, POSITIVE)
+    moved = team.batch / b * wide * check("protocol", "value_bits", value_bits, POSITIVE) * (S > 1)
+    crews = _grouped(team, tick, S)
+    if not crews.count:
         return nothing(tick)
-    group = np.unique(np.floor(before / S + 1e-9), return_inverse=True)[1]
-    link = np.minimum(team.up, team.down)[order]
-    compute = team.batch / (b * S * team.rate[order])
-    moved = team.batch / b * (team.d_model if d_model is None else d_model) * value_bits
-    hop = (2.0 * moved / _least(link, group) + _most(team.latency[order], group)) if S > 1 else 0.0
-    step = (b + S - 1) * (_most(compute, group) + hop)
-    size = team.params / S * bits
-    cost = EXCHANGES["ring"](team.picked(order[used > 0]), size, pipelines)
-    stall = np.maximum(cost.seconds - BACKWARD * step, 0.0) if pipelines > 1 else np.zeros(len(step))
-    cycle = steps * step.max() + stall.max()
-    found = np.zeros((4, len(team.rate)))
-    share = tick.share[order] * used
-    rounds = share * tick.seconds / cycle
+    sites, group = crews.sites, crews.group
+    compute = team.batch / (b * S * team.rate[sites])
+    hop = 2.0 * moved * _most(1.0 / np.minimum(team.up, team.down)[sites], group)
+    step = (b + S - 1) * (_most(compute, group) + hop + (S > 1) * _most(team.latency[sites], group))
+    cost = EXCHANGES["ring"](team.picked(sites[crews.used > 0]), team.params / S * bits, crews.count)
+    single = crews.count <= 1
+    stall = 0.0 if single else float(np.max(np.maximum(cost.seconds - BACKWARD * step, 0.0)))
+    share, cycle = tick.share[sites] * crews.used, steps * step.max() + stall
     handed = 2.0 * moved * (S - 1) / S  # the first stage gets no activation and the last hands none on
-    sent = steps * b * handed + (cost.sent if pipelines > 1 else 0.0)
-    found[:, order] = (
-        share * steps * b * compute / cycle,
-        share * stall.max() / cycle,
-        rounds * steps * team.batch / S,
-        rounds * sent,
-    )
-    working, sending, tokens, sent_bits = found
-    waiting = np.maximum(tick.share - working - sending, 0.0)
-    flow = restarted(Flow(working, waiting, sending, tokens, sent_bits), tick, restart)
-    return _averaged(flow, team, pipelines, way.steps, bits)
+    rounds, sent = share * tick.seconds / cycle, steps * b * handed + (0.0 if single else cost.sent)
+    found = np.zeros((4, len(team.rate)))
+    rows = (share * steps * b * compute / cycle, share * stall / cycle, rounds * steps * team.batch / S, rounds * sent)
+    found[:, sites] = rows
+    waiting = np.maximum(tick.share - found[0] - found[1], 0.0)
+    flow = restarted(Flow(found[0], waiting, *found[1:]), tick, restart)
+    return _averaged(flow, team, crews.count, way.steps, bits)
+
+
+class _Crews(NamedTuple):
+    """Sites in order of speed, the pipeline of each, how much of it is used, and how many pipelines there are."""
+
+    sites: np.ndarray
+    group: np.ndarray
+    used: np.ndarray
+    count: float
+
+
+def _grouped(team: Team, tick: Tick, stages: int) -> _Crews:
+    sites = np.argsort(-team.rate, kind="stable")
+    sites = sites[tick.share[sites] > 0]
+    amount = (team.weight * tick.share)[sites]
+    before = np.cumsum(amount) - amount
+    pipelines = float(np.floor(amount.sum() / stages + 1e-9))
+    used = np.clip((pipelines * stages - before) / amount, 0.0, 1.0)
+    return _Crews(sites, np.unique(np.floor(before / stages + 1e-9), return_inverse=True)[1], used, pipelines)
 
 
 def _stages(team: Team, stages: int | None) -> int:
@@ -285,10 +292,6 @@ def _most(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     out = np.zeros(group.max() + 1)
     np.maximum.at(out, group, values)
     return out[group]
-
-
-def _least(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    return 1.0 / _most(1.0 / values, group)
 
 
 @protocol

@@ -15,6 +15,8 @@ MEASURED_STEPS = (10.0, 1000.0)
 """Steps between averages for which the effect of H is supported; outside it is extrapolated."""
 MEASURED_REPLICAS = 64.0
 """Most replicas that anyone has averaged in public (DiLoCo, arXiv:2311.08105, table 3)."""
+MEASURED_PARTS = 8
+"""Most parts that train wholly alone without losing to their shards (DiPaCo, table 1; with 256 they overfit)."""
 COMPRESSION = {
     "optimistic": (1.0, 1.0, 1.0, 1.0, 0.99),
     "expected": (1.0, 1.0, 0.99, 0.98, 0.95),
@@ -22,6 +24,14 @@ COMPRESSION = {
 }
 """Effective share of the compute where parameters are sent 1, 4, 16, 100 and 500 times smaller than in 16 bits: MIRI's
 three engineering estimates. Observed: 4 bits lossless to 15B; 146 times competitive at 72B."""
+EVIDENCE = {
+    "loss_factor": (
+        1.0,
+        "replicas: fitted to Charles et al. 2025, table 4 (35M to 2.4B, H = 30); in H to Streaming DiLoCo, table 6",
+    ),
+    "parts_gain": (0.0, "parts: DiPaCo, table 1, one series of 150M models with up to 8 independent parts"),
+}
+"""What the loss rests on where a variable of the result is not this number."""
 _RATIOS = np.log10([1.0, 4.0, 16.0, 100.0, 500.0])
 _SPLIT = 64 / 88  # share of a part's steps alone, in DiPaCo's table
 _BELOW = Domain("0 or more and below 1", 0, 1, lower_open=False)

@@ -24,7 +24,7 @@ from moesim.sites import apart  # noqa: F401  its protocols
 from moesim.sites.engine import Run, Setting, simulated
 from moesim.sites.place import Site, everywhere, groups_of
 from moesim.sites.protocols import protocol
-from moesim.sites.quality import MEASURED_REPLICAS, MEASURED_STEPS, Quality
+from moesim.sites.quality import EVIDENCE, MEASURED_PARTS, MEASURED_REPLICAS, MEASURED_STEPS, Quality
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -154,7 +154,8 @@ def _made(config: Mapping[str, Any]) -> xr.Dataset:
     quality = read_settings(Quality, "quality", config.get("quality") or {})
     data = simulated(Setting(run, groups_of(config["site"]), chosen, law, quality, config.get("world")))
     told = {name: str(names[name]) for name in ("site", "protocol", "model", "world") if names.get(name)}
-    about = {"policy": chosen.name, "outside": "\n".join(_outside(chosen, data))}
+    rests = [text for name, (neutral, text) in EVIDENCE.items() if (data[name].fillna(neutral) != neutral).any()]
+    about = {"policy": chosen.name, "outside": "\n".join(_outside(chosen, data, quality)), "evidence": "\n".join(rests)}
     return signed(
         data.assign_attrs({key: text for key, text in about.items() if text}), "sites", config, law=law, **told
     )
@@ -187,7 +188,7 @@ def _with_model(run: Run, model: Any, names: Mapping[str, Any]) -> Run:
     )
 
 
-def _outside(chosen: Policy, data: xr.Dataset) -> list[str]:
+def _outside(chosen: Policy, data: xr.Dataset, quality: Quality) -> list[str]:
     """What the numbers rest on that nobody has measured."""
     low, high = MEASURED_STEPS
     steps = {**chosen.takes, **chosen.options}.get("steps")
@@ -198,6 +199,11 @@ def _outside(chosen: Policy, data: xr.Dataset) -> list[str]:
     if steps is not None and most > MEASURED_REPLICAS:
         told.append(
             f"up to {most:,.0f} sites train; nobody has averaged more than {MEASURED_REPLICAS:g} replicas in public"
+        )
+    gained = float(data.parts_gain.max())
+    if gained > quality.per_doubling * np.log2(MEASURED_PARTS) * (1 + 1e-9):
+        told.append(
+            f"parts gain {gained:.3g} nat, more than those of {MEASURED_PARTS} parts, the most that are measured"
         )
     if not bool(data.fits.all()):
         out = float(data.weight.where(~data.fits).sum())

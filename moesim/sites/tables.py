@@ -36,7 +36,8 @@ def table(data: xr.Dataset) -> str:
         ends = {name: float(data[f"{name}_to_target"].mean("seed")) for name in ("hours", "cost")}
         rows += [[f"{name} to the target loss", f"{value:,.4g}"] for name, value in ends.items()]
     told = [f"{name} {data.attrs[name]}" for name in ABOUT if name in data.attrs]
-    return f"{', '.join(told)}; mean of {data.sizes['seed']} seeds\n" + aligned(rows) + "\n"
+    rests = "".join(f"loss of {line}\n" for line in data.attrs.get("evidence", "").splitlines())
+    return f"{', '.join(told)}; mean of {data.sizes['seed']} seeds\n" + aligned(rows) + "\n" + rests
 
 
 def _apart(data: xr.Dataset) -> list[list[str]]:

@@ -120,6 +120,10 @@
   const LONGEST = 16;  // letters of a name beside an axis
   const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
+  const longest = (axis) => Math.max(0, ...axis.categories.map((text) => text.length));
+  // Whether the names below an axis would run into each other if they lay flat.
+  const crowded = (axis, width) => Boolean(axis.categories) && axis.categories.length * (7 * Math.min(LONGEST, longest(axis)) + 14) > width && longest(axis) > 3;
+
   // Pixels left of the plot, for the labels of its ticks and its name.
   const room = (axis, range, height) =>
     30 + 7 * Math.max(2, ...upTicks(axis, range, height).map(([, text]) => Math.min(text.length, LONGEST)));
@@ -134,6 +138,9 @@
   };
 
   const named = (axis) => (axis.unit && axis.unit !== "1" ? `${axis.label} (${axis.unit})` : axis.label || "");
+
+  // The name of an axis in so many letters: its unit alone where that is too long, since the title names it.
+  const beside = (axis, most) => (named(axis).length > most && axis.unit && axis.unit !== "1" ? axis.unit : cut(named(axis), most));
 
   let count = 0;
   moesim.plot = function (first) {
@@ -151,7 +158,7 @@
       moesim.button("CSV", () => moesim.download(`${spec.file || "plot"}.csv`, moesim.csv(rows()))),
       moesim.button("SVG", () => moesim.download(`${spec.file || "plot"}.svg`, pictured(svg), "image/svg+xml")));
     const node = moesim.make("figure", { class: "plot" }, title, told, svg, readout, legend, tools, details);
-    let frame = null, width = 0;
+    let frame = null, width = 0, slanted = false;
 
     function rows() {
       const out = [["series", named(spec.x), named(spec.y), "low", "high"]];
@@ -171,6 +178,8 @@
       const height = spec.height || (width < 480 ? 260 : 320);
       const kept = { ...spec, lines: shown(spec.lines), points: shown(spec.points), bars: shown(spec.bars) };
       sides.left = room(spec.y, limits(kept, "y", state.y), height);
+      slanted = crowded(spec.x, width - sides.left - sides.right);
+      sides.bottom = slanted ? 50 + 4.5 * Math.min(LONGEST, longest(spec.x)) : 44;
       const X = scale(spec.x, limits(kept, "x", state.x), sides.left, width - sides.right);
       const Y = scale(spec.y, limits(kept, "y", state.y), height - sides.bottom, sides.top);
       frame = { X, Y, height, kept, x: limits(kept, "x", state.x), y: limits(kept, "y", state.y) };
@@ -205,11 +214,12 @@
 
     function axes({ X, Y, height, x, y }) {
       const g = moesim.shape("g", {}), bottom = height - sides.bottom, right = width - sides.right;
-      const wide = spec.x.categories ? Math.max(...spec.x.categories.map((text) => text.length)) * 7 + 14 : 64;
+      const wide = slanted ? 15 : spec.x.categories ? longest(spec.x) * 7 + 14 : 64;
       for (const [value, text] of ticksOf(spec.x, x[0], x[1], Math.floor((right - sides.left) / Math.min(wide, 160)))) {
         const at = X(value);
         g.append(moesim.shape("line", { x1: at, x2: at, y1: sides.top, y2: bottom, class: "grid" }),
-          moesim.shape("text", { x: at, y: bottom + 16, "text-anchor": "middle", class: "tick" }, cut(text, 24)));
+          moesim.shape("text", { x: at, y: bottom + 16, class: "tick", ...(slanted
+            ? { "text-anchor": "end", transform: `rotate(-35 ${at} ${bottom + 12})` } : { "text-anchor": "middle" }) }, cut(text, slanted ? LONGEST : 24)));
       }
       for (const [value, text] of upTicks(spec.y, y, height)) {
         const at = Y(value);
@@ -218,7 +228,7 @@
       }
       g.append(moesim.shape("path", { d: `M${sides.left} ${sides.top}V${bottom}H${right}`, class: "frame" }),
         moesim.shape("text", { x: (sides.left + right) / 2, y: height - 8, "text-anchor": "middle", class: "axis" }, named(spec.x)),
-        moesim.shape("text", { x: 13, y: (sides.top + bottom) / 2, "text-anchor": "middle", class: "axis", transform: `rotate(-90 13 ${(sides.top + bottom) / 2})` }, named(spec.y)));
+        moesim.shape("text", { x: 13, y: (sides.top + bottom) / 2, "text-anchor": "middle", class: "axis", transform: `rotate(-90 13 ${(sides.top + bottom) / 2})` }, beside(spec.y, Math.floor((bottom - sides.top) / 6))));
       return g;
     }
 
@@ -396,15 +406,18 @@
     return new XMLSerializer().serializeToString(copy);
   }
 
-  // A section of kind "plot": one spec, or `panels` of several; `frames` with a slider through them.
+  // A section of kind "plot": one spec, or `panels` of several; `frames` with a `slider` through them, or to `choose` from.
   moesim.kinds.plot = function (content, root) {
-    const { panels, frames, slider, note } = content;
+    const { panels, frames, slider, choose, note } = content;
     if (note) root.append(moesim.make("p", { class: "note" }, note));
     if (panels) {
       root.append(moesim.make("div", { class: "panels" }, panels.map((spec) => moesim.plot(spec).node)));
     } else if (frames) {
       const plot = moesim.plot(frames[0].spec);
-      root.append(moesim.make("div", { class: "controls" }, moesim.slider(slider, frames.length, 0, (i) => frames[i].text, (i) => plot.update(frames[i].spec))), plot.node);
+      const show = (i) => plot.update(frames[+i].spec);
+      const choice = choose ? moesim.select(choose, frames.map(({ text }, i) => [String(i), text]), "0", show)
+        : moesim.slider(slider, frames.length, 0, (i) => frames[i].text, show);
+      root.append(moesim.make("div", { class: "controls" }, frames.length > 1 ? choice : null), plot.node);
     } else root.append(moesim.plot(content.spec).node);
   };
 })();
