@@ -49,13 +49,24 @@ python_maximum_signature_line_length = 100
 
 
 def write_live(app, exception):
-    """A page of a result, to play with."""
+    """Pages of results, to play with."""
     if exception is None and app.builder.format == "html":
-        axes = {"compute": [1e20, 1e21], "sparsity": [0, 0.75, 0.9, 0.95, 0.98], "unique_tokens": [2e9, float("inf")]}
         (Path(app.outdir) / "live").mkdir(exist_ok=True)
-        moesim.page(
-            moesim.sweep("abnar2025", repetition="muennighoff2023", **axes), to=Path(app.outdir) / "live/sweep.html"
-        )
+        for name, result in results():
+            moesim.page(result, to=Path(app.outdir) / "live" / f"{name}.html")
+
+
+def results():
+    axes = {"compute": [1e20, 1e21], "sparsity": [0, 0.75, 0.9, 0.95, 0.98], "unique_tokens": [2e9, float("inf")]}
+    yield "sweep", moesim.sweep("abnar2025", repetition="muennighoff2023", **axes)
+    yield "fit", moesim.fit("hoffmann2022", "chinchilla", draws=100, profiles=True).to_dataset()
+    policies = {
+        "static": {},
+        "eplb": {"placement": "eplb"},
+        "split_feed": {"structure": "split", "sampling": "feed_idle"},
+    }
+    yield "balance", moesim.simulate(steps=200, seeds=2, policies=policies)
+    yield "sites", moesim.sites.simulate(site="three_continents", protocol="diloco", hours=48)
 
 
 def setup(app):

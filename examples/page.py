@@ -24,7 +24,9 @@ path = moesim.page(grid, to="sweep.html")
 f"{path.stat().st_size / 1e6:.1f} MB"
 
 # %% [markdown]
-# <a href="../live/sweep.html">Open such a page</a>: a sweep at 1e20 and 1e21 FLOP with 2e9 unique tokens.
+# Open such a page: <a href="../live/sweep.html">a sweep</a> at 1e20 and 1e21 FLOP with 2e9 unique tokens,
+# <a href="../live/fit.html">a fit</a> of Chinchilla's runs, <a href="../live/balance.html">three policies</a> of a
+# balance run, <a href="../live/sites.html">three continents</a> that train together.
 #
 # ## The law is in it
 #

@@ -31,6 +31,7 @@ ELSEWHERE = (
     "path/to",
     "moesim sweep\n",
     "moesim lab\n",
+    "moesim lab probes",
     "--help",
     "moesim laws",
 )

@@ -375,3 +375,42 @@ def test_the_bound_on_the_loss_holds_from_the_first_step():
     (outcome,) = records.outcomes(whole({**SMALL, "record_every": 1, "world.domains": 16}))
     assert np.nanmin(outcome.records["regret_loss"]) > -1e-9
     assert learning.effective_number(outcome.setting.world, 1e8, np.array([1e3, 1e12])).shape == (2, 1)
+
+
+# Many things at once, as no policy's own test has them: each of these once broke the books, a bound or a number.
+ODD = {
+    "idle experts in single": {
+        **{"precision": "single", "selective": 0.5, "sampling": "skip_solved", "learn_every": 3, "structure.every": 5},
+        **{"world": "dolma", "world.rho": 0.3, "world.parts": 2, "world.part_similarity": 0.5, "shared_experts": 3},
+        **{"tokens_per_step": 1e5, "routing": "loss_free_proportional", "structure": "replicate"},
+    },
+    "all solved": {"world": "quanta", "tokens_per_step": 1e13, "structure": "prune", "placement": "popularity"},
+    "wide capacity": {"structure": "split", "tokens_per_step": 1e10, "routing.capacity_factor": 2.0},
+    "half dropped": {"active_experts": 8, "routing.capacity_factor": 0.5, "schedule.overlap": True},
+    "grown past its neighbours": {
+        "structure": "split",
+        "structure.every": 10,
+        "placement": "lplb",
+        "placement.every": 1,
+    },
+    "nothing repeats": {"world.overfit": {"strength": 0.3}, "sampling": "marginal_gain", "focus": 0.0, **UNIQUE},
+    "slow, split, shared, in parts": {
+        **{"active_experts": 3, "shared_experts": 1, "shared_factor": 0.2, "world.parts": 2, "sampling": "feed_idle"},
+        **{"world.part_similarity": 0.5, "structure": "split_or_replicate", "structure.every": 5, "cluster.stages": 2},
+        **{"cluster.speeds": [0.5, 1.0, 1.0, 2.0], "placement": "scheduled", "precision": "single"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_books_and_bounds_hold_however_much_is_asked_at_once(name):
+    over = {**ODD[name]}
+    data = run(**over)
+    wanted = over.get("tokens_per_step", 2.0**22) * over.get("active_experts", 1)
+    np.testing.assert_allclose(data.loads.sum("expert") + data.drop_share * wanted, wanted, rtol=1e-5)
+    np.testing.assert_allclose(data.device_loads.sum("device"), data.loads.sum("expert"), rtol=1e-9)
+    assert (data.micro_loss <= np.log(5e4) * (1 + 1e-6)).all()
+    for regret in ("regret_balance", "regret_time", "regret_schedule", "regret_loss"):
+        assert np.nanmin(data[regret]) > -1e-4
+    unknown = {"regret_loss", "regret_floor", "tokens_to_target", "time_to_target", "separation_steps", "hardened"}
+    assert all(np.isfinite(values).all() for name, values in data.items() if name not in unknown)
