@@ -1,4 +1,4 @@
-"""Where the copies of experts live. Placement changes the clock and nothing else."""
+"""Where the copies of experts live: the clock, and what a structure or sampling sees that looks at slow devices."""
 
 from __future__ import annotations
 
