@@ -469,6 +469,8 @@ BALANCING = {
         ("step.max(axis=-1, keepdims=True) - reach", "step.min(axis=-1, keepdims=True) - reach"),
         ("np.minimum(scores, -reach)", "-reach"),
         ("np.diff(whole * drawn[:, None] + below", "np.diff(whole * drawn[:, None] - below"),
+        ("ladder * (np.round(ladder[:, -1:]) / ladder[:, -1:])", "ladder"),
+        ("/ ladder[:, -1:]), 9)", "/ ladder[:, -1:]), 16)"),
         ("np.random.default_rng([seed, step, 1])", "np.random.default_rng([seed, 1])"),
         ("loss[:, :, None] - expert_loss", "expert_loss - loss[:, :, None]"),
         ("(1.0 - decay) * scores", "(1.0 + decay) * scores"),
@@ -602,7 +604,8 @@ BALANCING = {
         ("rho * decay ** np.maximum(levels - 1.0, 0.0)", "rho * decay ** levels"),
         ("rho * decay**_LEVELS, decay, 0.0)", "rho * decay, decay, 0.0)"),
         ("rho * decay**_LEVELS, decay, 0.0)", "rho * decay**_LEVELS, decay, 1.0)"),
-        ("np.argmin(np.abs(shares - 0.5))", "np.argmax(np.abs(shares - 0.5))"),
+        ("off <= off.min() + 1e-9", "off >= off.max() - 1e-9"),
+        ("off <= off.min() + 1e-9", "off <= off.min()"),
         ("1.0 - abs(2.0 * share - 1.0)", "abs(2.0 * share - 1.0)"),
     ],
     ("hardware/chip.py", BALANCE): [

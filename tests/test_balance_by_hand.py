@@ -233,6 +233,23 @@ def test_each_token_is_drawn():
     assert chosen[2] == (1e5 - chosen[0]) + (1e5 - chosen[1])
 
 
+@pytest.mark.parametrize("row", [[0.1] * 20, [0.7, 0.7, 0.6], [0.4] * 5, [1.0, 0.7, 0.2, 0.1]])
+def test_nobody_draws_by_rounding(row):
+    """1e12 tokens would show a part in 1e8; who is not chosen has none, wherever it stands."""
+    P = np.array([[*row, 0.0], [0.0, *row]], dtype=np.float32)
+    chosen = routing.draw_experts(P, np.array([1e12, 1e12]), 0, 0)
+    assert chosen[0, -1] == chosen[1, 0] == 0
+    np.testing.assert_array_equal(chosen.sum(axis=1), round(sum(row)) * 1e12)
+    np.testing.assert_allclose(chosen, 1e12 * P, rtol=1e-4)
+
+
+def test_draws_do_not_hang_on_rounding_nor_on_room_for_experts():
+    P = np.array([[1.0, 0.3, 0.3, 0.2, 0.1, 0.1], [0.4, 0.4, 0.3, 0.3, 0.3, 0.3]])
+    near = np.concatenate([P * (1 + 3e-16 * np.arange(6)), np.zeros((2, 3))], axis=1)
+    first, other = (routing.draw_experts(p, np.array([1e5, 1e5]), 0, 0) for p in (P, near))
+    np.testing.assert_array_equal(other, np.pad(first, ((0, 0), (0, 3))))
+
+
 def test_the_spread_of_drawn_tokens_is_that_of_single_ones():
     # 10,000 tokens, a quarter to each of four experts: variance 10,000 x 1/4 x 3/4, over 400 steps
     counts = [routing.draw_experts(np.full((1, 4), 0.25), np.array([1e4]), 3, step)[0] for step in range(400)]

@@ -286,6 +286,7 @@ def test_the_tree():
     np.testing.assert_allclose(tree.similarity(4, 0.4, 0.5), expected)
     np.testing.assert_allclose(tree.mix(row(1.0, 0.0, 0.0, 10.0), 0.4, 0.5), [[3.0, 2.4, 4.2, 10.2]])
     assert tree.best_cut(np.array([1.0, 1.0, 2.0, 6.0])) == ((3, 4), 0.6)
+    assert tree.best_cut(np.array([0.6, 0.3]))[0] == (0, 1)  # either half is as near; rounding has the second nearer
     assert [tree.divisibility(share) for share in (0.5, 0.25, 1.0)] == [1.0, 0.5, 0.0]
 
 

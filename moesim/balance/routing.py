@@ -385,10 +385,11 @@ def draw_experts(probability: np.ndarray, drawn: np.ndarray, seed: int, step: in
 
     `probability` (domain, expert) with rows that sum to K; `drawn` (domain,) whole tokens. A token with uniform number
     u picks the experts at which the running sum of the row passes u, u + 1, ...: only how many numbers fall below the
-    fraction of each running sum has to be drawn.
+    fraction of each running sum has to be drawn. Sums are scaled to K and taken to 9 digits: of what rounding leaves
+    between two of them, somebody who is never chosen would draw tokens, and all who come after other numbers.
     """
-    ladder = np.cumsum(probability, axis=-1)
-    ladder[:, -1] = np.round(ladder[:, -1])
+    ladder = np.cumsum(probability, axis=-1, dtype=np.float64)
+    ladder = np.round(ladder * (np.round(ladder[:, -1:]) / ladder[:, -1:]), 9)
     whole = np.floor(ladder)
     order = np.argsort(ladder - whole, axis=-1, kind="stable")
     fraction = np.take_along_axis(ladder - whole, order, axis=-1)

@@ -74,13 +74,15 @@ def best_cut(flow: np.ndarray) -> tuple[tuple[int, int], float]:
     """The node whose leaves hold the share of `flow` (leaf,) nearest to one half, and that share.
 
     The share says how divisible the flow is: near 1/2 two experts could halve it, near 0 or 1 one leaf holds it all.
+    Of nodes as near, such as the two halves of the tree, it is the first, whatever the rounding.
     """
     total = np.concatenate([[0.0], np.cumsum(flow)])
     cuts = blocks(len(flow))
     if not cuts or total[-1] <= 0:
         return (0, len(flow)), 1.0
     shares = np.array([total[stop] - total[start] for start, stop in cuts]) / total[-1]
-    best = int(np.argmin(np.abs(shares - 0.5)))
+    off = np.abs(shares - 0.5)
+    best = int(np.argmax(off <= off.min() + 1e-9))
     return cuts[best], float(shares[best])
 
 
