@@ -57,12 +57,12 @@ def test_numbers_are_rounded_to_nine_digits():
 
 
 def test_too_many_values_are_thinned_and_it_is_said():
-    data = xr.Dataset({"a": (("x", "y"), np.arange(200.0).reshape(100, 2)), "x": np.arange(100)})
+    data = xr.Dataset({"a": (("x", "y"), np.arange(202.0).reshape(101, 2)), "x": np.arange(101)})
     kept, told = thinned(data, 120)
-    assert dict(kept.sizes) == {"x": 25, "y": 2}
-    assert list(kept.x.values[[0, -1]]) == [0, 99]
-    assert "25 of 100 x" in told
-    assert thinned(data, 300) == (data, "")
+    assert dict(kept.sizes) == {"x": 26, "y": 2}
+    assert list(kept.x.values[[0, -1]]) == [0, 100]
+    assert "26 of 101 x" in told
+    assert thinned(data, 303) == (data, "")
 
 
 def test_values_without_a_dim_to_thin_are_left_out_by_name():

@@ -164,6 +164,14 @@ def test_a_value_is_kept_once():
     assert len(graph.nodes) == 3
 
 
+def test_the_law_alone_takes_the_tokens_that_it_is_given():
+    """Kang et al.'s form at N_a = e^20 and 5e9 tokens, whatever the compute says of them."""
+    held = formula(moesim.Model("kang2025_flame_huber", "muennighoff2023"))
+    graph, law = read(held["graph"]), moesim.load_law("kang2025_flame_huber")
+    given = {**held["values"], **AT, "log_size": 20.0, "taught_params": np.inf, "tokens": 5e9}
+    assert evaluated(graph, given)["once"] == pytest.approx(law(active_params=np.exp(20.0), tokens=5e9), rel=1e-14)
+
+
 def test_draws_and_their_median_come_along():
     import xarray as xr
 
