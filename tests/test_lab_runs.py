@@ -149,7 +149,7 @@ def one(found):
     return value
 
 
-# What a prototype of two seeds on another cut of the same text found, and how near to it the mean must come; where the
+# What two seeds on another cut of the same text gave, and how near to it the mean must come; where the
 # sign is the finding, its interval has it too.
 SIGNS = {
     "moe less dense, fresh": (one(differences(at(TEXT, 0.1, 2**21), "moe 8", "dense")), -0.056, 0.03, -1),
@@ -173,7 +173,7 @@ SIGNS = {
 
 
 @pytest.mark.parametrize("name", SIGNS)
-def test_signs_and_sizes_are_those_of_the_prototype(name):
+def test_signs_and_sizes_are_those_of_another_cut(name):
     found, value, within, sign = SIGNS[name]
     assert found.seeds >= 3
     assert found.value == pytest.approx(value, abs=within)

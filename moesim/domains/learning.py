@@ -232,9 +232,9 @@ def _joined(
     out += np.vecdot(P, term)[:, :, None]
     out -= share * np.vecdot(unsure, term)[:, :, None]
     for row, members, same in kin:  # the family's others do not come either
-        weights = (weight[row][:, members] * term[row][:, members] for weight in (unsure, P))
-        kept, gone = (w @ same - w for w in weights)
-        out[row][:, members] += share[row][:, members] * kept - gone
+        u, p, s, t, o = (values[row].take(members, axis=1) for values in (unsure, P, share, term, out))
+        kept, gone = ((w * t) @ same - w * t for w in (u, p))
+        out[row][:, members] = o + s * kept - gone
     return np.maximum(out, term, out=out)
 
 
@@ -260,7 +260,7 @@ def _summed(values: np.ndarray, kin: Kin) -> np.ndarray:
         return values
     out = values.copy()
     for row, members, same in kin:
-        out[row][:, members] = values[row][:, members] @ same
+        out[row][:, members] = values[row].take(members, axis=1) @ same
     return out
 
 
