@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.output.parquet import read_parquet
 
 # What the columns of a table are called elsewhere.
 _NAMES = {
@@ -327,20 +328,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _parquet(path: Path) -> list[dict[str, str]]:
     """Rows of a Parquet file; a column of lists holds the experts of a token."""
-    try:
-        import pandas
-
-        frame = pandas.read_parquet(path).reset_index(drop=True)
-    except ImportError:
-        need = "is Parquet, which needs pandas with an engine: pip install 'moesim[parquet]'; or save it as .csv"
-        raise InputError(f"world trace {path.name}: {need}") from None
-    except Exception as error:  # every engine has its own
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"world trace {path.name}: not a readable Parquet file ({reason})") from None
+    frame = read_parquet(path, "world trace")
     if frame.empty:
         raise InputError(f"world trace {path.name}: no rows")
     for name in [name for name in frame if isinstance(frame[name].iloc[0], list | np.ndarray)][:1]:
-        experts = pandas.DataFrame(frame.pop(name).map(list).tolist())
+        experts = type(frame)(frame.pop(name).map(list).tolist())
         frame[[f"e{i + 1}" for i in range(experts.shape[1])]] = experts
     return frame.convert_dtypes().astype(str).to_dict("records")
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.output.parquet import read_parquet
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TAKES = "a .csv, .jsonl, .parquet or .nc file"
@@ -50,16 +51,7 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
 
 
 def _parquet(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import pandas
-
-        return columns_of(pandas.read_parquet(path))
-    except ImportError:
-        need = "is Parquet, which needs pandas with an engine: pip install 'moesim[parquet]'"
-        raise InputError(f"runs {path.name}: {need}; or write it as .csv") from None
-    except Exception as error:  # every engine has its own
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"runs {path.name}: not a readable Parquet file ({reason}); write it again") from None
+    return columns_of(read_parquet(path, "runs"))
 
 
 def _text_table(path: Path) -> dict[str, np.ndarray]:
