@@ -120,8 +120,14 @@ MODELS = {
         ("2.0 * d * vocabulary", "d * vocabulary"),
         ("(8.0 * expansion + 4.0)", "(8.0 * expansion)"),
         ("flops_per_route * d * expansion * granularity", "flops_per_route * d * expansion"),
-        ('(active + shared) / (at["experts"] + shared)', 'active / at["experts"]'),
-        ("shared / (active + shared)", "shared / active"),
+        (
+            '(at["active_experts"] + at["shared_experts"]) / (at["experts"] + at["shared_experts"])',
+            'at["active_experts"] / at["experts"]',
+        ),
+        (
+            'at["shared_experts"] / (at["active_experts"] + at["shared_experts"])',
+            'at["shared_experts"] / at["active_experts"]',
+        ),
         ('at["active_params"] / at["total_params"]', 'at["total_params"] / at["active_params"]'),
     ],
     ("models/operations.py", "test_layers.py test_network.py"): [
@@ -277,10 +283,7 @@ FITTING = {
         ("optimum.x - reach, self.optimum.x + reach", "optimum.x + reach, self.optimum.x - reach"),
     ],
     ("fitting/record.py", "test_fit_by_hand.py"): [
-        (
-            'np.log(fit.runs["loss"].values) - np.log(predicted["loss"].values)',
-            'np.log(predicted["loss"].values) - np.log(fit.runs["loss"].values)',
-        ),
+        ("np.log(fit.observed) - np.log(values)", "np.log(values) - np.log(fit.observed)"),
     ],
     ("fitting/predict.py", "test_fit_by_hand.py"): [
         ("lines * np.exp(-noise)", "lines * np.exp(noise)"),
@@ -515,8 +518,8 @@ BALANCING = {
     ],
     ("balance/simulate.py", "test_balance_run.py -k 'capacity or dropped or memory or books'"): [
         (
-            "room = given.routing.capacity_factor * given.tokens * given.active",
-            "room = given.routing.capacity_factor * given.tokens",
+            "given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)",
+            "given.tokens / state.alive.sum(axis=1, keepdims=True)",
         ),
         ("dropped = wanted - load.sum(axis=1)", "dropped = load.sum(axis=1) - wanted"),
         (
@@ -609,7 +612,6 @@ BALANCING = {
         ("1.0 - abs(2.0 * share - 1.0)", "abs(2.0 * share - 1.0)"),
     ],
     ("hardware/chip.py", BALANCE): [
-        ("(places - 1) / places / bandwidth", "places / (places - 1) / bandwidth"),
         ("(1.0 - 1.0 / places) ** active", "(1.0 / places) ** active"),
         ("2.0 * (parts - 1) / parts * size", "2.0 * parts / (parts - 1 + 1e-9) * size"),
         ("2.0 * (parts - 1) / parts * size", "(parts - 1) / parts * size"),
@@ -950,7 +952,7 @@ LAB = {
     ],
     ("lab/estimates.py", "test_lab_estimates.py"): [
         ("change - noise", "change"),
-        ("> HOT", "< HOT"),
+        ("HOT / _experts", "HOT * _experts"),
         ("used[0] * used[1]", "0.0 * used[1]"),
     ],
 }

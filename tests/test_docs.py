@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from mutant_table import GROUPS
 
 import moesim
 from moesim.verbs import VERBS
@@ -143,3 +144,14 @@ def test_the_links_of_the_house_lead_somewhere(name):
     links = re.findall(r"\]\(([^)#:]+)\)", (HOUSE / name).read_text())
     assert [link for link in links if not (HOUSE / link).exists()] == []
     assert links
+
+
+def test_every_wrong_change_stands_once_in_its_file():
+    """Rows of tests/mutants.py whose line has moved on would test nothing."""
+    stale = [
+        (file, row[0])
+        for (file, _), rows in GROUPS.items()
+        for row in rows
+        if (HOUSE / "moesim" / file).read_text("utf-8").count(row[0]) != 1
+    ]
+    assert stale == []
