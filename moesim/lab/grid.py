@@ -18,6 +18,7 @@ from moesim.lab.corpus import Corpus, load
 from moesim.lab.job import Job
 from moesim.output.progress import progress
 from moesim.output.store import open_result, write_result
+from moesim.settings import whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,6 +32,7 @@ def trained(jobs: Sequence[Job], workers: int = 1, folder: Path = KEPT) -> list[
 
     A killed run loses what its workers were at. Raises InputError without PyTorch.
     """
+    workers = whole()("lab", "workers", workers)
     found = {job.name: kept for job in jobs if (kept := _kept(folder, job)) is not None}
     missing = [job for job in {job.name: job for job in jobs}.values() if job.name not in found]
     if missing:
