@@ -962,6 +962,8 @@ LAB = {
         ("change - noise", "change"),
         ("HOT / _experts", "HOT * _experts"),
         ("used[0] * used[1]", "0.0 * used[1]"),
+        ("ends[np.isinf(ends.pool)]", "ends[np.isfinite(ends.pool)]"),
+        (', subset=["twin_share"], how="all"', ', subset=["loads"], how="all"'),
     ],
 }
 
