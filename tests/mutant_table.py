@@ -933,19 +933,27 @@ LAB = {
     ("lab/compared.py", "test_lab_estimates.py"): [
         ("v.std(ddof=1)", "v.std()"),
         ("repeated.loss - repeated.fresh_loss", "repeated.fresh_loss - repeated.loss"),
-        ("rows.seed != seed]", "rows.seed == seed]"),
-        ("kept.weight_decay == kept.most", "kept.weight_decay != kept.most"),
+        ("return rows[rows.seed != seed]", "return rows[rows.seed == seed]"),
+        ("tried[tried[other] == taken[other]][name]", "tried[name]"),
+        ("both.loc[both.loss.idxmin()]", "both.loc[both.loss.idxmax()]"),
+        ("max(values): f", "taken[name]: f"),
+        ("np.log(own.total_params.iloc[0]) - active", "np.log(own.active_params.iloc[0]) - active"),
+        ("own.penalty.mean() < _PAID", "own.penalty.mean() > _PAID"),
+        ("<= _NOISE * across", "<= across"),
+        ("change[0] * loss < along[0] else", "loss < along[0] else"),
+        ("np.interp(change[0] * loss, along", "np.interp(loss, along"),
+        ("not usual or ", ""),
         ("critical * sab", "critical * saa"),
     ],
     ("lab/compared.py", "test_lab_runs.py"): [
-        ("rows.decay_by_load == 0", "rows.decay_by_load == 1"),
+        ('BY_LOAD if row.get("decay_by_load", 0) else ""', 'BY_LOAD if not row.get("decay_by_load", 0) else ""'),
         ("return rows[rows.seed != TRIAL] if", "return rows if"),
-        (".str.removesuffix(BY_LOAD)", ""),
-        ("trial = trial.merge(others", "trial.merge(others"),
+        ('arm.split(", ")[0] + ', "arm + "),
+        ("both, best = tried.merge(shared)", "both, best = tried"),
     ],
     ("lab/tables.py", "test_lab_runs.py"): [
         ("differences(paid, moe, other,", "differences(paid, other, moe,"),
-        ("penalties(rows, ANY_DECAY)\n    for moe", "penalties(rows)\n    for moe"),
+        ("penalties(best, ANY_RECIPE)", "penalties(best)"),
     ],
     ("lab/driver.py", "test_lab_runs.py"): [
         ("rows.arm.where(np.isfinite(rows.pool)", "rows.arm.where(np.isinf(rows.pool)"),
@@ -954,6 +962,8 @@ LAB = {
         ("change - noise", "change"),
         ("HOT / _experts", "HOT * _experts"),
         ("used[0] * used[1]", "0.0 * used[1]"),
+        ("ends[np.isinf(ends.pool)]", "ends[np.isfinite(ends.pool)]"),
+        (', subset=["twin_share"], how="all"', ', subset=["loads"], how="all"'),
     ],
 }
 
@@ -1033,6 +1043,20 @@ PAGES = {
         ("title=escape(title)", "title=title"),
         ("if results == 1 else first.parent", "if results == 2 else first.parent"),
         ("default-src 'none'; ", ""),
+    ],
+    ("pages/lab.py", "test_pages_lab.py -k 'not person'"): [
+        ("pool=np.inf", ""),
+        ("rows.corpus.where(~several", "rows.corpus.where(several"),
+        ("rows[rows.tokens == rows.tokens.max()]", "rows"),
+        ("fresh[fresh.tokens >= own.tokens.min()]", "fresh"),
+        ('_last(cell.where(cell.paid, "pool"))', "_last(cell.paid)"),
+        ("if {moe, other} <= {*rows.arm}", "if True"),
+        ('cell.where(cell.paid, "weight_decay")', "cell.where(cell.paid)"),
+    ],
+    ("pages/js/plot.js", "test_pages_lab.py -k person"): [
+        ("kept(frame) > kept(best)", "kept(frame) < kept(best)"),
+        ("label.lastChild.value = at(now)[i]", ""),
+        ("label.lastChild.length > 1", "true"),
     ],
     ("pages/views.py", "test_pages_browser.py"): [
         ('startswith(("plugins", "hydra")) and ".py" not in word', "startswith(())")

@@ -9,8 +9,11 @@ import moesim
 from moesim.balance.trace import lognormal_trace
 from moesim.errors import InputError
 from moesim.lab.compared import (
+    SETTING,
+    chosen,
     differences,
     equivalent_params,
+    equivalents,
     excess_index,
     frame,
     mean,
@@ -27,6 +30,7 @@ def runs(**columns):
     size = max(np.size(column) for column in columns.values())
     alike = {"corpus": "c", "hash": "h", "d_model": 32, "layers": 2, "tokens": 8.0, "unique_tokens": 8.0}
     alike |= {"weight_decay": 0.1, "learning_rate": 0.01, "arm": "dense", "seed": 0, "loss": 1.0}
+    alike |= {"experts": 1.0, "active_params": 1.0, "total_params": 1.0}
     filled = {name: np.broadcast_to(value, size) for name, value in (alike | columns).items()}
     return xr.Dataset({name: ("run", value) for name, value in filled.items()})
 
@@ -69,14 +73,57 @@ def test_a_penalty_is_against_fresh_data_of_the_same_tokens_seed_and_decay():
     assert found.epochs.tolist() == [4.0, 4.0]
 
 
-def test_a_decay_is_tuned_on_a_seed_that_is_left_out():
+def test_a_recipe_is_tuned_on_a_seed_that_is_left_out():
     table = runs(weight_decay=[0.1, 1.0] * 3, seed=[7, 7, 0, 0, 1, 1], loss=[2.0, 1.0, 1.0, 2.0, 1.0, 3.0])
     kept = tuned(frame(table), 7)
     assert kept.weight_decay.tolist() == [1.0, 1.0]
     assert kept.seed.tolist() == [0, 1]
-    assert kept.highest.all()
+    assert kept.note.tolist() == ["one rate tried, highest decay tried"] * 2
     with pytest.raises(InputError, match="no rows of the seed 5"):
         tuned(frame(table), 5)
+
+
+TRIED = [(0.01, 0.3, 1.3), (0.01, 0.6, 1.1), (0.01, 1.0, 1.2), (0.005, 0.6, 1.4), (0.02, 0.6, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "others", "recipe", "note"),
+    [
+        ({}, TRIED, (0.01, 0.6), ""),
+        ({4: 1.0}, TRIED, (0.02, 0.6), "highest rate tried, one decay tried"),
+        ({4: 1.0}, TRIED[:4], (0.01, 0.6), "on seed 7 alone rate 0.02 decay 0.6 is better by 0.100"),
+        ({0: 1.0}, TRIED, (0.01, 0.3), "one rate tried, lowest decay tried"),
+        ({}, [], (0.01, 0.6), "on seed 7 alone"),
+    ],
+)
+def test_what_a_choice_rests_on_is_told(changed, others, recipe, note):
+    """Five pairs on the seed 7: the best inside, at an end, or where other seeds have no runs."""
+    rate, decay, loss = np.array(TRIED).T
+    loss[list(changed)] = list(changed.values())
+    rows = runs(learning_rate=rate, weight_decay=decay, loss=loss, seed=7)
+    if others:
+        rate, decay, loss = np.array(others).T
+        rows = xr.concat([rows, runs(learning_rate=rate, weight_decay=decay, loss=9.0)], "run")
+    (found,) = chosen(frame(rows), 7).to_dict("records")
+    assert ((found["learning_rate"], found["weight_decay"]), found["note"]) == (recipe, note)
+    assert len(tuned(frame(rows), 7)) == bool(others)
+
+
+def test_nothing_that_was_varied_is_averaged():
+    """Beside a run others that differ in one thing: each is a setting, or an arm, of its own."""
+    columns = {"d_model": 64, "layers": 4, "batch": 4096, "cooldown": 0.2, "learning_rate": 0.02, "hash": "g"}
+    columns |= {"decay_by_load": 1, "balancing": "none", "balancing_rate": 0.01}
+    alike = {"batch": 2048, "cooldown": 0.0, "decay_by_load": 0, "balancing": "loss_free", "balancing_rate": 0.001}
+    alike |= {"experts": 8, "arm": "moe 8"}
+    rows = xr.concat([runs(**alike), *(runs(**alike | {name: value}) for name, value in columns.items())], "run")
+    table = frame(rows)
+    assert len(table.groupby([*SETTING, "arm", "seed"])) == len(table) == len(columns) + 1
+    assert table.arm.tolist()[-3:] == ["moe 8, decay by load", "moe 8, none", "moe 8, loss_free 0.01"]
+
+
+def test_older_tables_have_no_cooldown_and_the_usual_batch():
+    rows = frame(runs(batch=[2048, np.nan]))
+    assert rows[["batch", "cooldown"]].to_numpy().tolist() == [[2048, 0.0]] * 2
 
 
 def test_a_run_stops_where_its_loss_is_lowest():
@@ -116,12 +163,115 @@ def test_the_excess_index_is_a_share_of_the_way_to_the_total(share, noise, there
 
 
 def test_equivalent_params_lie_between_the_steps_of_the_ladder():
-    """Losses 3, 2 at 1e2, 1e4: 2.5 is 1e3. No answer beyond the ladder or where it turns."""
-    ladder = pd.DataFrame({"total_params": [1e2, 1e4], "loss": [3.0, 2.0]})
-    assert equivalent_params(2.5, ladder) == pytest.approx(1e3)
-    assert np.isnan(equivalent_params(1.9, ladder))
-    turned = pd.DataFrame({"total_params": [1e2, 1e3, 1e4], "loss": [3.0, 2.0, 2.6]})
-    assert np.isnan(equivalent_params(2.5, turned))
+    """Losses 3, 2 at 1e2, 1e4: 2.5 is 1e3, and 2.25 is 10^3.5. No answer beyond the ladder or where it turns."""
+    falling, rising = pd.Series({1e2: 3.0, 1e4: 2.0}), pd.Series({1e4: 3.0, 1e2: 2.0})
+    assert equivalent_params(2.25, falling)[0] == pytest.approx(10**3.5)
+    assert equivalent_params(2.25, rising)[0] == pytest.approx(10**2.5)
+    ends = {(1.9, "falling"): "large", (3.1, "falling"): "small", (1.9, "rising"): "small", (3.1, "rising"): "large"}
+    for (loss, which), end in ends.items():
+        params, reason = equivalent_params(loss, falling if which == "falling" else rising)
+        assert np.isnan(params)
+        assert reason == f"beyond the {end} end of the ladder"
+    params, reason = equivalent_params(2.5, pd.Series({1e2: 3.0, 1e3: 2.0, 1e4: 2.6}))
+    assert np.isnan(params)
+    assert reason == "the ladder turns"
+
+
+LADDER = {24576: 2.377, 40960: 2.643, 73728: 2.848, 139264: 3.152}
+
+
+def ladder_runs(ladder=LADDER, *, experts=8.0, active=25088, total=139776, loss=2.678, seeds=1, noise=0.0):
+    """Runs of a dense ladder, and of a Mixture, at the end of repeated data, and a fresh run without any penalty."""
+    rows = []
+    for seed in range(seeds):
+        shift = noise * (seed - 1)
+        steps = [(f"dense {n}", 1.0, n, n, at) for n, at in ladder.items()]
+        for arm, e, a, n, at in [*steps, ("moe", experts, active, total, loss)]:
+            alike = {"arm": arm, "experts": e, "active_params": a, "total_params": n, "seed": seed}
+            rows += [alike | {"unique_tokens": 2.0, "loss": at + shift * n / 1e5}]
+            rows += [alike | {"unique_tokens": 8.0, "loss": 2.0}]
+    return runs(**{name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def on_the_ladder(**of):
+    return frame(ladder_runs(**of))
+
+
+@pytest.mark.parametrize(
+    ("of", "params", "share"),
+    [
+        ({}, 45e3, 0.35),
+        ({"experts": 32.0, "active": 26624, "total": 534528, "loss": 3.043}, 111e3, 0.49),
+        ({"total": 74240, "loss": 2.740}, 54e3, 0.71),
+    ],
+    ids=["E 8 K 1", "E 32 K 1", "E 8 K 2"],
+)
+def test_the_measured_ladder_gives_the_measured_equivalents(of, params, share):
+    """Losses after 64 epochs of dense models x1 x2 x4 x8, and of three Mixtures, as measured before on another cut."""
+    repeated = on_the_ladder(**of)
+    repeated = repeated[repeated.unique_tokens == 2]
+    (found,) = equivalents(repeated).values()
+    assert found.reason == ""
+    assert found.params.value == pytest.approx(params, rel=0.01)
+    assert found.share.value == pytest.approx(share, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        ({"ladder": {24576: 2.377, 139264: 3.152}}, "no ladder: it takes dense models of 3 sizes on the same seeds"),
+        ({"ladder": {40960: 2.3, 73728: 2.8, 139264: 3.1}}, "no dense model of the active size"),
+        ({"ladder": {24576: 2.4, 40960: 2.6, 73728: 2.5}}, "the ladder turns (1 of 1 seeds)"),
+        ({"loss": 2.3}, "beyond the small end of the ladder (1 of 1 seeds)"),
+        ({"loss": 3.2}, "beyond the large end of the ladder (1 of 1 seeds)"),
+        ({"loss": 2.05}, "penalty below 0.1"),
+        ({"seeds": 3, "noise": 0.5}, "noise: the ends of the ladder are not told apart"),
+        ({"seeds": 2, "noise": -0.1, "loss": 3.1519}, "beyond the large end of the ladder (1 of 2 seeds)"),
+    ],
+)
+def test_what_a_ladder_does_not_tell_has_a_reason(of, reason):
+    (found,) = equivalents(penalties(on_the_ladder(**of)), "penalty").values()
+    assert found.reason == reason
+    assert np.isnan(found.share.value)
+
+
+LOADS = xr.Dataset({"loads": (("window", "layer", "expert"), np.ones((4, 1, 8)))})
+AT = "moe, unique {}, decay 0.1, epochs {}"
+
+
+def test_the_ladder_of_runs_beside_is_calibrated():
+    """By the penalty .35 of the way; fresh losses here are all the same, which places nothing."""
+    found = calibrate(LOADS, ladder_runs())
+    assert found["excess_share, " + AT.format(2, 4)].value == pytest.approx(0.35, abs=0.005)
+    assert found["capacity_share, " + AT.format(8, 1)] == "the ladder turns (1 of 1 seeds)"
+    shares = [name for name in found if "_share, " in name]
+    assert len(shares) == 2
+    assert "give kept=" in calibrate(LOADS)["excess_share"]
+
+
+def test_twins_that_were_not_tried_have_not_parted():
+    """Of two trajectories one was split: its twins part at 4 and 8 bytes, and the lesser ends with a quarter."""
+    twins = {"twin_cosine": [1.0, 0.4, 0.3], "twin_divergence": [0.0, 0.05, 0.2], "twin_share": [0.5, 0.3, 0.25]}
+    dims = ("trajectory", "layer", "since")
+    tried = {name: (dims, [[values], [[np.nan] * 3]]) for name, values in twins.items()}
+    loads = LOADS.expand_dims(trajectory=2)
+    found = calibrate(loads.assign(tried).assign_coords(since=[0, 4, 8]))
+    assert [found[name].value for name in ("weights_part", "domains_part", "twin_share")] == [4, 8, 0.25]
+    assert found["weights_part"].seeds == 1
+    assert "train with probes=[split]" in calibrate(loads)["weights_part"]
+
+
+def test_equivalents_are_paired_by_seed():
+    """Two seeds a nat apart, the Mixture half way in each: no interval of the nat is left."""
+    ladder = {1e2: 3.0, 1e3: 3.5, 1e4: 4.0}
+    rows = [("dense", 1.0, n, n, at) for n, at in ladder.items()] + [("moe", 8.0, 1e2, 1e4, 3.5)]
+    arm, experts, active, total, loss = (np.array(column) for column in zip(*rows * 2, strict=True))
+    seed = np.repeat([0, 1], 4)
+    sizes = {"active_params": active, "total_params": total}
+    table = runs(arm=arm, experts=experts, seed=seed, loss=loss + seed, **sizes)
+    (found,) = equivalents(frame(table)).values()
+    assert found.share[:3] == pytest.approx((0.5, 0.5, 0.5))
+    assert found.params[:3] == pytest.approx((1e3, 1e3, 1e3))
 
 
 @pytest.mark.parametrize(("spread", "drift"), [(1.06, 0.12), (0.3, 0.05), (2.0, 0.5)])

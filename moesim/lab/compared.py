@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.lab.job import BALANCING, USUAL
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,17 +16,21 @@ if TYPE_CHECKING:
 Frame = Any
 """A table of pandas, whose types say too little to be checked."""
 
-SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", "learning_rate", "weight_decay"]
-ANY_DECAY = [name for name in SETTING if name != "weight_decay"]
-"""A setting in which each arm, and fresh data, may have a weight decay of its own."""
+RECIPE = ["learning_rate", "weight_decay"]
+_LATER = {"batch": 2048, "cooldown": 0.0}  # columns that older tables lack, with what was meant there
+SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", *RECIPE, *_LATER]
+"""What must be the same in runs that are compared, beside the arm and the seed: nothing is averaged over it."""
+ANY_RECIPE = [name for name in SETTING if name not in RECIPE]
+"""A setting in which each arm, and fresh data, may have a learning rate and a weight decay of its own."""
 ANY_STOP = [name for name in SETTING if name != "tokens"]
 """A setting in which each arm may stop where its loss is lowest."""
 TRIAL = 100
-"""The seed on which decays are chosen: it stands in no mean, so that no seed is judged by a decay chosen on it."""
-_NOISE = 3.0  # standard errors that a difference of penalties must have, else an index of them is noise
-
-
+"""The seed on which recipes are chosen: it stands in no mean, so that no seed is judged by a recipe chosen on it."""
 BY_LOAD = ", decay by load"
+_NEEDED = ("arm", "seed", "loss", "experts", "active_params", "total_params")
+_NOISE = 3.0  # standard errors that a difference of penalties must have, else an index of them is noise
+_PAID = 0.1  # nat/token: of lower penalties it is not asked which parameters are in excess
+_STEPS = 3  # dense models of a ladder: of two, a place between them is the excess index once more
 
 
 class Interval(NamedTuple):
@@ -82,18 +87,31 @@ def ratio(above: Any, below: Any, level: float = 0.9) -> Interval:
 def frame(runs: xr.Dataset) -> Frame:
     """The rows of runs with their columns, and `pool`: unique tokens, inf for fresh data.
 
-    An arm whose experts decay by their load is an arm of its own. What has further dims is left out. InputError where a
-    column is missing.
+    An arm whose experts decay by their load, or are balanced in another way than usual, is an arm of its own. What has
+    further dims is left out. InputError where a column is missing.
     """
-    missing = {*SETTING, "arm", "seed", "loss"} - {*map(str, runs.variables)}
+    missing = {*SETTING, *_NEEDED} - {*_LATER, *map(str, runs.variables)}
     if missing:
         raise InputError(f"lab: the runs have no {sorted(missing)[0]!r}; give runs of moesim lab")
     columns = [name for name, v in runs.variables.items() if v.dims == ("run",)]
     rows = runs[columns].to_dataframe().reset_index(drop=True)
+    later = {name: rows[name].fillna(usual) if name in rows else usual for name, usual in _LATER.items()}
     if "decay_by_load" in rows:
-        rows = rows.assign(decay_by_load=rows.decay_by_load.astype(int), arm=rows.arm.str.removesuffix(BY_LOAD))
-        rows = rows.assign(arm=rows.arm.where(rows.decay_by_load == 0, rows.arm + BY_LOAD))
-    return rows.assign(pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))
+        later["decay_by_load"] = rows.decay_by_load.fillna(0).astype(int)
+    rows = rows.assign(**later, pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))
+    arms = [arm.split(", ")[0] + _variant(row) for arm, row in zip(rows.arm, rows.to_dict("records"), strict=True)]
+    return rows.assign(arm=arms)
+
+
+def _variant(row: Mapping[str, Any]) -> str:
+    """What is told of an arm beside its sizes: how it is balanced, if not as usual, and experts that decay by load."""
+    told = BY_LOAD if row.get("decay_by_load", 0) else ""
+    if row["experts"] == 1 or "balancing" not in row:
+        return told
+    usual = BALANCING[row["balancing"]]
+    rate = row.get("balancing_rate", usual)
+    own = "" if rate == usual or not usual or np.isnan(rate) else f" {rate:g}"
+    return told if (row["balancing"], own) == (USUAL, "") else f", {row['balancing']}{own}{told}"
 
 
 def reported(rows: Frame) -> Frame:
@@ -130,26 +148,53 @@ def penalties(rows: Frame, at: Sequence[str] = SETTING) -> Frame:
     """
     same = [name for name in (*at, "arm", "seed") if name != "unique_tokens"]
     fresh = rows[rows.unique_tokens >= rows.tokens].set_index(same)["loss"].rename("fresh_loss")
-    repeated = rows[rows.unique_tokens < rows.tokens].join(fresh, on=same, how="inner")
+    repeated = rows[rows.unique_tokens < rows.tokens].join(fresh, on=same, how="inner").reset_index(drop=True)
     return repeated.assign(penalty=repeated.loss - repeated.fresh_loss, epochs=repeated.tokens / repeated.unique_tokens)
 
 
-def tuned(rows: Frame, seed: int = TRIAL) -> Frame:
-    """The rows whose weight decay is the best of their arm, pool and tokens on `seed`, which is left out itself.
+def chosen(rows: Frame, seed: int = TRIAL) -> Frame:
+    """The learning rate and weight decay of lowest loss on `seed`, a row for each arm, pool and tokens, with a `note`.
 
-    Among the decays that other seeds have as well; `highest` says whether it is the highest of these.
+    Of the pairs that other seeds have as well, where there are any. The note says where a pair of `seed` alone was
+    better, and where the choice is at the end of what was tried, so that the best may lie beyond.
     """
-    cell = [*ANY_DECAY, "arm"]
+    import pandas as pd
+
+    cell = [*ANY_RECIPE, "arm"]
     trial, others = rows[rows.seed == seed], rows[rows.seed != seed]
     if trial.empty:
         raise InputError(
             f"lab: no rows of the seed {seed} to tune on; it takes {', '.join(map(str, sorted(set(rows.seed))))}"
         )
-    trial = trial.merge(others[[*cell, "weight_decay"]].drop_duplicates())
-    best = trial.loc[trial.groupby(cell).loss.idxmin()].set_index(cell).weight_decay.rename("best_decay")
-    kept = others.join(best, on=cell).join(trial.groupby(cell).weight_decay.max().rename("most"), on=cell)
-    kept = kept[kept.weight_decay == kept.best_decay]
-    return kept.assign(highest=kept.weight_decay == kept.most).drop(columns=["best_decay", "most"])
+    shared = others[[*cell, *RECIPE]].drop_duplicates()
+    found = []
+    for _, tried in trial.groupby(cell):
+        both, best = tried.merge(shared), tried.loc[tried.loss.idxmin()]
+        taken = both.loc[both.loss.idxmin()] if len(both) else best
+        alone = f"on seed {seed} alone {told_recipe(best)} is better by {taken.loss - best.loss:.3f}"
+        notes = [alone] if best.loss < taken.loss else [] if len(both) else [f"on seed {seed} alone"]
+        found.append({**taken[[*cell, *RECIPE]], "note": ", ".join([*notes, *_ends(tried, taken)])})
+    return pd.DataFrame(found)
+
+
+def told_recipe(row: Any) -> str:
+    """A learning rate and a weight decay in words."""
+    return f"rate {row.learning_rate:g} decay {row.weight_decay:g}"
+
+
+def _ends(tried: Frame, taken: Any) -> list[str]:
+    """Where a choice is the highest or lowest value, or the only one, of those tried with the other value it has."""
+    said = []
+    for name, other in (RECIPE, RECIPE[::-1]):
+        values, word = set(tried[tried[other] == taken[other]][name]), name.split("_")[1]
+        ends = {min(values): f"lowest {word} tried", max(values): f"highest {word} tried"}
+        said.append(f"one {word} tried" if len(values) == 1 else ends.get(taken[name], ""))
+    return [*filter(None, said)]
+
+
+def tuned(rows: Frame, seed: int = TRIAL) -> Frame:
+    """The rows at the recipe that `chosen` takes for their arm, pool and tokens; those of `seed` are left out."""
+    return rows[rows.seed != seed].merge(chosen(rows, seed))
 
 
 def differences(rows: Frame, first: str, second: str, column: str = "loss", at: Sequence[str] = SETTING) -> Frame:
@@ -185,15 +230,82 @@ def excess_index(rows: Frame, moe: str, dense: str, total: str, at: Sequence[str
     return pd.Series(found, dtype=object)
 
 
-def equivalent_params(loss: float, ladder: Frame) -> float:
-    """Parameters of the dense model of that loss, between the steps of a ladder (columns total_params, loss).
+class Equivalent(NamedTuple):
+    """The dense model that does as a Mixture does: its parameters, and their share of the way from active to total.
 
-    Linear in the logarithm of the parameters; NaN outside the ladder or where it does not fall or rise throughout.
+    NaN with a `reason` where that is not identified.
     """
-    steps = ladder.sort_values("total_params")
-    losses, sizes = steps.loss.to_numpy(), np.log(steps.total_params.to_numpy(dtype=float))
+
+    params: Interval
+    share: Interval
+    reason: str = ""
+
+
+def equivalents(rows: Frame, column: str = "loss", level: float = 0.9) -> dict[tuple[Any, ...], Equivalent]:
+    """The dense model with the same `column` as each Mixture, by (setting, arm), on the ladder of its setting and seed.
+
+    Of the fresh loss the share says how much the Mixture can hold, of the penalty how much of it is in excess: 0 as the
+    dense model of its active size, 1 as one of its total size, ln(N_eq/N_a)/ln(N/N_a). N_a is that of the dense model,
+    which has no router. Not identified without three sizes, beyond the ends of the ladder, where it turns, where its
+    ends differ by no more than three standard errors, and where the penalty is below 0.1.
+    """
+    found = {}
+    for setting, group in rows.groupby(SETTING):
+        ladder = group[group.experts == 1].pivot_table(column, index="seed", columns="total_params").dropna()
+        for arm, own in group[group.experts > 1].groupby("arm"):
+            found[(*setting, str(arm))] = _equivalent(own.set_index("seed"), ladder, column, level)
+    return found
+
+
+def _equivalent(own: Frame, ladder: Frame, column: str, level: float) -> Equivalent:
+    seeds = ladder.index.intersection(own.index)
+    ladder, own = ladder.loc[seeds], own.loc[seeds]
+    reason = _no_ladder(own, ladder, column)
+    if reason:
+        return Equivalent(_UNKNOWN, _UNKNOWN, reason)
+    placed = [equivalent_params(own[column][seed], ladder.loc[seed]) for seed in seeds]
+    beyond = [said for _, said in placed if said]
+    if beyond:  # a mean over the other seeds would be one over those that suit
+        return Equivalent(_UNKNOWN, _UNKNOWN, f"{beyond[0]} ({len(beyond)} of {len(seeds)} seeds)")
+    size, active = np.log([params for params, _ in placed]), np.log(_active_step(own, ladder))
+    of = Interval(*np.exp(mean(size, level)[:3]), len(seeds))
+    return Equivalent(of, mean((size - active) / (np.log(own.total_params.iloc[0]) - active), level))
+
+
+_UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
+
+
+def _no_ladder(own: Frame, ladder: Frame, column: str) -> str:
+    """Why this ladder says nothing; an empty text if it may."""
+    if len(ladder.columns) < _STEPS or ladder.empty:
+        return f"no ladder: it takes dense models of {_STEPS} sizes on the same seeds"
+    if not np.isfinite(_active_step(own, ladder)):
+        return "no dense model of the active size"
+    if column == "penalty" and own.penalty.mean() < _PAID:
+        return f"penalty below {_PAID}"
+    across = (ladder.iloc[:, -1] - ladder.iloc[:, 0]).to_numpy()
+    if len(across) > 1 and abs(across.mean()) <= _NOISE * across.std(ddof=1) / len(across) ** 0.5:
+        return "noise: the ends of the ladder are not told apart"
+    return ""
+
+
+def _active_step(own: Frame, ladder: Frame) -> float:
+    """Parameters of the dense model of the active size: the largest without a router's more."""
+    return max((size for size in ladder.columns if size <= own.active_params.iloc[0]), default=np.nan)
+
+
+def equivalent_params(loss: float, ladder: Any) -> tuple[float, str]:
+    """Parameters of the dense model of that loss, between the steps of a ladder (losses by total_params, a Series).
+
+    Linear in the logarithm of the parameters. NaN with the reason beyond the ends of the ladder, and where it does not
+    fall or rise throughout.
+    """
+    steps = ladder.sort_index()
+    losses, sizes = steps.to_numpy(), np.log(steps.index.to_numpy(dtype=float))
     change = np.sign(np.diff(losses))
-    if len(change) == 0 or not (change == change[0]).all() or not losses.min() <= loss <= losses.max():
-        return np.nan
-    order = np.argsort(losses)
-    return float(np.exp(np.interp(loss, losses[order], sizes[order])))
+    if len(change) == 0 or not (change == change[0]).all() or change[0] == 0:
+        return np.nan, "the ladder turns"
+    along = change[0] * losses
+    if not along[0] <= change[0] * loss <= along[-1]:
+        return np.nan, f"beyond the {'small' if change[0] * loss < along[0] else 'large'} end of the ladder"
+    return float(np.exp(np.interp(change[0] * loss, along, sizes))), ""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 HEAD_DIM = 16
 BALANCING = {"none": 0.0, "auxiliary": 0.01, "loss_free": 0.001}
 """Ways to balance experts, with the weight of the loss or the step of the bias that they take by default."""
+USUAL = "loss_free"
+"""The way to balance them that is taken by default."""
 
 _VERSION = (
     1  # of the training itself: another number makes other jobs, so that no kept trajectory of older code is taken
@@ -133,7 +135,7 @@ class Job:
     learning_rate: float = 0.01
     weight_decay: float = 0.1
     decay_by_load: bool = False
-    balancing: str = "loss_free"
+    balancing: str = USUAL
     balancing_rate: float | None = None
     batch: int = 2048
     seed: int = 0
