@@ -27,11 +27,14 @@ from moesim.variables import stamp
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
 # Mappings whose keys are the user's own.
 OPEN: tuple[str, ...] = ()
 # Keys that take lists and ranges.
-AXES: tuple[str, ...] = ("experts", "ffn_multiple", "unique_tokens", "weight_decay", "learning_rate")
+AXES: tuple[str, ...] = (
+    *("sizes", "experts", "ffn_multiple", "unique_tokens", "weight_decay", "learning_rate", "balancing", "probes"),
+)
 _NOT_ASKED = ("workers",)  # changes nothing in what comes out
 
 
@@ -86,16 +89,24 @@ def _calibrated(config: Mapping[str, Any]) -> Result:
     from moesim.lab.estimates import as_dataset, calibrate, told
     from moesim.lab.simulated import files_of
 
-    recorded = reality.recorded(config["calibrate"])
+    recorded = reality.recorded(str(config["calibrate"]))
     found = calibrate(recorded, kept(config["kept"]) if config["kept"] else None)
     data, texts = signed(as_dataset(found), "lab", config), files_of(recorded, found)
-    return Result(data, aligned(told(found)), file="calibration.nc", texts=texts)
+    drawn = _drawn(recorded) if config["figures"] and {*_TOLD} <= {*map(str, recorded.variables)} else {}
+    return Result(data, aligned(told(found)), file="calibration.nc", figures=drawn, texts=texts)
+
+
+def _drawn(recorded: xr.Dataset) -> dict[str, Figure]:
+    """The figures of loads, and of what was probed beside."""
+    from moesim.lab import figures, probed
+
+    return {"loads": figures.loads_by_time(recorded)} | probed.draw(recorded, recorded)
 
 
 def _judged(config: Mapping[str, Any]) -> Result:
     from moesim.lab import reality
 
-    found = signed(reality.reality(reality.recorded(config["reality"])), "lab", config)
+    found = signed(reality.reality(reality.recorded(str(config["reality"]))), "lab", config)
     drawn = {"reality": reality.draw(found)} if config["figures"] else {}
     return Result(found, reality.table(found), file="reality.nc", figures=drawn)
 
@@ -109,7 +120,7 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if config["calibrate"]:
-        others = (*signature(lab).parameters, "reality", "figures")
+        others = (*signature(lab).parameters, "reality")
         return dict.fromkeys(others, "with calibrate, which trains nothing")
     if config["reality"]:
         return dict.fromkeys((*signature(lab).parameters, "kept"), "with reality, which trains nothing")

@@ -53,7 +53,9 @@ class Shape:
         for name, value in asdict(self).items():
             object.__setattr__(self, name, whole()("lab", name, value))
         if self.d_model % HEAD_DIM:
-            raise InputError(f"lab: d_model={self.d_model}; it takes a multiple of {HEAD_DIM} (a size is [d_model, layers])")
+            raise InputError(
+                f"lab: d_model={self.d_model}; it takes a multiple of {HEAD_DIM} (a size is [d_model, layers])"
+            )
         if self.active_experts > self.experts or self.d_ff % self.active_experts:
             raise InputError(
                 f"lab: active_experts={self.active_experts} of experts={self.experts}; it takes at most as many, and "
