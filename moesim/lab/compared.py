@@ -148,7 +148,7 @@ def penalties(rows: Frame, at: Sequence[str] = SETTING) -> Frame:
     """
     same = [name for name in (*at, "arm", "seed") if name != "unique_tokens"]
     fresh = rows[rows.unique_tokens >= rows.tokens].set_index(same)["loss"].rename("fresh_loss")
-    repeated = rows[rows.unique_tokens < rows.tokens].join(fresh, on=same, how="inner")
+    repeated = rows[rows.unique_tokens < rows.tokens].join(fresh, on=same, how="inner").reset_index(drop=True)
     return repeated.assign(penalty=repeated.loss - repeated.fresh_loss, epochs=repeated.tokens / repeated.unique_tokens)
 
 
