@@ -975,6 +975,8 @@ LAB = {
         ("change - noise", "change"),
         ("HOT / _experts", "HOT * _experts"),
         ("used[0] * used[1]", "0.0 * used[1]"),
+        ("ends[np.isinf(ends.pool)]", "ends[np.isfinite(ends.pool)]"),
+        (', subset=["twin_share"], how="all"', ', subset=["loads"], how="all"'),
     ],
 }
 
@@ -1054,6 +1056,20 @@ PAGES = {
         ("title=escape(title)", "title=title"),
         ("if results == 1 else first.parent", "if results == 2 else first.parent"),
         ("default-src 'none'; ", ""),
+    ],
+    ("pages/lab.py", "test_pages_lab.py -k 'not person'"): [
+        ("pool=np.inf", ""),
+        ("rows.corpus.where(~several", "rows.corpus.where(several"),
+        ("rows[rows.tokens == rows.tokens.max()]", "rows"),
+        ("fresh[fresh.tokens >= own.tokens.min()]", "fresh"),
+        ('_last(cell.where(cell.paid, "pool"))', "_last(cell.paid)"),
+        ("if {moe, other} <= {*rows.arm}", "if True"),
+        ('cell.where(cell.paid, "weight_decay")', "cell.where(cell.paid)"),
+    ],
+    ("pages/js/plot.js", "test_pages_lab.py -k person"): [
+        ("kept(frame) > kept(best)", "kept(frame) < kept(best)"),
+        ("label.lastChild.value = at(now)[i]", ""),
+        ("label.lastChild.length > 1", "true"),
     ],
     ("pages/views.py", "test_pages_browser.py"): [
         ('startswith(("plugins", "hydra")) and ".py" not in word', "startswith(())")

@@ -182,8 +182,8 @@ def test_equivalent_params_lie_between_the_steps_of_the_ladder():
 LADDER = {24576: 2.377, 40960: 2.643, 73728: 2.848, 139264: 3.152}
 
 
-def on_the_ladder(ladder=LADDER, *, experts=8.0, active=25088, total=139776, loss=2.678, seeds=1, noise=0.0):
-    """Rows of a dense ladder, and of a Mixture, at the end of repeated data, and a fresh run without any penalty."""
+def ladder_runs(ladder=LADDER, *, experts=8.0, active=25088, total=139776, loss=2.678, seeds=1, noise=0.0):
+    """Runs of a dense ladder, and of a Mixture, at the end of repeated data, and a fresh run without any penalty."""
     rows = []
     for seed in range(seeds):
         shift = noise * (seed - 1)
@@ -192,7 +192,11 @@ def on_the_ladder(ladder=LADDER, *, experts=8.0, active=25088, total=139776, los
             alike = {"arm": arm, "experts": e, "active_params": a, "total_params": n, "seed": seed}
             rows += [alike | {"unique_tokens": 2.0, "loss": at + shift * n / 1e5}]
             rows += [alike | {"unique_tokens": 8.0, "loss": 2.0}]
-    return frame(runs(**{name: np.array([row[name] for row in rows]) for name in rows[0]}))
+    return runs(**{name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def on_the_ladder(**of):
+    return frame(ladder_runs(**of))
 
 
 @pytest.mark.parametrize(
@@ -231,6 +235,32 @@ def test_what_a_ladder_does_not_tell_has_a_reason(of, reason):
     (found,) = equivalents(penalties(on_the_ladder(**of)), "penalty").values()
     assert found.reason == reason
     assert np.isnan(found.share.value)
+
+
+LOADS = xr.Dataset({"loads": (("window", "layer", "expert"), np.ones((4, 1, 8)))})
+AT = "moe, unique {}, decay 0.1, epochs {}"
+
+
+def test_the_ladder_of_runs_beside_is_calibrated():
+    """By the penalty .35 of the way; fresh losses here are all the same, which places nothing."""
+    found = calibrate(LOADS, ladder_runs())
+    assert found["excess_share, " + AT.format(2, 4)].value == pytest.approx(0.35, abs=0.005)
+    assert found["capacity_share, " + AT.format(8, 1)] == "the ladder turns (1 of 1 seeds)"
+    shares = [name for name in found if "_share, " in name]
+    assert len(shares) == 2
+    assert "give kept=" in calibrate(LOADS)["excess_share"]
+
+
+def test_twins_that_were_not_tried_have_not_parted():
+    """Of two trajectories one was split: its twins part at 4 and 8 bytes, and the lesser ends with a quarter."""
+    twins = {"twin_cosine": [1.0, 0.4, 0.3], "twin_divergence": [0.0, 0.05, 0.2], "twin_share": [0.5, 0.3, 0.25]}
+    dims = ("trajectory", "layer", "since")
+    tried = {name: (dims, [[values], [[np.nan] * 3]]) for name, values in twins.items()}
+    loads = LOADS.expand_dims(trajectory=2)
+    found = calibrate(loads.assign(tried).assign_coords(since=[0, 4, 8]))
+    assert [found[name].value for name in ("weights_part", "domains_part", "twin_share")] == [4, 8, 0.25]
+    assert found["weights_part"].seeds == 1
+    assert "train with probes=[split]" in calibrate(loads)["weights_part"]
 
 
 def test_equivalents_are_paired_by_seed():

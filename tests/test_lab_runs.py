@@ -57,7 +57,7 @@ def test_the_arms_are_those_of_the_question(name):
 
 
 @pytest.mark.parametrize(
-    "name, told",
+    ("name", "told"),
     {
         "690e19d03a80": {},
         "2cbeb5b90385": {"shape": Shape(experts=8), "unique_tokens": 2**15},

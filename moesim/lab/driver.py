@@ -81,11 +81,12 @@ def as_csv(runs: xr.Dataset) -> str:
 
 
 def _calibrated(config: Mapping[str, Any]) -> Result:
+    from moesim.lab import reality
     from moesim.lab.estimates import as_dataset, calibrate, told
     from moesim.lab.simulated import files_of
 
-    recorded = open_result(config["calibrate"])
-    found = calibrate(recorded)
+    recorded = reality.recorded(config["calibrate"])
+    found = calibrate(recorded, kept(config["kept"]) if config["kept"] else None)
     data, texts = signed(as_dataset(found), "lab", config), files_of(recorded, found)
     return Result(data, aligned(told(found)), file="calibration.nc", texts=texts)
 
@@ -107,7 +108,7 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if config["calibrate"]:
-        others = (*signature(lab).parameters, "kept", "reality", "figures")
+        others = (*signature(lab).parameters, "reality", "figures")
         return dict.fromkeys(others, "with calibrate, which trains nothing")
     if config["reality"]:
         return dict.fromkeys((*signature(lab).parameters, "kept"), "with reality, which trains nothing")

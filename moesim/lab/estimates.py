@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
+from moesim.fitting.runs import load_runs
 from moesim.lab import router
-from moesim.lab.compared import Interval, mean, ratio
+from moesim.lab.compared import Interval, equivalents, frame, last, mean, penalties, ratio, reported
+from moesim.lab.probed import parting
+from moesim.lab.tables import in_words, told_by
 from moesim.output.store import open_result
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ ROUTER = ("noise", "common", "popularity", "reach", "wander")
 """What is read of a router that nothing balances, with one active expert (see `router`)."""
 
 
-def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
+def calibrate(loads: Any, runs: Any = None, *, level: float = 0.9) -> dict[str, Interval | str]:
     """Estimates from recorded loads, each with an interval over trajectories and layers of one setting.
 
     `loads`: a Dataset of `moesim.lab.loads`, its file, or any Dataset with `loads` over window, layer, expert (and
@@ -42,7 +45,11 @@ def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
     about the domain, last window), `half_step` (first step by which an expert has half of all tokens); of trajectories
     that nothing balances those of ROUTER, in words of `moesim.balance.routing`: `noise` and `common` of the first
     scores, `popularity` (reinforcement per step of what is used, were nothing else at work), `reach` of the scores,
-    `wander` of them per step; and, for each parameter of NOT_IDENTIFIED and what these loads do not hold, the reason.
+    `wander` of them per step; of splits (`moesim.lab.probes`, merged) `weights_part` and `domains_part`, bytes until
+    twins differ, and `twin_share` of the lesser one at the end; of `runs` (a table that `load_runs` takes, with a dense
+    ladder) `capacity_share` and `excess_share` by setting and arm, over seeds: what a Mixture can hold by its loss on
+    fresh data, and what of it is in excess by its penalty (see `compared.equivalents`); and, for each parameter of
+    NOT_IDENTIFIED and what is not there, the reason.
     Raises InputError for loads that are negative or lack a dim.
     """
     data = open_result(loads) if isinstance(loads, str | Path) else loads
@@ -51,12 +58,12 @@ def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
     found: dict[str, Interval | str] = {
         name: (_within if name.endswith("_step") else mean)(values.ravel(), level) for name, values in each.items()
     }
-    return found | _router(data, counts, steps, level) | NOT_IDENTIFIED
+    return found | _router(data, counts, steps, level) | _twins(data, level) | _shares(runs, level) | NOT_IDENTIFIED
 
 
 def described(counts: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
     """What these counts (trajectory, window, layer, domain, expert) look like, (trajectory, layer) each."""
-    shares = _shares(counts)
+    shares = _shares_of(counts)
     late = shares[:, -max(shares.shape[1] // 4, 2) :]
     seen = counts.sum(axis=3)[:, -late.shape[1] :]
     return {
@@ -89,6 +96,33 @@ def _router(data: xr.Dataset, counts: np.ndarray, steps: np.ndarray, level: floa
     return {name: "too few tokens or windows to tell" if np.isnan(v.value) else v for name, v in found.items()}
 
 
+def _twins(data: xr.Dataset, level: float) -> dict[str, Interval | str]:
+    """When the twins of a split part, and how tokens are shared between them, over trajectories and layers."""
+    if "twin_cosine" not in data:
+        return dict.fromkeys(("weights_part", "domains_part", "twin_share"), "no split; train with probes=[split]")
+    tried = data.dropna("trajectory", subset=["twin_share"], how="all")
+    when = {name: _within(values.values.ravel(), level) for name, values in parting(tried).items()}
+    return {**when, "twin_share": mean(tried.twin_share.isel(since=-1).values.ravel(), level)}
+
+
+def _shares(runs: Any, level: float) -> dict[str, Interval | str]:
+    """What a Mixture holds, and what of it is in excess, as shares of the way to its total size, by setting."""
+    if runs is None:
+        return dict.fromkeys(("capacity_share", "excess_share"), "no runs of a dense ladder beside; give kept=lab.nc")
+    rows = frame(load_runs(runs) if isinstance(runs, str | Path) else runs)
+    rows = rows.assign(epochs=rows.tokens / rows.unique_tokens)
+    ends, words = last(reported(rows)), told_by(rows)
+    found = {
+        "capacity_share": equivalents(ends[np.isinf(ends.pool)], level=level),
+        "excess_share": equivalents(last(penalties(reported(rows))), "penalty", level),
+    }
+    return {
+        f"{name}, {arm}, {in_words(words, setting)}": dense.reason or dense.share
+        for name, each in found.items()
+        for (*setting, arm), dense in each.items()
+    }
+
+
 def _map(function: Callable[[float], float], found: Interval) -> Interval:
     """The interval of a function that rises."""
     value, low, high = (v if np.isnan(v) else function(v) for v in found[:3])
@@ -110,7 +144,7 @@ def counts_of(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     return values, np.asarray(steps, dtype=float)
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
+def _shares_of(counts: np.ndarray) -> np.ndarray:
     """Share of each expert (trajectory, window, layer, expert); experts that are not there are NaN.
 
     Half a token is added to each, so that an idle expert has a logarithm.
@@ -162,7 +196,7 @@ def _information(counts: np.ndarray) -> np.ndarray:
 
 def told(found: Mapping[str, Interval | str]) -> list[tuple[str, str]]:
     """The estimates as rows of a table."""
-    return [(name, value if isinstance(value, str) else str(value)) for name, value in found.items()]
+    return [(name, value if isinstance(value, str) else f"{value:.5g}") for name, value in found.items()]
 
 
 def as_dataset(found: Mapping[str, Interval | str]) -> xr.Dataset:

@@ -56,8 +56,9 @@ def table(runs: xr.Dataset) -> str:
 
     A line is one setting. What is the same in all of them stands in the heading.
     """
-    whole = frame(runs).assign(epochs=lambda rows: rows.tokens / rows.unique_tokens)
-    rows, told = reported(whole), _told_by(whole)
+    whole = frame(runs)
+    whole = whole.assign(epochs=whole.tokens / whole.unique_tokens)
+    rows, told = reported(whole), told_by(whole)
     ends, repeated = last(rows), penalties(rows)
     parts = [_heading(rows, told), "loss, nat/byte", _by_arm(ends, "loss", told)]
     if len(repeated):
@@ -75,10 +76,15 @@ def table(runs: xr.Dataset) -> str:
     return "\n".join(parts)
 
 
-def _told_by(rows: Frame) -> list[str]:
-    """What a line needs to be told from the others: what is not the same in all rows."""
+def told_by(rows: Frame) -> list[str]:
+    """What a setting needs to be told from the others: what is not the same in all rows."""
     varied = [name for name in _WORDS if name in _ALWAYS or rows[name].nunique() > 1]
     return [name for name in varied if name != "hash" or rows.hash.nunique() > rows.corpus.nunique()]
+
+
+def in_words(told: Sequence[str], setting: Sequence[Any]) -> str:
+    """A setting in words: 'unique 32.8K, decay 0.1, epochs 64'."""
+    return ", ".join(map(" ".join, zip(_heads(told), _cells(told, _at(SETTING, setting)), strict=True)))
 
 
 def _heading(rows: Frame, told: Sequence[str]) -> str:
