@@ -41,6 +41,7 @@ _WORDS = {
     "layers": ("layers", plain),
     "batch": ("batch", plain),
     "cooldown": ("cooldown", plain),
+    "attention_scale": ("attention", plain),
     "unique_tokens": ("unique", count),
     "learning_rate": ("rate", plain),
     "weight_decay": ("decay", plain),
