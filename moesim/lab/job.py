@@ -14,7 +14,7 @@ from moesim.errors import InputError
 from moesim.lab import probe
 from moesim.lab.corpus import CONTEXT, VOCABULARY, spelled
 from moesim.settings import known
-from moesim.variables import SHARE, check
+from moesim.variables import POSITIVE, SHARE, check
 
 if TYPE_CHECKING:
     from moesim.models.transformer import Transformer
@@ -101,8 +101,9 @@ class Job:
     `balancing_rate`: weight of the auxiliary loss or step of the bias, None for that of `BALANCING`; `decay_by_load`:
     an expert's weight decay in proportion to its share of the tokens; `corpus`: a name, or a mapping of `policy` and
     options. `cooldown`: the last share of the run, over which the learning rate falls to zero; only its end is measured
-    then, with the last weights in place of the averaged ones. `probes`: what is tried on the trained model (names or
-    mappings, see `probe`).
+    then, with the last weights in place of the averaged ones. `attention_scale`: of the products of normed queries and
+    keys, which are at most HEAD_DIM; the default, one over the root of that, leaves attention blunt (1 is better).
+    `probes`: what is tried on the trained model (names or mappings, see `probe`).
     Raises InputError for what is out of range.
     """
 
@@ -119,11 +120,13 @@ class Job:
     seed: int = 0
     cooldown: float = field(default=0.0, metadata=_LATER)
     probes: Any = field(default=(), metadata=_LATER)
+    attention_scale: float = field(default=HEAD_DIM**-0.5, metadata=_LATER)
 
     def __post_init__(self):
         object.__setattr__(self, "corpus", spelled(self.corpus))
         object.__setattr__(self, "probes", probe.spelled(self.probes))
         object.__setattr__(self, "cooldown", check("lab", "cooldown", float(self.cooldown), SHARE))
+        object.__setattr__(self, "attention_scale", check("lab", "attention_scale", self.attention_scale, POSITIVE))
         if self.balancing not in BALANCING:
             raise InputError(f"lab: balancing={self.balancing!r}; {known(BALANCING, self.balancing)}")
         for name in ("batch", "tokens", "unique_tokens"):
@@ -207,6 +210,7 @@ class Job:
             "balancing_rate": self._rate if shape.experts > 1 else 0.0,
             "batch": self.batch,
             "cooldown": self.cooldown,
+            "attention_scale": self.attention_scale,
             "seed": self.seed,
             "trajectory": self.name,
         }
