@@ -927,6 +927,19 @@ LAB = {
         ("earlier, later = mean.values - size", "earlier, later = mean.values"),
         ('{"reinforcement": known.pop("popularity")}', "{}"),
     ],
+    ("lab/model.py", "test_lab.py -k 'softmax or loop or after or before'"): [
+        (", scale=self.scale)", ")"),
+        ("rotated(norm(k))", "rotated(k)"),
+        ("(self.gates + self.bias).topk", "self.gates.topk"),
+        ("a * cos - b * sin", "a * cos + b * sin"),
+    ],
+    ("lab/train.py", "test_lab.py -k auxiliary"): [
+        ("len(layer.bias) * (share * gates", "(share * gates"),
+        ("layer.gates / layer.gates.sum(-1, keepdim=True)", "layer.gates"),
+    ],
+    ("lab/job.py", "test_lab_runs.py -k names"): [
+        ("f.metadata == _LATER and", "f.metadata != _LATER and"),
+    ],
     ("lab/probe.py", "test_lab_grid.py"): [
         ("own.model.moe[layer].bias[expert] += 1e3", "own.model.moe[layer].bias[expert] -= 1e3"),
     ],

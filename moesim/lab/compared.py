@@ -17,7 +17,11 @@ Frame = Any
 """A table of pandas, whose types say too little to be checked."""
 
 RECIPE = ["learning_rate", "weight_decay"]
-_LATER = {"batch": 2048, "cooldown": 0.0}  # columns that older tables lack, with what was meant there
+_LATER = {
+    "batch": 2048,
+    "cooldown": 0.0,
+    "attention_scale": 0.25,
+}  # columns that older tables lack, with what was meant there
 SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", *RECIPE, *_LATER]
 """What must be the same in runs that are compared, beside the arm and the seed: nothing is averaged over it."""
 ANY_RECIPE = [name for name in SETTING if name not in RECIPE]

@@ -16,7 +16,7 @@ from moesim.errors import InputError
 from moesim.lab.compared import frame
 from moesim.lab.corpus import corpora
 from moesim.lab.grid import KEPT, trained
-from moesim.lab.job import Job, Shape
+from moesim.lab.job import HEAD_DIM, Job, Shape
 from moesim.numerics.axes import axis
 from moesim.output.provenance import signed
 from moesim.output.result import Result
@@ -35,6 +35,7 @@ OPEN: tuple[str, ...] = ()
 AXES: tuple[str, ...] = (
     *("sizes", "experts", "ffn_multiple", "unique_tokens", "weight_decay", "learning_rate", "balancing", "probes"),
 )
+_ALIKE = ("corpus", "tokens", "batch", "cooldown", "attention_scale")
 _NOT_ASKED = ("workers",)  # changes nothing in what comes out
 
 
@@ -150,6 +151,7 @@ def lab(
     balancing_rate: float | None = None,
     batch: int = 2048,
     cooldown: float = 0.0,
+    attention_scale: float = HEAD_DIM**-0.5,
     probes: Any = (),
     seeds: Any = 1,
     workers: int = 2,
@@ -162,9 +164,11 @@ def lab(
     `unique_tokens`: of each pool, inf for fresh; `tokens`: of each run, which is measured after each halving on its way
     too. `seeds`: how many, or a list. Trajectories that were trained before are taken from
     `outputs/lab/trajectories`. `cooldown`: the last share of a run over which the learning rate falls to zero, in place
-    of averaged weights; then only the end is measured. `probes`: what is tried on each Mixture at its end (see
+    of averaged weights; then only the end is measured. `attention_scale`: of the products of queries and keys, see
+    `moesim.lab.job.Job`. `probes`: what is tried on each Mixture at its end (see
     `moesim.lab.probe`), for `moesim.lab.probes`. One row for each run and mark; beside the variables of the table
-    `loss_se` (over validation windows), `loss_last` (of the last weights), `loss_seen` (on what was trained on) and
+    `loss_se` (over validation windows: those of other documents differ by more), `loss_last` (of the last weights, on
+    the first 512 of these windows only, so no measure of averaging), `loss_seen` (on what was trained on) and
     `domain_loss` (run, domain). Raises InputError without PyTorch and for what is out of range.
     """
     config = dict(locals())
@@ -194,7 +198,7 @@ def jobs_of(config: Mapping[str, Any]) -> list[Job]:
     """Every combination, shapes innermost so that what is compared stands together."""
     shapes = [shape for size in _sizes(config["sizes"]) for shape in _shapes(*size, config)]
     axes = (_listed(name, config) for name in ("learning_rate", "weight_decay", "unique_tokens"))
-    alike = {name: config[name] for name in ("corpus", "tokens", "batch", "cooldown")}
+    alike = {name: config[name] for name in _ALIKE}
     jobs = [
         Job(shape=shape, seed=seed, learning_rate=rate, weight_decay=decay, unique_tokens=unique, **alike, **own)
         for seed, rate, decay, unique in product(_seeds(config["seeds"]), *axes)

@@ -14,7 +14,7 @@ from moesim.errors import InputError
 from moesim.lab import probe
 from moesim.lab.corpus import CONTEXT, VOCABULARY, spelled
 from moesim.settings import known, number, truth, whole
-from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE_OR_INF, SHARE
+from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE
 
 if TYPE_CHECKING:
     from moesim.models.transformer import Transformer
@@ -103,6 +103,7 @@ _TAKES = {
     "weight_decay": number(NON_NEGATIVE),
     "balancing_rate": number(NON_NEGATIVE),
     "cooldown": number(SHARE),
+    "attention_scale": number(POSITIVE),
     "decay_by_load": truth,
     "seed": whole(0),
 }
@@ -125,8 +126,9 @@ class Job:
     `balancing_rate`: weight of the auxiliary loss or step of the bias, None for that of `BALANCING`; `decay_by_load`:
     an expert's weight decay in proportion to its share of the tokens; `corpus`: a name, or a mapping of `policy` and
     options. `cooldown`: the last share of the run, over which the learning rate falls to zero; only its end is measured
-    then, with the last weights in place of the averaged ones. `probes`: what is tried on the trained model (names or
-    mappings, see `probe`).
+    then, with the last weights in place of the averaged ones. `attention_scale`: of the products of normed queries and
+    keys, which are at most HEAD_DIM; the default, one over the root of that, leaves attention blunt (1 is better).
+    `probes`: what is tried on the trained model (names or mappings, see `probe`).
     Raises InputError for what is out of range.
     """
 
@@ -143,6 +145,7 @@ class Job:
     seed: int = 0
     cooldown: float = field(default=0.0, metadata=_LATER)
     probes: Any = field(default=(), metadata=_LATER)
+    attention_scale: float = field(default=HEAD_DIM**-0.5, metadata=_LATER)
 
     def __post_init__(self):
         object.__setattr__(self, "corpus", spelled(self.corpus))
@@ -232,6 +235,7 @@ class Job:
             "balancing_rate": self._rate if shape.experts > 1 else 0.0,
             "batch": self.batch,
             "cooldown": self.cooldown,
+            "attention_scale": self.attention_scale,
             "seed": self.seed,
             "trajectory": self.name,
         }
