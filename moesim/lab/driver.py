@@ -80,19 +80,20 @@ def as_csv(runs: xr.Dataset) -> str:
 
 
 def _calibrated(config: Mapping[str, Any]) -> Result:
-    from moesim.lab.estimates import as_dataset, calibrate, told
+    from moesim.lab.estimates import as_dataset, calibrate, recorded, told
     from moesim.lab.simulated import files_of
 
-    recorded = open_result(config["calibrate"])
-    found = calibrate(recorded)
-    data, texts = signed(as_dataset(found), "lab", config), files_of(recorded, found)
+    loads = recorded(config["calibrate"])
+    found = calibrate(loads)
+    data, texts = signed(as_dataset(found), "lab", config), files_of(loads, found)
     return Result(data, aligned(told(found)), file="calibration.nc", texts=texts)
 
 
 def _judged(config: Mapping[str, Any]) -> Result:
     from moesim.lab import reality
+    from moesim.lab.estimates import recorded
 
-    found = signed(reality.reality(reality.recorded(config["reality"])), "lab", config)
+    found = signed(reality.reality(recorded(config["reality"])), "lab", config)
     drawn = {"reality": reality.draw(found)} if config["figures"] else {}
     return Result(found, reality.table(found), file="reality.nc", figures=drawn)
 

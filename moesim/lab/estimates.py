@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.lab import router
+from moesim.lab import probed, router
 from moesim.lab.compared import Interval, mean, ratio
 from moesim.output.store import open_result
 
 if TYPE_CHECKING:
     import xarray as xr
 
+SHIPPED = "lab_loads"
 HOT = 2.0
 """A hotspot is an expert with so many times the mean load (facts of small models: it forms in 4 to 16 steps)."""
 
 NOT_IDENTIFIED = {
-    "rho": "what domains share shows its sign and kinship in loads of one training, not its size",
+    "rho": "a transfer probe shows which domains are kin, not what a token of one is worth to another",
     "reinforcement": "shares are functions of log shares, so the rate at which use brings use cannot be told from them",
     "decay": "noise in the levels of loads looks like decay",
 }
@@ -33,8 +35,8 @@ ROUTER = ("noise", "common", "popularity", "reach", "wander")
 def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
     """Estimates from recorded loads, each with an interval over trajectories and layers of one setting.
 
-    `loads`: a Dataset of `moesim.lab.loads`, its file, or any Dataset with `loads` over window, layer, expert (and
-    trajectory, domain), `window_step` (the step that ends each window) beside. Gives, in words of the table:
+    `loads`: a Dataset of `moesim.lab.loads`, its file or folder (see `recorded`), or any Dataset with `loads` over
+    window, layer, expert (and trajectory, domain), `window_step` (the step that ends each window) beside. Gives:
     `load_spread` (standard deviation over experts of the log share, last quarter of the windows), `load_drift` (root
     mean square change of it from window to window, less the noise of counting), `max_over_mean` of the loads (last
     quarter), `hotspot_step` (first step by which a
@@ -43,15 +45,48 @@ def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
     that nothing balances those of ROUTER, in words of `moesim.balance.routing`: `noise` and `common` of the first
     scores, `popularity` (reinforcement per step of what is used, were nothing else at work), `reach` of the scores,
     `wander` of them per step; and, for each parameter of NOT_IDENTIFIED and what these loads do not hold, the reason.
+    Of probes beside them (a folder that holds both): `weights_part` and `domains_part` (tokens until twins of a split
+    have parted, median; inf where they have not) and `kin A -> B` of a transfer probe (see `probed.kinship`).
     Raises InputError for loads that are negative or lack a dim.
     """
-    data = open_result(loads) if isinstance(loads, str | Path) else loads
+    data = recorded(loads)
     counts, steps = counts_of(data)
     each = described(counts, steps)
     found: dict[str, Interval | str] = {
         name: (_within if name.endswith("_step") else mean)(values.ravel(), level) for name, values in each.items()
     }
-    return found | _router(data, counts, steps, level) | NOT_IDENTIFIED
+    return found | _router(data, counts, steps, level) | _tried(data, level) | NOT_IDENTIFIED
+
+
+def _tried(data: xr.Dataset, level: float) -> dict[str, Interval | str]:
+    """What probes tell, of the trajectories that were tried."""
+    found: dict[str, Interval | str] = {}
+    if "twin_cosine" in data:
+        when = probed.parting(data.dropna("trajectory", how="all", subset=["twin_cosine"]))
+        found |= {str(name): _within(values.values.ravel(), level) for name, values in when.items()}
+    if "tuned_gain" in data:
+        kin = probed.kinship(data, level=level)
+        for one, other in product(kin.source.values, kin.target.values):
+            own = kin.sel(source=one, target=other)
+            if one != other:
+                found[f"kin {one} -> {other}"] = Interval(float(own.kin), float(own.low), float(own.high))
+    return found
+
+
+def recorded(source: Any) -> xr.Dataset:
+    """Recorded loads: `lab_loads` (shipped), a Dataset or file, or a run's folder with loads.nc and probes.nc."""
+    import xarray as xr
+
+    if not isinstance(source, str | Path):
+        return source
+    if source == SHIPPED:
+        return open_result(Path(__file__).parents[1] / "data" / f"{SHIPPED}.nc")
+    if not Path(source).is_dir():
+        return open_result(source)
+    parts = [open_result(path) for name in ("loads", "probes") if (path := Path(source, f"{name}.nc")).is_file()]
+    if not parts:
+        raise InputError(f"lab: no loads.nc in {source}; give a folder of moesim lab, its loads.nc or {SHIPPED}")
+    return xr.merge(parts, join="outer", compat="override")
 
 
 def described(counts: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
