@@ -67,6 +67,7 @@ def results():
     }
     yield "balance", moesim.simulate(steps=200, seeds=2, policies=policies)
     yield "sites", moesim.sites.simulate(site="three_continents", protocol="diloco", hours=48)
+    yield "lab", moesim.lab.kept("lab_text").assign_attrs(verb="lab")
 
 
 def setup(app):

@@ -927,6 +927,19 @@ LAB = {
         ("earlier, later = mean.values - size", "earlier, later = mean.values"),
         ('{"reinforcement": known.pop("popularity")}', "{}"),
     ],
+    ("lab/model.py", "test_lab.py -k 'softmax or loop or after or before'"): [
+        (", scale=self.scale)", ")"),
+        ("rotated(norm(k))", "rotated(k)"),
+        ("(self.gates + self.bias).topk", "self.gates.topk"),
+        ("a * cos - b * sin", "a * cos + b * sin"),
+    ],
+    ("lab/train.py", "test_lab.py -k auxiliary"): [
+        ("len(layer.bias) * (share * gates", "(share * gates"),
+        ("layer.gates / layer.gates.sum(-1, keepdim=True)", "layer.gates"),
+    ],
+    ("lab/job.py", "test_lab_runs.py -k names"): [
+        ("f.metadata == _LATER and", "f.metadata != _LATER and"),
+    ],
     ("lab/probe.py", "test_lab_grid.py"): [
         ("own.model.moe[layer].bias[expert] += 1e3", "own.model.moe[layer].bias[expert] -= 1e3"),
     ],
@@ -962,6 +975,8 @@ LAB = {
         ("change - noise", "change"),
         ("HOT / _experts", "HOT * _experts"),
         ("used[0] * used[1]", "0.0 * used[1]"),
+        ("ends[np.isinf(ends.pool)]", "ends[np.isfinite(ends.pool)]"),
+        (', subset=["twin_share"], how="all"', ', subset=["loads"], how="all"'),
     ],
 }
 
@@ -1041,6 +1056,20 @@ PAGES = {
         ("title=escape(title)", "title=title"),
         ("if results == 1 else first.parent", "if results == 2 else first.parent"),
         ("default-src 'none'; ", ""),
+    ],
+    ("pages/lab.py", "test_pages_lab.py -k 'not person'"): [
+        ("pool=np.inf", ""),
+        ("rows.corpus.where(~several", "rows.corpus.where(several"),
+        ("rows[rows.tokens == rows.tokens.max()]", "rows"),
+        ("fresh[fresh.tokens >= own.tokens.min()]", "fresh"),
+        ('_last(cell.where(cell.paid, "pool"))', "_last(cell.paid)"),
+        ("if {moe, other} <= {*rows.arm}", "if True"),
+        ('cell.where(cell.paid, "weight_decay")', "cell.where(cell.paid)"),
+    ],
+    ("pages/js/plot.js", "test_pages_lab.py -k person"): [
+        ("kept(frame) > kept(best)", "kept(frame) < kept(best)"),
+        ("label.lastChild.value = at(now)[i]", ""),
+        ("label.lastChild.length > 1", "true"),
     ],
     ("pages/views.py", "test_pages_browser.py"): [
         ('startswith(("plugins", "hydra")) and ".py" not in word', "startswith(())")

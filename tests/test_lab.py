@@ -1,6 +1,7 @@
 """The small models of the lab: what they are, that they learn, and what is read out of them."""
 
 from math import inf
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ torch = pytest.importorskip("torch", reason="the lab trains with PyTorch: pip in
 
 from moesim.lab.corpus import CONTEXT, load  # noqa: E402
 from moesim.lab.job import Job, Shape  # noqa: E402
-from moesim.lab.model import Dense, Experts, Model, norm  # noqa: E402
-from moesim.lab.train import Run, _batches, _pools, train  # noqa: E402
+from moesim.lab.model import Attention, Dense, Experts, Model, norm  # noqa: E402
+from moesim.lab.train import Run, _batches, _imbalance, _pools, train  # noqa: E402
 
 SMALL = {"policy": "synthetic", "domains": 4, "symbols": 16, "train_windows": 2**11, "valid_windows": 64}
 SHAPES = [Shape(), Shape(experts=8), Shape(experts=8, active_experts=2), Shape(ffn_multiple=4), Shape(64, 3, 4, 2)]
@@ -42,6 +43,34 @@ def test_grouped_experts_are_a_loop_over_tokens(shape):
                 chosen = (gates + layer.bias).topk(shape.active_experts).indices
                 looped = sum(gates[e] * (torch.relu(token @ layer.up[e]) ** 2) @ layer.down[e] for e in chosen)
                 torch.testing.assert_close(grouped[sequence, place], looped, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0])
+def test_attention_is_a_softmax_of_scaled_products(scale):
+    """Of unit queries and keys, as complex numbers turned by their place; token by token."""
+    torch.manual_seed(0)
+    layer, x = Attention(Shape(), scale), torch.randn(1, 5, 32)
+    torch.nn.init.normal_(layer.out)
+    angle = 1e4 ** (-torch.arange(8) / 8)
+    with torch.no_grad():
+        q, k, v = (layer.qkv @ x[0].T).view(3, 2, 16, 5).unbind()
+        mixed = torch.zeros(2, 16, 5)
+        for head in range(2):
+            for place in range(5):
+                turned = [
+                    torch.complex(a[:8], a[8:]) * torch.polar(torch.tensor(4.0), i * angle) / a.norm()
+                    for i, a in [(place, q[head, :, place]), *((i, k[head, :, i]) for i in range(place + 1))]
+                ]
+                scores = torch.stack([scale * (turned[0].conj() * key).real.sum() for key in turned[1:]])
+                mixed[head, :, place] = v[head, :, : place + 1] @ torch.softmax(scores, 0)
+        torch.testing.assert_close(layer(x)[0], (layer.out @ mixed.view(32, 5)).T, rtol=1e-4, atol=1e-4)
+
+
+def test_the_auxiliary_loss_by_hand():
+    """Two of three tokens at expert 0; gates .6 .2, .6 .2, .2 .6: 2 (2/3 (.75 + .75 + .25)/3 + 1/3 1.25/3)."""
+    layer = SimpleNamespace(bias=torch.zeros(2), chosen=torch.tensor([[0], [0], [1]]))
+    layer.gates = torch.tensor([[0.6, 0.2], [0.6, 0.2], [0.2, 0.6]])
+    assert float(_imbalance(layer)) == pytest.approx(2 * (2 / 3 * 1.75 / 3 + 1 / 3 * 1.25 / 3))
 
 
 def test_one_expert_is_the_dense_model():
@@ -171,5 +200,6 @@ def test_siblings_share_what_kin_says():
 def test_a_job_is_named_by_all_it_depends_on():
     base = Job("synthetic", seed=1)
     assert base.name == Job({"policy": "synthetic"}, unique_tokens=inf, seed=1).name
-    others = [Job("synthetic", seed=2), Job("stdlib", seed=1), Job("synthetic", seed=1, weight_decay=0.3)]
-    assert len({base.name, *(job.name for job in others)}) == 4
+    others = [Job("synthetic", seed=1, attention_scale=1)]
+    others += [Job("synthetic", seed=2), Job("stdlib", seed=1), Job("synthetic", seed=1, weight_decay=0.3)]
+    assert len({base.name, *(job.name for job in others)}) == 5

@@ -113,8 +113,10 @@ def test_what_a_choice_rests_on_is_told(changed, others, recipe, note):
 def test_nothing_that_was_varied_is_averaged():
     """Beside a run others that differ in one thing: each is a setting, or an arm, of its own."""
     columns = {"d_model": 64, "layers": 4, "batch": 4096, "cooldown": 0.2, "learning_rate": 0.02, "hash": "g"}
+    columns["attention_scale"] = 1.0
     columns |= {"decay_by_load": 1, "balancing": "none", "balancing_rate": 0.01}
     alike = {"batch": 2048, "cooldown": 0.0, "decay_by_load": 0, "balancing": "loss_free", "balancing_rate": 0.001}
+    alike["attention_scale"] = 0.25
     alike |= {"experts": 8, "arm": "moe 8"}
     rows = xr.concat([runs(**alike), *(runs(**alike | {name: value}) for name, value in columns.items())], "run")
     table = frame(rows)
@@ -181,8 +183,8 @@ def test_equivalent_params_lie_between_the_steps_of_the_ladder():
 LADDER = {24576: 2.377, 40960: 2.643, 73728: 2.848, 139264: 3.152}
 
 
-def on_the_ladder(ladder=LADDER, *, experts=8.0, active=25088, total=139776, loss=2.678, seeds=1, noise=0.0):
-    """Rows of a dense ladder, and of a Mixture, at the end of repeated data, and a fresh run without any penalty."""
+def ladder_runs(ladder=LADDER, *, experts=8.0, active=25088, total=139776, loss=2.678, seeds=1, noise=0.0):
+    """Runs of a dense ladder, and of a Mixture, at the end of repeated data, and a fresh run without any penalty."""
     rows = []
     for seed in range(seeds):
         shift = noise * (seed - 1)
@@ -191,7 +193,11 @@ def on_the_ladder(ladder=LADDER, *, experts=8.0, active=25088, total=139776, los
             alike = {"arm": arm, "experts": e, "active_params": a, "total_params": n, "seed": seed}
             rows += [alike | {"unique_tokens": 2.0, "loss": at + shift * n / 1e5}]
             rows += [alike | {"unique_tokens": 8.0, "loss": 2.0}]
-    return frame(runs(**{name: np.array([row[name] for row in rows]) for name in rows[0]}))
+    return runs(**{name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def on_the_ladder(**of):
+    return frame(ladder_runs(**of))
 
 
 @pytest.mark.parametrize(
@@ -230,6 +236,32 @@ def test_what_a_ladder_does_not_tell_has_a_reason(of, reason):
     (found,) = equivalents(penalties(on_the_ladder(**of)), "penalty").values()
     assert found.reason == reason
     assert np.isnan(found.share.value)
+
+
+LOADS = xr.Dataset({"loads": (("window", "layer", "expert"), np.ones((4, 1, 8)))})
+AT = "moe, unique {}, decay 0.1, epochs {}"
+
+
+def test_the_ladder_of_runs_beside_is_calibrated():
+    """By the penalty .35 of the way; fresh losses here are all the same, which places nothing."""
+    found = calibrate(LOADS, ladder_runs())
+    assert found["excess_share, " + AT.format(2, 4)].value == pytest.approx(0.35, abs=0.005)
+    assert found["capacity_share, " + AT.format(8, 1)] == "the ladder turns (1 of 1 seeds)"
+    shares = [name for name in found if "_share, " in name]
+    assert len(shares) == 2
+    assert "give kept=" in calibrate(LOADS)["excess_share"]
+
+
+def test_twins_that_were_not_tried_have_not_parted():
+    """Of two trajectories one was split: its twins part at 4 and 8 bytes, and the lesser ends with a quarter."""
+    twins = {"twin_cosine": [1.0, 0.4, 0.3], "twin_divergence": [0.0, 0.05, 0.2], "twin_share": [0.5, 0.3, 0.25]}
+    dims = ("trajectory", "layer", "since")
+    tried = {name: (dims, [[values], [[np.nan] * 3]]) for name, values in twins.items()}
+    loads = LOADS.expand_dims(trajectory=2)
+    found = calibrate(loads.assign(tried).assign_coords(since=[0, 4, 8]))
+    assert [found[name].value for name in ("weights_part", "domains_part", "twin_share")] == [4, 8, 0.25]
+    assert found["weights_part"].seeds == 1
+    assert "train with probes=[split]" in calibrate(loads)["weights_part"]
 
 
 def test_equivalents_are_paired_by_seed():
@@ -319,21 +351,17 @@ def test_kinship_by_hand():
 def test_three_domains_have_no_usual_one():
     few = gains([0.0, 0.2]).isel(source=slice(3), target=slice(3))
     assert np.isnan(probed.kinship(few).kin).all()
+    few["loads"] = ("trajectory", "window", "layer", "expert"), np.full((1, 2, 1, 4), 9.0)
+    assert "fewer than four domains" in calibrate(few)["kin"]
 
 
-def test_probes_beside_loads_say_when_twins_part_and_which_domains_are_kin():
-    """Loads, a split that parted at the second of three marks (weights) and never (domains), and a transfer."""
-    dims = ("trajectory", "layer", "since")
-    tried = gains([0.0, 0.2]).assign(
-        loads=(("trajectory", "window", "layer", "expert"), np.full((1, 2, 1, 4), 9.0)),
-        twin_cosine=(dims, [[[np.nan, 0.4, 0.6]]]),
-        twin_divergence=(dims, [[[np.nan, 0.0, 0.1]]]),
-    )
-    found = calibrate(tried.assign_coords(since=[0, 2048, 4096]))
-    assert (found["weights_part"].value, found["domains_part"].value) == (2048, np.inf)
-    assert found["kin a -> b"][:2] == pytest.approx((0.55, 0.55 - 0.05 * 6.3138), abs=1e-4)
-    assert "kin a -> a" not in found
+def test_a_transfer_beside_loads_says_which_domains_are_kin():
+    loads = xr.Dataset({"loads": (("trajectory", "window", "layer", "expert"), np.full((1, 2, 1, 4), 9.0))})
+    found = calibrate(loads.assign(gains([0.0, 0.2])))
+    assert found["kin, a to b"][:2] == pytest.approx((0.55, 0.55 - 0.05 * 6.3138), abs=1e-4)
+    assert "kin, a to a" not in found
     assert found["rho"] == NOT_IDENTIFIED["rho"]
+    assert "train with probes=[transfer]" in calibrate(loads)["kin"]
 
 
 @pytest.mark.parametrize(
@@ -362,9 +390,9 @@ def test_without_pytorch_one_line_names_the_extra(command, monkeypatch):
     ("words", "said"),
     [
         (("balancing=even",), "balancing='even'; it takes auxiliary, loss_free, none"),
-        (("tokens=1000",), "tokens=1000; it takes a multiple of 2048 tokens"),
+        (("tokens=1000",), "tokens=1000; it takes a multiple of 2048 bytes, like 2048"),
         (("unique_tokens=3000",), "unique_tokens=3000"),
-        (("sizes=[[40, 2]]",), "d_model=40; it takes a whole number above 0, a multiple of 16"),
+        (("sizes=[[40, 2]]",), "d_model=40; it takes a multiple of 16"),
         (("active_experts=9",), "active_experts=9 of experts=8"),
         (("weight_decay=-1",), "weight_decay=-1"),
         (("seeds=0",), "seeds=0"),

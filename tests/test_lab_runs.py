@@ -8,7 +8,7 @@ import xarray as xr
 import moesim
 from moesim import config
 from moesim.errors import InputError
-from moesim.lab import figures, tables
+from moesim.lab import figures, job, tables
 from moesim.lab.compared import (
     ANY_STOP,
     BY_LOAD,
@@ -22,6 +22,7 @@ from moesim.lab.compared import (
     reported,
     stopped,
 )
+from moesim.lab.job import Shape
 
 TABLES = [name for name in config.choices("runs") if name.startswith("lab_")]
 CONTRACT = "active_params total_params embedding_params sparsity tokens unique_tokens loss weight_decay seed corpus"
@@ -53,6 +54,23 @@ def test_the_arms_are_those_of_the_question(name):
     assert sizes.loc["dense"].tolist() == [24576, 24576]
     assert sizes.loc["moe 8"].tolist() == [24576 + 512, 139264 + 512]
     assert sizes.loc["dense x8"].tolist() == [139264, 139264]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    {
+        "690e19d03a80": {},
+        "2cbeb5b90385": {"shape": Shape(experts=8), "unique_tokens": 2**15},
+        "a9a364b78ed9": {"shape": Shape(ffn_multiple=8), "weight_decay": 0.3},
+        "70d19e1220a8": {"shape": Shape(experts=8), "unique_tokens": 2**15, "weight_decay": 1, "decay_by_load": True},
+        "01bb603248d1": {"corpus": "synthetic"},
+    }.items(),
+)
+def test_shipped_trajectories_keep_their_names(name, told, monkeypatch):
+    """What came later to a job, at its default, leaves the name as it was trained under."""
+    monkeypatch.setattr(job, "python_version", lambda: "3.11.7")
+    assert job.Job(**{"corpus": "stdlib", "tokens": 2**21} | told).name == name
+    assert any(name in moesim.load_runs(table).trajectory.values for table in TABLES)
 
 
 def trajectory(arm, seed, by_load, loss):

@@ -154,7 +154,7 @@ def test_a_family_tree_by_hand():
     ]
 
 
-@pytest.mark.parametrize("view", ["balance", "sites", "flops", "fit", "plan"])
+@pytest.mark.parametrize("view", ["balance", "sites", "flops", "fit", "plan", "lab"])
 def test_a_view_has_nothing_to_say_of_what_is_not_its_own(view):
     """A question of the verb, a study, a comparison: they have other variables, and every page shows those anyway."""
     assert import_module(f"moesim.pages.{view}").view(dataset()) == []

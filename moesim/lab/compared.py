@@ -17,7 +17,11 @@ Frame = Any
 """A table of pandas, whose types say too little to be checked."""
 
 RECIPE = ["learning_rate", "weight_decay"]
-_LATER = {"batch": 2048, "cooldown": 0.0}  # columns that older tables lack, with what was meant there
+_LATER = {
+    "batch": 2048,
+    "cooldown": 0.0,
+    "attention_scale": 0.25,
+}  # columns that older tables lack, with what was meant there
 SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", *RECIPE, *_LATER]
 """What must be the same in runs that are compared, beside the arm and the seed: nothing is averaged over it."""
 ANY_RECIPE = [name for name in SETTING if name not in RECIPE]
@@ -148,7 +152,7 @@ def penalties(rows: Frame, at: Sequence[str] = SETTING) -> Frame:
     """
     same = [name for name in (*at, "arm", "seed") if name != "unique_tokens"]
     fresh = rows[rows.unique_tokens >= rows.tokens].set_index(same)["loss"].rename("fresh_loss")
-    repeated = rows[rows.unique_tokens < rows.tokens].join(fresh, on=same, how="inner")
+    repeated = rows[rows.unique_tokens < rows.tokens].join(fresh, on=same, how="inner").reset_index(drop=True)
     return repeated.assign(penalty=repeated.loss - repeated.fresh_loss, epochs=repeated.tokens / repeated.unique_tokens)
 
 
@@ -241,7 +245,7 @@ class Equivalent(NamedTuple):
     reason: str = ""
 
 
-def equivalents(rows: Frame, column: str = "loss") -> dict[tuple[Any, ...], Equivalent]:
+def equivalents(rows: Frame, column: str = "loss", level: float = 0.9) -> dict[tuple[Any, ...], Equivalent]:
     """The dense model with the same `column` as each Mixture, by (setting, arm), on the ladder of its setting and seed.
 
     Of the fresh loss the share says how much the Mixture can hold, of the penalty how much of it is in excess: 0 as the
@@ -253,11 +257,11 @@ def equivalents(rows: Frame, column: str = "loss") -> dict[tuple[Any, ...], Equi
     for setting, group in rows.groupby(SETTING):
         ladder = group[group.experts == 1].pivot_table(column, index="seed", columns="total_params").dropna()
         for arm, own in group[group.experts > 1].groupby("arm"):
-            found[(*setting, str(arm))] = _equivalent(own.set_index("seed"), ladder, column)
+            found[(*setting, str(arm))] = _equivalent(own.set_index("seed"), ladder, column, level)
     return found
 
 
-def _equivalent(own: Frame, ladder: Frame, column: str) -> Equivalent:
+def _equivalent(own: Frame, ladder: Frame, column: str, level: float) -> Equivalent:
     seeds = ladder.index.intersection(own.index)
     ladder, own = ladder.loc[seeds], own.loc[seeds]
     reason = _no_ladder(own, ladder, column)
@@ -268,8 +272,8 @@ def _equivalent(own: Frame, ladder: Frame, column: str) -> Equivalent:
     if beyond:  # a mean over the other seeds would be one over those that suit
         return Equivalent(_UNKNOWN, _UNKNOWN, f"{beyond[0]} ({len(beyond)} of {len(seeds)} seeds)")
     size, active = np.log([params for params, _ in placed]), np.log(_active_step(own, ladder))
-    of = Interval(*np.exp(mean(size)[:3]), len(seeds))
-    return Equivalent(of, mean((size - active) / (np.log(own.total_params.iloc[0]) - active)))
+    of = Interval(*np.exp(mean(size, level)[:3]), len(seeds))
+    return Equivalent(of, mean((size - active) / (np.log(own.total_params.iloc[0]) - active), level))
 
 
 _UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)

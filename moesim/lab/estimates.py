@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.lab import probed, router
-from moesim.lab.compared import Interval, mean, ratio
+from moesim.fitting.runs import load_runs
+from moesim.lab import router
+from moesim.lab.compared import SETTING, Interval, equivalents, frame, last, mean, penalties, ratio, reported
+from moesim.lab.probed import kinship, parting
+from moesim.lab.tables import in_words, named, told_by
 from moesim.output.store import open_result
 
 if TYPE_CHECKING:
     import xarray as xr
 
-SHIPPED = "lab_loads"
 HOT = 2.0
 """A hotspot is an expert with so many times the mean load (facts of small models: it forms in 4 to 16 steps)."""
 
@@ -32,11 +34,11 @@ ROUTER = ("noise", "common", "popularity", "reach", "wander")
 """What is read of a router that nothing balances, with one active expert (see `router`)."""
 
 
-def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
+def calibrate(loads: Any, runs: Any = None, *, level: float = 0.9) -> dict[str, Interval | str]:
     """Estimates from recorded loads, each with an interval over trajectories and layers of one setting.
 
-    `loads`: a Dataset of `moesim.lab.loads`, its file or folder (see `recorded`), or any Dataset with `loads` over
-    window, layer, expert (and trajectory, domain), `window_step` (the step that ends each window) beside. Gives:
+    `loads`: a Dataset of `moesim.lab.loads`, its file, or any Dataset with `loads` over window, layer, expert (and
+    trajectory, domain), `window_step` (the step that ends each window) beside. Gives, in words of the table:
     `load_spread` (standard deviation over experts of the log share, last quarter of the windows), `load_drift` (root
     mean square change of it from window to window, less the noise of counting), `max_over_mean` of the loads (last
     quarter), `hotspot_step` (first step by which a
@@ -44,54 +46,27 @@ def calibrate(loads: Any, *, level: float = 0.9) -> dict[str, Interval | str]:
     about the domain, last window), `half_step` (first step by which an expert has half of all tokens); of trajectories
     that nothing balances those of ROUTER, in words of `moesim.balance.routing`: `noise` and `common` of the first
     scores, `popularity` (reinforcement per step of what is used, were nothing else at work), `reach` of the scores,
-    `wander` of them per step; and, for each parameter of NOT_IDENTIFIED and what these loads do not hold, the reason.
-    Of probes beside them (a folder that holds both): `weights_part` and `domains_part` (tokens until twins of a split
-    have parted, median; inf where they have not) and `kin A -> B` of a transfer probe (see `probed.kinship`).
+    `wander` of them per step; of splits (`moesim.lab.probes`, merged) `weights_part` and `domains_part`, bytes until
+    twins differ, and `twin_share` of the lesser one at the end; of transfers, merged too, `kin, A to B` (see
+    `probed.kinship`); of `runs` (a table that `load_runs` takes, with a dense
+    ladder) `capacity_share` and `excess_share` by setting and arm, over seeds: what a Mixture can hold by its loss on
+    fresh data, and what of it is in excess by its penalty (see `compared.equivalents`); and, for each parameter of
+    NOT_IDENTIFIED and what is not there, the reason.
     Raises InputError for loads that are negative or lack a dim.
     """
-    data = recorded(loads)
+    data = open_result(loads) if isinstance(loads, str | Path) else loads
     counts, steps = counts_of(data)
     each = described(counts, steps)
     found: dict[str, Interval | str] = {
         name: (_within if name.endswith("_step") else mean)(values.ravel(), level) for name, values in each.items()
     }
-    return found | _router(data, counts, steps, level) | _tried(data, level) | NOT_IDENTIFIED
-
-
-def _tried(data: xr.Dataset, level: float) -> dict[str, Interval | str]:
-    """What probes tell, of the trajectories that were tried."""
-    found: dict[str, Interval | str] = {}
-    if "twin_cosine" in data:
-        when = probed.parting(data.dropna("trajectory", how="all", subset=["twin_cosine"]))
-        found |= {str(name): _within(values.values.ravel(), level) for name, values in when.items()}
-    if "tuned_gain" in data:
-        kin = probed.kinship(data, level=level)
-        for one, other in product(kin.source.values, kin.target.values):
-            own = kin.sel(source=one, target=other)
-            if one != other:
-                found[f"kin {one} -> {other}"] = Interval(float(own.kin), float(own.low), float(own.high))
-    return found
-
-
-def recorded(source: Any) -> xr.Dataset:
-    """Recorded loads: `lab_loads` (shipped), a Dataset or file, or a run's folder with loads.nc and probes.nc."""
-    import xarray as xr
-
-    if not isinstance(source, str | Path):
-        return source
-    if source == SHIPPED:
-        return open_result(Path(__file__).parents[1] / "data" / f"{SHIPPED}.nc")
-    if not Path(source).is_dir():
-        return open_result(source)
-    parts = [open_result(path) for name in ("loads", "probes") if (path := Path(source, f"{name}.nc")).is_file()]
-    if not parts:
-        raise InputError(f"lab: no loads.nc in {source}; give a folder of moesim lab, its loads.nc or {SHIPPED}")
-    return xr.merge(parts, join="outer", compat="override")
+    tried = _twins(data, level) | _kin(data, level)
+    return found | _router(data, counts, steps, level) | tried | _shares(runs, level) | NOT_IDENTIFIED
 
 
 def described(counts: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
     """What these counts (trajectory, window, layer, domain, expert) look like, (trajectory, layer) each."""
-    shares = _shares(counts)
+    shares = _shares_of(counts)
     late = shares[:, -max(shares.shape[1] // 4, 2) :]
     seen = counts.sum(axis=3)[:, -late.shape[1] :]
     return {
@@ -124,6 +99,49 @@ def _router(data: xr.Dataset, counts: np.ndarray, steps: np.ndarray, level: floa
     return {name: "too few tokens or windows to tell" if np.isnan(v.value) else v for name, v in found.items()}
 
 
+def _twins(data: xr.Dataset, level: float) -> dict[str, Interval | str]:
+    """When the twins of a split part, and how tokens are shared between them, over trajectories and layers."""
+    if "twin_cosine" not in data:
+        return dict.fromkeys(("weights_part", "domains_part", "twin_share"), "no split; train with probes=[split]")
+    tried = data.dropna("trajectory", subset=["twin_share"], how="all")
+    when = {name: _within(values.values.ravel(), level) for name, values in parting(tried).items()}
+    return {**when, "twin_share": mean(tried.twin_share.isel(since=-1).values.ravel(), level)}
+
+
+def _kin(data: xr.Dataset, level: float) -> dict[str, Interval | str]:
+    """How near training on one domain brings each other, over trajectories or repeats."""
+    if "tuned_gain" not in data:
+        return {"kin": "no transfer; train with probes=[transfer]"}
+    kin = kinship(data, level=level)
+    if np.isnan(kin.kin).all():
+        return {"kin": "a transfer of fewer than four domains, none of which is the usual other"}
+    ends = np.stack([kin.kin, kin.low, kin.high], axis=-1)
+    names = kin.source.values.tolist()
+    return {
+        f"kin, {names[i]} to {names[j]}": Interval(*ends[i, j].tolist())
+        for i, j in product(range(len(names)), repeat=2)
+        if i != j
+    }
+
+
+def _shares(runs: Any, level: float) -> dict[str, Interval | str]:
+    """What a Mixture holds, and what of it is in excess, as shares of the way to its total size, by setting."""
+    if runs is None:
+        return dict.fromkeys(("capacity_share", "excess_share"), "no runs of a dense ladder beside; give kept=lab.nc")
+    rows = frame(load_runs(runs) if isinstance(runs, str | Path) else runs)
+    rows = rows.assign(epochs=rows.tokens / rows.unique_tokens)
+    ends, words = last(reported(rows)), told_by(rows)
+    found = {
+        "capacity_share": equivalents(ends[np.isinf(ends.pool)], level=level),
+        "excess_share": equivalents(last(penalties(reported(rows))), "penalty", level),
+    }
+    return {
+        f"{name}, {arm}, {in_words(words, named(SETTING, setting))}": dense.reason or dense.share
+        for name, each in found.items()
+        for (*setting, arm), dense in each.items()
+    }
+
+
 def _map(function: Callable[[float], float], found: Interval) -> Interval:
     """The interval of a function that rises."""
     value, low, high = (v if np.isnan(v) else function(v) for v in found[:3])
@@ -145,7 +163,7 @@ def counts_of(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     return values, np.asarray(steps, dtype=float)
 
 
-def _shares(counts: np.ndarray) -> np.ndarray:
+def _shares_of(counts: np.ndarray) -> np.ndarray:
     """Share of each expert (trajectory, window, layer, expert); experts that are not there are NaN.
 
     Half a token is added to each, so that an idle expert has a logarithm.
@@ -197,7 +215,7 @@ def _information(counts: np.ndarray) -> np.ndarray:
 
 def told(found: Mapping[str, Interval | str]) -> list[tuple[str, str]]:
     """The estimates as rows of a table."""
-    return [(name, value if isinstance(value, str) else str(value)) for name, value in found.items()]
+    return [(name, value if isinstance(value, str) else f"{value:.5g}") for name, value in found.items()]
 
 
 def as_dataset(found: Mapping[str, Interval | str]) -> xr.Dataset:

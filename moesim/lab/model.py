@@ -20,16 +20,16 @@ from moesim.lab.job import HEAD_DIM, Shape
 class Attention(nn.Module):
     """Causal attention with rotary positions."""
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape, scale: float):
         super().__init__()
-        self.heads = shape.d_model // HEAD_DIM
+        self.heads, self.scale = shape.d_model // HEAD_DIM, scale
         self.qkv = matrix(3 * shape.d_model, shape.d_model)
         self.out = nn.Parameter(torch.zeros(shape.d_model, shape.d_model))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, length, width = x.shape
         q, k, v = F.linear(x, self.qkv).view(batch, length, 3, self.heads, HEAD_DIM).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(rotated(norm(q)), rotated(norm(k)), v, is_causal=True)
+        mixed = F.scaled_dot_product_attention(rotated(norm(q)), rotated(norm(k)), v, is_causal=True, scale=self.scale)
         return F.linear(mixed.transpose(1, 2).reshape(batch, length, width), self.out)
 
 
@@ -78,10 +78,10 @@ class Experts(nn.Module):
 class Model(nn.Module):
     """Logits (batch, length, vocabulary) of tokens (batch, length)."""
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape, attention_scale: float = HEAD_DIM**-0.5):
         super().__init__()
         self.embedding = nn.Parameter(0.02 * torch.randn(VOCABULARY, shape.d_model))
-        self.attention = nn.ModuleList([Attention(shape) for _ in range(shape.layers)])
+        self.attention = nn.ModuleList([Attention(shape, attention_scale) for _ in range(shape.layers)])
         feedforward = Experts if shape.experts > 1 else Dense
         self.feedforward = nn.ModuleList([feedforward(shape) for _ in range(shape.layers)])
 

@@ -163,14 +163,13 @@ def transfer(
 ) -> Found:
     """What training on one domain does for the loss of each: `tuned_gain`, `added_gain`, nat/token.
 
-    Both by (repeat, source, target): each repeat reads other batches, sources and targets are the `domains` most
-    frequent. `tuned_gain`: how much lower after `steps` on the source alone. `added_gain`: how much lower after `steps`
-    on the mixture with as many windows of the source beside it than after those on the mixture alone. The first
-    exaggerates harm: what is not seen is overwritten; `probed.kinship` reads both.
-
-    From the last weights at `rate` times the learning rate of the run, so that what is not seen is overwritten. From
-    averaged weights kin looks like harm: what they share is learned, and what is left to gain is what tells them apart.
-    Only weights whose name begins with `weights` learn ("": all). Loss on up to `windows` validation windows of each.
+    By (repeat, source, target): each repeat reads other batches; the `domains` most frequent are sources and targets.
+    `tuned_gain`: how much lower after `steps` on the source alone. `added_gain`: how much lower after `steps` on the
+    mixture with as many windows of the source beside it than after those on the mixture alone. The first exaggerates
+    harm, as what is not seen is overwritten, which is what tells kin from others (`probed.kinship`). So it starts from
+    the last weights, at `rate` times the learning rate: from averaged ones kin looks like harm, since what kin share is
+    learned and what tells them apart is left to gain. Only weights whose name begins with `weights` learn ("": all).
+    Loss on up to `windows` validation windows of each.
     """
     for name, value in {"steps": steps, "repeats": repeats, "domains": domains, "windows": windows}.items():
         check("probe transfer", name, value, AT_LEAST_ONE)
@@ -191,8 +190,8 @@ def transfer(
         mixed = after(repeat, None)
         alone.append([before - after(repeat, source, mixture=False) for source in sources])
         added.append([mixed - after(repeat, source) for source in sources])
-    dims, names = ("repeat", "source", "target"), [run.corpus.domains[source] for source in sources]
-    values = {"tuned_gain": (dims, np.array(alone)), "added_gain": (dims, np.array(added))}
+    names, gains = [run.corpus.domains[source] for source in sources], {"tuned_gain": alone, "added_gain": added}
+    values = {name: (("repeat", "source", "target"), np.array(gain)) for name, gain in gains.items()}
     return Found(values, {"source": names, "target": names})
 
 

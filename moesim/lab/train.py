@@ -66,7 +66,7 @@ class Run:
 
     def __init__(self, job: Job, corpus: Corpus):
         self.job, self.corpus = job, corpus
-        self.model = Model(job.shape)
+        self.model = Model(job.shape, job.attention_scale)
         self.average = deepcopy(self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=job.learning_rate, betas=_BETAS, fused=True)
         self.pool, self.unseen = _pools(job, corpus)

@@ -35,6 +35,7 @@ VIEWS: dict[str, tuple[str, ...]] = {
     "optimum": (LIVE,),
     "balance": ("moesim.pages.balance",),
     "sites": ("moesim.pages.sites",),
+    "lab": ("moesim.pages.lab",),
     "flops": ("moesim.pages.flops",),
     "fit": ("moesim.pages.fit", LIVE),
     "plan": ("moesim.pages.plan", LIVE),

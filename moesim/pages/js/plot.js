@@ -3,7 +3,8 @@
 //
 // spec = { title, note, file, height,
 //   x: { label, unit, how: "count" | "plain" | "share", log, categories: [text], range: [low, high] }, y: the same,
-//   lines: [{ name, x, y, low, high, colour, dash, outside: [true where outside the data], marks, thin }],
+//   lines: [{ name, x, y, low, high (a band, or with whiskers: true a bar at each), colour, dash, marks, thin,
+//     outside: [true where outside the data], quiet (not in the legend), label (of one of several of a name: faint, said near it) }],
 //   points: [{ name, x, y, labels, colour, size, hollow }],
 //   bars: [{ name, y, low, high, colour }]  (x.categories names the places),
 //   cells: { x: [edges or categories], y: [...], z: [[row by row of y]], label, how, range },
@@ -116,6 +117,11 @@
     return up.length > 1 ? `M${up.join("L")}L${down.join("L")}Z` : "";
   }
 
+  function whiskersOf(line, X, Y) {
+    const ends = line.x.map((x, i) => (line.low[i] === null ? [] : [X(x), Y(line.low[i]), Y(line.high[i])]));
+    return ends.filter((one) => one.length && one.every(Number.isFinite)).map(([x, low, high]) => `M${x - 4} ${low}h8M${x} ${low}V${high}M${x - 4} ${high}h8`).join("");
+  }
+
   const upTicks = (axis, [low, high], height) => ticksOf(axis, low, high, Math.floor(height / (axis.categories ? 15 : 46)));
   const LONGEST = 16;  // letters of a name beside an axis
   const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
@@ -163,7 +169,7 @@
     function rows() {
       const out = [["series", named(spec.x), named(spec.y), "low", "high"]];
       const at = (i, x) => (spec.x.categories ? spec.x.categories[Math.round(x)] : x);
-      for (const line of spec.lines || []) line.x.forEach((x, i) => out.push([line.name, at(i, x), line.y[i], line.low ? line.low[i] : null, line.high ? line.high[i] : null]));
+      for (const line of spec.lines || []) line.x.forEach((x, i) => out.push([line.label || line.name, at(i, x), line.y[i], line.low ? line.low[i] : null, line.high ? line.high[i] : null]));
       for (const group of spec.points || []) group.x.forEach((x, i) => out.push([group.labels ? group.labels[i] : group.name, at(i, x), group.y[i], null, null]));
       for (const bar of spec.bars || []) bar.y.forEach((y, i) => out.push([bar.name, spec.x.categories[i], y, bar.low ? bar.low[i] : null, bar.high ? bar.high[i] : null]));
       if (spec.cells) spec.cells.z.forEach((row, j) => row.forEach((z, i) => out.push([spec.cells.label, cellName(spec.x, spec.cells.x, i), cellName(spec.y, spec.cells.y, j), z, null])));
@@ -191,7 +197,8 @@
           x: sides.left, y: sides.top, width: Math.max(1, width - sides.left - sides.right), height: height - sides.top - sides.bottom }))),
         axes(frame), inside);
       if (spec.cells) inside.append(...cells(frame));
-      for (const line of kept.lines) if (line.low) inside.append(moesim.shape("path", { d: bandOf(line, X, Y), style: { fill: moesim.colour(line.colour), opacity: "0.16" } }));
+      for (const line of kept.lines) if (line.low) inside.append(moesim.shape("path", line.whiskers ? { d: whiskersOf(line, X, Y), style: { stroke: moesim.colour(line.colour) } }
+        : { d: bandOf(line, X, Y), style: { fill: moesim.colour(line.colour), opacity: "0.16" } }));
       bars(frame, inside);
       for (const line of kept.lines) inside.append(...stroked(line, X, Y));
       for (const group of kept.points) inside.append(...dots(group, X, Y));
@@ -233,7 +240,7 @@
     }
 
     function stroked(line, X, Y) {
-      const style = { stroke: moesim.colour(line.colour), fill: "none", "stroke-width": line.thin ? "1" : "2" };
+      const style = { stroke: moesim.colour(line.colour), fill: "none", "stroke-width": line.thin ? "1" : "2", opacity: line.label ? "var(--faint)" : "1" };
       const dash = line.dash ? "6 3" : null, out = [];
       if (!line.outside || !line.outside.some(Boolean)) out.push(moesim.shape("path", { d: pathOf(line.x, line.y, X, Y), "stroke-dasharray": dash, style }));
       else {
@@ -287,7 +294,7 @@
     function ruled(rule, { X, Y, height }) {
       const upright = rule.x !== undefined, at = upright ? X(rule.x) : Y(rule.y);
       const ends = upright ? { x1: at, x2: at, y1: sides.top, y2: height - sides.bottom } : { y1: at, y2: at, x1: sides.left, x2: width - sides.right };
-      const place = upright ? at > width - 80 ? { x: at - 4, y: height - sides.bottom - 6, "text-anchor": "end" } : { x: at + 4, y: height - sides.bottom - 6 } : { x: sides.left + 6, y: at - 4 };
+      const place = upright ? at > width - 80 ? { x: at - 4, y: height - sides.bottom - 6, "text-anchor": "end" } : { x: at + 4, y: height - sides.bottom - 6 } : { x: sides.left + 6, y: at - 4 < sides.top + 10 ? at + 13 : at - 4 };
       return [moesim.shape("line", { ...ends, class: "cursor" }), moesim.shape("text", { ...place, class: "tick" }, rule.text || "")];
     }
 
@@ -314,16 +321,17 @@
       for (const line of kept.lines.filter((line) => !line.quiet)) {
         const i = nearest(line.x, wanted, f);
         if (i < 0 || line.y[i] === null || !Number.isFinite(line.y[i])) continue;
-        at = line.x[i];
-        const band = line.low ? ` (${moesim.say(line.low[i], spec.y.how, 6)} to ${moesim.say(line.high[i], spec.y.how, 6)})` : "";
+        if (at === null) at = line.x[i];
+        const band = line.low && line.low[i] !== null ? ` (${moesim.say(line.low[i], spec.y.how, 6)} to ${moesim.say(line.high[i], spec.y.how, 6)})` : "";
         const out = line.outside && line.outside[i] ? ", outside the data" : "";
-        parts.push(`${line.name} ${moesim.say(line.y[i], spec.y.how, 6)}${band}${out}`);
+        const elsewhere = Math.abs(X(line.x[i]) - X(at)) > 4 && !spec.x.categories ? ` at ${moesim.say(line.x[i], spec.x.how)}` : "";
+        parts.push(`${line.name} ${moesim.say(line.y[i], spec.y.how, 6)}${band}${elsewhere}${out}`);
         spot(line.x[i], line.y[i], line.colour);
       }
       if (at !== null) parts.unshift(`${spec.x.label} ${spec.x.categories ? spec.x.categories[Math.round(at)] : moesim.say(at, spec.x.how)}`);
-      const near = closest(kept.points);
+      const near = closest([...kept.points, ...kept.lines.filter((line) => line.label)]);
       if (near) {
-        const { group, i } = near, name = group.labels ? group.labels[i] : group.name;
+        const { group, i } = near, name = group.labels ? group.labels[i] : group.label || group.name;
         parts.push(`${name}: ${spec.x.categories ? spec.x.categories[group.x[i]] : moesim.say(group.x[i], spec.x.how)}, ${moesim.say(group.y[i], spec.y.how, 6)}`);
         spot(group.x[i], group.y[i], group.colour);
       }
@@ -406,18 +414,28 @@
     return new XMLSerializer().serializeToString(copy);
   }
 
-  // A section of kind "plot": one spec, or `panels` of several; `frames` with a `slider` through them, or to `choose` from.
+  // A section of kind "plot": one spec, or `panels` of several; or `frames` of these with a `slider` through them, or to
+  // `choose` from by one name (each has its `text`) or several (each has a text for each of them, `at`).
   moesim.kinds.plot = function (content, root) {
-    const { panels, frames, slider, choose, note } = content;
+    const { frames = [content], start = 0, slider, choose, note } = content;
+    const specs = (frame) => frame.panels || [frame.spec];
+    const plots = specs(frames[start]).map((spec) => moesim.plot(spec));
+    const show = (frame) => specs(frame).forEach((spec, i) => plots[i].update(spec));
+    const controls = choose ? chosen([choose].flat(), frames, frames[start], show)
+      : [moesim.slider(slider, frames.length, start, (i) => frames[i].text, (i) => show(frames[i]))];
     if (note) root.append(moesim.make("p", { class: "note" }, note));
-    if (panels) {
-      root.append(moesim.make("div", { class: "panels" }, panels.map((spec) => moesim.plot(spec).node)));
-    } else if (frames) {
-      const plot = moesim.plot(frames[0].spec);
-      const show = (i) => plot.update(frames[+i].spec);
-      const choice = choose ? moesim.select(choose, frames.map(({ text }, i) => [String(i), text]), "0", show)
-        : moesim.slider(slider, frames.length, 0, (i) => frames[i].text, show);
-      root.append(moesim.make("div", { class: "controls" }, frames.length > 1 ? choice : null), plot.node);
-    } else root.append(moesim.plot(content.spec).node);
+    if (frames.length > 1) root.append(moesim.make("div", { class: plots.length > 1 ? "controls held" : "controls" }, controls));
+    root.append(moesim.make("div", { class: plots.length > 1 ? "panels" : null }, plots.map((plot) => plot.node)));
   };
+
+  // A choice for each name; where no frame has all that is chosen, the one that keeps most of it.
+  function chosen(names, frames, now, show) {
+    const at = (frame) => frame.at || [frame.text], kept = (frame) => at(frame).filter((text, k) => text === at(now)[k]).length;
+    const labels = names.map((name, k) => moesim.select(name, [...new Set(frames.map((frame) => at(frame)[k]))], at(now)[k], (value) => {
+      now = frames.filter((frame) => at(frame)[k] === value).reduce((best, frame) => (kept(frame) > kept(best) ? frame : best));
+      labels.forEach((label, i) => { label.lastChild.value = at(now)[i]; });
+      show(now);
+    }));
+    return labels.filter((label) => label.lastChild.length > 1);
+  }
 })();
