@@ -349,9 +349,9 @@ def test_without_pytorch_one_line_names_the_extra(command, monkeypatch):
     ("words", "said"),
     [
         (("balancing=even",), "balancing='even'; it takes auxiliary, loss_free, none"),
-        (("tokens=1000",), "tokens=1000; it takes a multiple of 2048 tokens"),
+        (("tokens=1000",), "tokens=1000; it takes a multiple of 2048 bytes, like 2048"),
         (("unique_tokens=3000",), "unique_tokens=3000"),
-        (("sizes=[[40, 2]]",), "d_model=40; it takes a whole number above 0, a multiple of 16"),
+        (("sizes=[[40, 2]]",), "d_model=40; it takes a multiple of 16"),
         (("active_experts=9",), "active_experts=9 of experts=8"),
         (("weight_decay=-1",), "weight_decay=-1"),
         (("seeds=0",), "seeds=0"),

@@ -1,8 +1,8 @@
 """Many runs of the lab: in processes of their own, killed and resumed, read by fit and balance; and its probes."""
 
+import multiprocessing
 import os
 import re
-import signal
 import subprocess
 import sys
 from math import inf
@@ -62,21 +62,38 @@ def test_workers_in_processes_of_their_own_find_the_same_bit_for_bit(grid, tmp_p
 
 
 def test_a_killed_grid_goes_on_where_it_was(grid, tmp_path):
-    """Killed by SIGKILL once the first trajectory is there; resumed, the rest is trained and all is as never killed."""
-    code = (
-        "import sys; from pathlib import Path; from tests.test_lab_grid import *; trained(JOBS, 1, Path(sys.argv[1]))"
+    """A plain script, killed by SIGKILL once the first trajectory is there: its workers end with it, the rest is
+    trained when it is asked for again, and all is as never killed."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from tests.test_lab_grid import JOBS, trained\n"
+        "trained(JOBS, 2, Path(sys.argv[1]))\n"
     )
-    root = Path(__file__).parents[1]
-    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, start_new_session=True)
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    run = subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": paths})
     while len(done := list(tmp_path.glob("[!.]*.nc"))) < 1 and run.poll() is None:
         sleep(0.01)
-    os.killpg(run.pid, signal.SIGKILL)
+    workers = children(run.pid)
+    run.kill()
     run.wait()
-    assert len(done) == 1
+    assert (len(done), len(workers)) == (1, 3)  # two, and what tracks their resources
     left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("[!.]*.nc")}
     assert len(left) < len(JOBS)
     assert all(map(same, grid, trained(JOBS, 1, tmp_path)))
     assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in left.items())
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def children(parent):
+    return Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+
+
+def test_what_fails_in_a_worker_ends_the_others(tmp_path):
+    corpus_of_less = Job(SMALL, MOE, tokens=2**19)
+    with pytest.raises(InputError, match="too few for tokens=524288"):
+        trained([corpus_of_less, *(Job(SMALL, MOE, tokens=2**18, seed=seed) for seed in range(8))], 2, tmp_path)
+    assert not multiprocessing.active_children()
+    assert len(list(tmp_path.glob("*.nc"))) < 3
 
 
 def test_a_trajectory_that_is_damaged_is_trained_again(grid, tmp_path):

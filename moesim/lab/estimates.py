@@ -11,9 +11,9 @@ import numpy as np
 from moesim.errors import InputError
 from moesim.fitting.runs import load_runs
 from moesim.lab import router
-from moesim.lab.compared import Interval, equivalents, frame, last, mean, penalties, ratio, reported
+from moesim.lab.compared import SETTING, Interval, equivalents, frame, last, mean, penalties, ratio, reported
 from moesim.lab.probed import parting
-from moesim.lab.tables import in_words, told_by
+from moesim.lab.tables import in_words, named, told_by
 from moesim.output.store import open_result
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _shares(runs: Any, level: float) -> dict[str, Interval | str]:
         "excess_share": equivalents(last(penalties(reported(rows))), "penalty", level),
     }
     return {
-        f"{name}, {arm}, {in_words(words, setting)}": dense.reason or dense.share
+        f"{name}, {arm}, {in_words(words, named(SETTING, setting))}": dense.reason or dense.share
         for name, each in found.items()
         for (*setting, arm), dense in each.items()
     }

@@ -82,9 +82,9 @@ def told_by(rows: Frame) -> list[str]:
     return [name for name in varied if name != "hash" or rows.hash.nunique() > rows.corpus.nunique()]
 
 
-def in_words(told: Sequence[str], setting: Sequence[Any]) -> str:
+def in_words(told: Sequence[str], at: Mapping[str, Any]) -> str:
     """A setting in words: 'unique 32.8K, decay 0.1, epochs 64'."""
-    return ", ".join(map(" ".join, zip(_heads(told), _cells(told, _at(SETTING, setting)), strict=True)))
+    return ", ".join(map(" ".join, zip(_heads(told), _cells(told, at), strict=True)))
 
 
 def _heading(rows: Frame, told: Sequence[str]) -> str:
@@ -107,7 +107,7 @@ def _cells(told: Sequence[str], at: Mapping[str, Any]) -> Row:
     return [_WORDS[name][1](at[name]) if name in at else "-" for name in told]
 
 
-def _at(names: Sequence[str], setting: Any) -> dict[str, Any]:
+def named(names: Sequence[str], setting: Any) -> dict[str, Any]:
     """A setting by name, with its epochs where it has both sizes of data."""
     at = dict(zip(names, setting, strict=False))
     return at | ({"epochs": at["tokens"] / at["unique_tokens"]} if {"tokens", "unique_tokens"} <= {*at} else {})
@@ -126,7 +126,7 @@ def _by_arm(rows: Frame, column: str, told: Sequence[str]) -> str:
     for setting, group in rows.groupby(names):
         by_arm = group.groupby("arm")[column].apply(mean)
         cells = (_halved(by_arm[arm]) if arm in by_arm else "-" for arm in arms)
-        lines.append((*_cells(told, _at(names, setting)), *cells))
+        lines.append((*_cells(told, named(names, setting)), *cells))
     return aligned(lines, 2)
 
 
@@ -139,7 +139,7 @@ def _pairs(ends: Frame, repeated: Frame, trio: Sequence[str], told: Sequence[str
     for setting, value in by_dense.items():
         gaps, there = (value, by_total.get(setting)), paid.get(setting) == len(trio)
         share = f"{index[setting]:.2f}" if setting in index else "noise" if there else "-"
-        lines.append((*_cells(told, _at(SETTING, setting)), _seeds(gaps), *map(_or_dash, gaps), share))
+        lines.append((*_cells(told, named(SETTING, setting)), _seeds(gaps), *map(_or_dash, gaps), share))
     return aligned(lines, 2)
 
 
@@ -159,7 +159,7 @@ def _stops(best: Frame, trio: Sequence[str], told: Sequence[str]) -> str:
     lines: list[Row] = [(*_heads(names), "seeds", f"less {dense}", f"less {total}")]
     for setting, value in by_dense.items():
         gaps = (value, by_total.get(setting))
-        lines.append((*_cells(names, _at(ANY_STOP, setting)), _seeds(gaps), *map(_or_dash, gaps)))
+        lines.append((*_cells(names, named(ANY_STOP, setting)), _seeds(gaps), *map(_or_dash, gaps)))
     return aligned(lines, 2)
 
 
@@ -169,7 +169,7 @@ def _by_load(rows: Frame, at: Sequence[str], told: Sequence[str]) -> list[str]:
     for arm in sorted({*rows.arm} & {other + BY_LOAD for other in rows.arm}):
         found = differences(rows, arm, arm.removesuffix(BY_LOAD), at=at)
         for setting, value in found.items():
-            lines.append((*_cells(told, _at(at, setting)), arm.removesuffix(BY_LOAD), str(value), str(value.seeds)))
+            lines.append((*_cells(told, named(at, setting)), arm.removesuffix(BY_LOAD), str(value), str(value.seeds)))
     heads = (*_heads(told), "arm", "difference", "seeds")
     return ["decay by load less one decay for all experts, paired by seed", aligned([heads, *lines], 2)] * bool(lines)
 
@@ -183,7 +183,7 @@ def _equivalents(ends: Frame, repeated: Frame, told: Sequence[str]) -> list[str]
             if not dense.reason.startswith("no ladder"):
                 size = "-" if dense.reason else count(dense.params.value)
                 share = "-" if dense.reason else f"{dense.share:.2f}"
-                lines.append((*_cells(told, _at(SETTING, setting)), arm, by, size, share, dense.reason))
+                lines.append((*_cells(told, named(SETTING, setting)), arm, by, size, share, dense.reason))
     said = "the dense model with the same loss, or penalty: its size, and ln(N_eq/N_a)/ln(N/N_a) (0: active, 1: total)"
     return [said, aligned(lines, 2)] * (len(lines) > 1)
 
@@ -209,7 +209,7 @@ def _tuned_pairs(best: Frame, paid: Frame, trio: Sequence[str], names: Sequence[
     lines: list[Row] = [(*_heads(names), "arm", "seeds", *heads)]
     for setting in found[0].index:
         gaps = [each.get(setting) for each in found]
-        lines.append((*_cells(names, _at(ANY_RECIPE, setting)), moe, _seeds(gaps), *map(_or_dash, gaps)))
+        lines.append((*_cells(names, named(ANY_RECIPE, setting)), moe, _seeds(gaps), *map(_or_dash, gaps)))
     return aligned(lines, 2)
 
 

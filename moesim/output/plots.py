@@ -142,7 +142,7 @@ def sparsity_axis(axes: Axes, sparsities: Any) -> None:
             kept.append(i)
     shown = values[sorted(kept)]
     axes.set_xscale("log")
-    _fixed_ticks(axes.xaxis, per_active(shown), map(plain, shown))
+    fixed_ticks(axes.xaxis, per_active(shown), map(plain, shown))
 
 
 def per_active(sparsity: Any) -> Any:
@@ -163,14 +163,15 @@ def tick(value: float) -> str:
 def log_ticks(axis: Any) -> None:
     """Labels of a logarithmic axis that stay apart: whole powers over many decades, 1-2-5 over few, else even steps."""
     ticks = _ticks_between(*sorted(axis.get_view_interval()))
-    _fixed_ticks(axis, ticks, map(tick, ticks))
+    fixed_ticks(axis, ticks, map(tick, ticks))
 
 
-def _fixed_ticks(axis: Any, places: Any, labels: Iterable[str]) -> None:
+def fixed_ticks(axis: Any, places: Any, labels: Iterable[str] | None = None) -> None:
+    """Ticks at these places and nowhere else, named by their values or by `labels`."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     axis.set_major_locator(FixedLocator(places))
-    axis.set_major_formatter(FixedFormatter(list(labels)))
+    axis.set_major_formatter(FixedFormatter(list(map(tick, places) if labels is None else labels)))
     axis.set_minor_locator(NullLocator())
 
 
