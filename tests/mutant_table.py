@@ -933,7 +933,8 @@ LAB = {
         ("(self.gates + self.bias).topk", "self.gates.topk"),
         ("a * cos - b * sin", "a * cos + b * sin"),
     ],
-    ("lab/train.py", "test_lab.py -k auxiliary"): [
+    ("lab/train.py", "test_lab.py -k 'auxiliary or decoupled'"): [
+        ("if self.job.decay_embedding else", "if not self.job.decay_embedding else"),
         ("len(layer.bias) * (share * gates", "(share * gates"),
         ("layer.gates / layer.gates.sum(-1, keepdim=True)", "layer.gates"),
     ],

@@ -21,6 +21,7 @@ _LATER = {
     "batch": 2048,
     "cooldown": 0.0,
     "attention_scale": 0.25,
+    "decay_embedding": 1,
 }  # columns that older tables lack, with what was meant there
 SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", *RECIPE, *_LATER]
 """What must be the same in runs that are compared, beside the arm and the seed: nothing is averaged over it."""
