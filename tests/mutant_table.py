@@ -964,7 +964,22 @@ LAB = {
         ('arm.split(", ")[0] + ', "arm + "),
         ("both, best = tried.merge(shared)", "both, best = tried"),
     ],
+    ("lab/figures.py", "test_lab_runs.py -k average"): [
+        ("kept = kept[kept[name] == kept[name].mode()[0]]", "pass"),
+        ("group.assign(x=group.loss_seen)", "group.assign(x=group.loss)"),
+        ("for kind, group in rows.groupby(_KIND)", "for kind, group in rows.groupby(_KIND[:2])"),
+        (
+            "group[group.experts == 1].groupby",
+            "group[group.experts >= 1].groupby",
+            "a line through Mixtures is one line",
+        ),
+        (
+            'groupby([*_FAMILY, "pool", "weight_decay"]))\n    pools = pools',
+            'groupby(["pool", "weight_decay"]))\n    pools = pools',
+        ),
+    ],
     ("lab/tables.py", "test_lab_runs.py"): [
+        ("names = [*dict.fromkeys([*_WORDS, *SETTING])]", "names = [*_WORDS]"),
         ("differences(paid, moe, other,", "differences(paid, other, moe,"),
         ("penalties(best, ANY_RECIPE)", "penalties(best)"),
     ],
