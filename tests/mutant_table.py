@@ -969,17 +969,11 @@ LAB = {
         ("group.assign(x=group.loss_seen)", "group.assign(x=group.loss)"),
         ("for kind, group in rows.groupby(_KIND)", "for kind, group in rows.groupby(_KIND[:2])"),
         (
-            "group[group.experts == 1].groupby",
-            "group[group.experts >= 1].groupby",
-            "a line through Mixtures is one line",
-        ),
-        (
             'groupby([*_FAMILY, "pool", "weight_decay"]))\n    pools = pools',
             'groupby(["pool", "weight_decay"]))\n    pools = pools',
         ),
     ],
     ("lab/tables.py", "test_lab_runs.py"): [
-        ("names = [*dict.fromkeys([*_WORDS, *SETTING])]", "names = [*_WORDS]"),
         ("differences(paid, moe, other,", "differences(paid, other, moe,"),
         ("penalties(best, ANY_RECIPE)", "penalties(best)"),
     ],
