@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ def conf_dir() -> Path:
     """The directory of the primary configs and groups."""
     checkout = _PACKAGE.parent / "conf"
     return checkout if (checkout / "sweep.yaml").is_file() else _PACKAGE / "conf"
+
+
+def path_of(owner: str, given: Any) -> Path:
+    """The path that is given; InputError for what is none."""
+    if not isinstance(given, str | PathLike):
+        raise InputError(f"{owner}: a name or a path is wanted, not an object of type {type(given).__name__}")
+    return Path(given)
 
 
 def choices(group: str) -> list[str]:

@@ -94,6 +94,8 @@ def defaults(cls: type) -> dict[str, Any]:
 
 def read(cls: type[T], owner: str, config: Mapping[str, Any]) -> T:
     """An object of a dataclass of settings; InputError for an unknown or missing key and for a bad value."""
+    if not isinstance(config, Mapping):
+        raise InputError(f"{owner}: {config!r}; it takes a mapping of {', '.join(f.name for f in fields(cls))}")
     rows = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     for key in config:
         if key not in rows:

@@ -88,6 +88,33 @@ def test_inputs_without_a_name_are_refused():
         parts()[0](1e9, 2e10, 0.9)
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: moesim.load_law(None), "law: a name or a path is wanted, not an object of type NoneType"),
+        (lambda: moesim.load_law(parts()[0]), "not an object of type Law"),
+        (lambda: moesim.load_repetition(3), "repetition: a name or a path is wanted"),
+        (lambda: moesim.open_result(3), "open_result: a name or a path is wanted"),
+        (lambda: moesim.load_fit(None), "not an object of type NoneType"),
+        (lambda: moesim.Model(moesim.Model("abnar2025")), "law is of type Model; it takes a name or a moesim Law"),
+        (lambda: moesim.optimum("abnar2025", compute=1e20, best="yes"), "best='yes'; it takes true or false"),
+        (lambda: moesim.optimum("abnar2025", compute=1e20, a=[1, 2]), r"no such axis; .*given by load_law\(NAME, a="),
+        (
+            lambda: moesim.load_law("abnar2025")(total_params=[1e9, 2e9], tokens=[1e9, 2e9, 3e9], sparsity=0),
+            r"the shapes total_params \(2,\), tokens \(3,\) do not broadcast",
+        ),
+        (lambda: moesim.simulate(routing=3), "balance: routing=3; it takes a name"),
+        (lambda: moesim.balance.eplb("abc", replicas=4), "loads='abc' is not a number"),
+        (lambda: moesim.balance.eplb([1.0, -2], replicas=4), "loads=-2 is outside its domain"),
+        (lambda: moesim.balance.eplb([1.0, 2], replicas=4).device_loads([1]), "loads of 1 experts; this is of 2"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_refused_in_one_line(call, says):
+    with pytest.raises(InputError, match=says) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
 def described():
     law, repetition, architecture = parts()
     yield from (law, repetition, architecture, moesim.Model(law, repetition, architecture))

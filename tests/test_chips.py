@@ -45,6 +45,7 @@ def test_a_number_that_no_source_gives_is_nan():
     assert np.isnan(moesim.gemm_tflops("a100", 4096, 4096, 4096, precision="fp8"))
     assert np.isnan(moesim.all_to_all_bandwidth("rtx_4090", 16))
     assert moesim.all_to_all_bandwidth("rtx_4090", 8) > 0
+    assert moesim.all_to_all_bandwidth("h100", 1) == np.inf  # one rank sends nothing
     assert Chip(flops=2.0, flops_8bit=4.0, flops_4bit=8.0).peak([4, 2, 1, 0.5]).tolist() == [2, 2, 4, 8]
 
 

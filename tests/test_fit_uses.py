@@ -153,6 +153,9 @@ def test_a_cost_by_chip_takes_a_share(chinchilla, cost):
         (("speed", 1e22), None, "best|optimal_tokens"),
         ([1.0, 2.0], None, "one value for each of"),
         ("beta", -1.0, "above 0"),
+        ("beta", "FLOP", "cost='FLOP' is not a number"),
+        ("beta", [1.0, 2.0], "2 values of cost for 1 candidates"),
+        (len, None, "target=<built-in function len> is not a number"),
     ],
 )
 def test_what_next_runs_cannot_answer(chinchilla, target, cost, words):

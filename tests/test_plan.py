@@ -177,6 +177,8 @@ REFUSED = [
     ({"architecture": "proportional"}, "the architecture has no aspect; take moe_transformer or fine_grained"),
     ({"architecture": moesim.load_architecture("fine_grained", shared_experts=1)}, "shared_experts=1; a plan is for"),
     ({"serving": {"token": 1}}, "unknown key 'token'"),
+    ({"serving": 1e12}, "serving: 1000000000000.0; it takes a mapping of tokens, mfu"),
+    ({"laws": "nobody2020"}, "no 'nobody2020'"),
     ({"cluster": {"restart": -1}}, "restart=-1 is outside"),
     ({"serving": {"tokens": 1e20}}, "no model fits this machine, or serving leaves no time"),
     ({"release": "1.0"}, "no constants for '1.0'"),

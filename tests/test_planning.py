@@ -875,7 +875,7 @@ def test_a_sweep_needs_compute_and_a_size(axes, message):
 
 
 def test_a_model_takes_names_or_parts():
-    with pytest.raises(InputError, match="Model: repetition=3; it takes a name or a moesim Repetition"):
+    with pytest.raises(InputError, match="Model: repetition is of type int; it takes a name or a moesim Repetition"):
         Model("abnar2025", 3)  # pyright: ignore
 
 

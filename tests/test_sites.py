@@ -237,6 +237,13 @@ def test_waiting_in_closed_form(found, expected):
     assert found() == pytest.approx(expected, rel=1.1e-3)
 
 
+@pytest.mark.parametrize("mode", ["synchronous", "elastic", "asynchronous"])
+def test_limits_of_failures_and_links(mode):
+    assert goodput(1e9, 8, 0.0, 1e9, 60, mode) == 1.0
+    assert goodput(1e9, 8, 1e-5, np.inf, 0.0, mode) == 1.0
+    assert compute_utilisation(1e9, 1.0, 10, bandwidth=np.inf) == 1.0
+
+
 def test_waiting_by_simulation():
     """Order statistics of drawn times, and hosts found at a random moment of long records."""
     rng = np.random.default_rng(0)
@@ -254,7 +261,7 @@ def test_waiting_by_simulation():
     ("call", "said"),
     [
         (lambda: goodput(1e9, 8, 1e-5, 1e9, 60, "magic"), "mode='magic'; it takes asynchronous, elastic, synchronous"),
-        (lambda: goodput(1e9, 8, 0.0, 1e9, 60), "failures_per_hour=0 is outside"),
+        (lambda: goodput(1e9, 8, -1.0, 1e9, 60), "failures_per_hour=-1 is outside"),
         (lambda: compute_utilisation(1e9, 1.0, 0.5), "steps_between=0.5 is outside"),
         (lambda: compute_utilisation(1e9, 1.0, 10, bandwidth=-1), "bandwidth=-1 is outside"),
         (lambda: bandwidth_for(1.5, 1e9, 1.0, 10), "utilisation=1.5 is outside"),

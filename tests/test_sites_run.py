@@ -363,6 +363,11 @@ def test_every_protocol(name):
 
 BAD = {
     "a part of 1.6e\\+14 bytes fits on no site: the largest lacks 1.58e\\+14 bytes": {"params": 1e13},
+    "active_params=1000000000.0 has no effect with model=NAME": {"params": "llama3_8b", "active_params": 1e9},
+    "stay=0.5 has no effect without rented=NUMBER": {"stay": 0.5},
+    "sequence=10 has no effect without model=NAME": {"sequence": 10},
+    "site: None; it takes the name": {"site": None},
+    "law law: None is no mapping": {"law": None},
     "quorum=9 of 4 sites": {"protocol": {"policy": "diloco", "quorum": 9}},
     "price=-1 is outside": {"site": {**PLACE, "price": -1}},
     "a gap at entry 1": {"site": {**PLACE, "availability": {"policy": "trace", "up": [1, None, 0]}}},

@@ -382,3 +382,14 @@ def test_a_model_that_fits_nowhere_says_what_would_help():
     ):
         moesim.step_time("deepseek_v3", chip="h100", devices=8, batch=64)
     assert moesim.step_time("deepseek_v3", chip="h100", devices=256, batch=256).fits
+
+
+@pytest.mark.parametrize(
+    ("chip", "devices", "precision", "lacks"),
+    [("rtx_4090", 4096, "bf16", "scale_out"), ("a100", 1024, "fp8", "flops_8bit")],
+)
+def test_a_layout_without_a_time_is_better_than_one_that_does_not_fit(chip, devices, precision, lacks):
+    step = moesim.step_time("deepseek_v3", chip=chip, devices=devices, batch=4096, precision=precision)
+    assert step.fits
+    assert np.isnan(step.seconds)
+    assert lacks in step.reason

@@ -13,7 +13,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.output.text import Page, shown
-from moesim.variables import POSITIVE, check
+from moesim.variables import NON_NEGATIVE, POSITIVE, check
 
 
 @shown
@@ -37,7 +37,10 @@ class Balanced:
 
     def slot_loads(self, loads: np.ndarray) -> np.ndarray:
         """Load of each slot (layer, slot) when replicas share an expert's load evenly."""
-        weights = np.atleast_2d(np.asarray(loads, dtype=float)) / self.counts
+        weights = np.atleast_2d(np.asarray(loads, dtype=float))
+        if weights.shape[-1] != self.counts.shape[-1]:
+            raise InputError(f"eplb: loads of {weights.shape[-1]} experts; this is of {self.counts.shape[-1]}")
+        weights = weights / self.counts
         return np.take_along_axis(np.broadcast_to(weights, self.counts.shape), self.slots, axis=-1)
 
     def device_loads(self, loads: np.ndarray) -> np.ndarray:
@@ -201,9 +204,6 @@ def _check(weights: np.ndarray, replicas: int, groups: int, nodes: int, devices:
     if weights.ndim != 2 or weights.size == 0:
         raise InputError(f"eplb: loads have shape {weights.shape}; it takes (layer, expert)")
     experts = weights.shape[1]
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        bad = weights[~(np.isfinite(weights) & (weights >= 0))].flat[0]
-        raise InputError(f"eplb: load {bad} of an expert; loads are 0 or more and finite")
     for name, value in {"replicas": replicas, "groups": groups, "nodes": nodes, "devices": devices}.items():
         if isinstance(value, bool) or value != int(value) or value < 1:
             raise InputError(f"eplb: {name}={value}; it takes a whole number of 1 or more")
@@ -245,7 +245,7 @@ def eplb(
     it. `speeds` (device,): a replica goes where it ends first, not where least lies (None: all alike). Returns
     `Balanced`. Raises InputError for loads that are negative or not finite and for sizes that do not divide.
     """
-    weights = np.atleast_2d(np.asarray(loads, dtype=float))
+    weights = np.atleast_2d(np.asarray(check("eplb", "loads", loads, NON_NEGATIVE)))
     _check(weights, replicas, groups, nodes, devices)
     speed = None if speeds is None else _speeds(speeds, devices)
     if groups % nodes:

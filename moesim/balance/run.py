@@ -11,6 +11,7 @@ from moesim.balance import figures, placement, policies, routing, sampling, stru
 from moesim.balance.setting import GROUPS, Run
 from moesim.domains import world
 from moesim.domains.curves import curves
+from moesim.errors import InputError
 from moesim.hardware import step
 from moesim.output.kept import Keep, kept, nothing
 from moesim.output.provenance import signed
@@ -199,4 +200,6 @@ def _laid_over(group: str, choice: Any) -> Any:
         return policies.named({group: choice or CHOICES.get(group)})[group]
     if callable(choice):
         return {"policy": choice}
+    if not isinstance(choice, Mapping):
+        raise InputError(f"balance: {group}={choice!r}; it takes a name, a path, a mapping or a function")
     return choice if "policy" in choice else {**policies.named({group: CHOICES[group]})[group], **choice}

@@ -187,10 +187,15 @@ def _assigned(given: Setting, state: State, probability: np.ndarray) -> tuple[np
         assigned = np.stack([routing.draw_experts(p, n, seed, state.step) for p, n, seed in pairs]) * scale
     load = assigned.sum(axis=1, dtype=np.float64)
     if np.isfinite(given.routing.capacity_factor):
-        room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)
+        room = _room(given, state)[:, None]
         kept = room / np.maximum(load, room)
         assigned, load = assigned * kept[:, None, :], load * kept
     return assigned, load
+
+
+def _room(given: Setting, state: State) -> np.ndarray:
+    """Assignments that an expert takes at most (seed); inf without a capacity factor."""
+    return given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1)
 
 
 def _loaded(given: Setting, state: State, load: np.ndarray) -> State:
@@ -326,11 +331,10 @@ def _rows(chosen: np.ndarray, like: np.ndarray) -> np.ndarray:
 def _timed(given: Setting, state: State, load: np.ndarray, active: int) -> tuple[Placement, dict[str, np.ndarray]]:
     """Placement and parts of the time where experts compute these loads, of tokens that meet `active` experts each."""
     machine = given.machine
-    room = given.routing.capacity_factor * given.tokens * given.active / state.alive.sum(axis=1)
     served = placement.serve(given.placing, state.placement, load, machine.cluster.speed)
     met = (served, load, state.frozen, given.tokens, active, state.migrated)
     late = {"planned": state.planned, "behind": given.placing.overlap}
-    parts = clock.step_seconds(machine, *met, room=room, chosen=given.active, **late)
+    parts = clock.step_seconds(machine, *met, room=_room(given, state), chosen=given.active, **late)
     return served, {**parts, "load": fitted(load, given.most_experts)}
 
 

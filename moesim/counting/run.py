@@ -27,7 +27,7 @@ from moesim.output.budget import points, refuse_if_too_many
 from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.output.text import count as letters
-from moesim.settings import defaults
+from moesim.settings import defaults, truth
 from moesim.settings import read as read_settings
 from moesim.variables import POSITIVE, check, stamp
 
@@ -142,6 +142,8 @@ def flops(
     """
     several = isinstance(model, list | tuple)
     asked = {name.rstrip("_"): value for name, value in locals().items() if name not in ("model", "several")}
+    for name in ("mtp", "touched_only"):
+        truth("flops", name, asked[name])
     config = {"model": None if several else model, "compare": model if several else (), **asked}
     given = model if several else [model]
     return _over_sequences(config, lambda at: [found for one in given for found in _given(one, at)])
@@ -194,11 +196,15 @@ def _timed(dataset: xr.Dataset, found: Sequence[Subject], config: Mapping[str, A
     return dataset.merge(times).assign_attrs(times.attrs)
 
 
+# Keys that only models heed, and their defaults.
+_OF_MODELS = {"tokens": None, "mtp": False, "as": "trained", "sequence": 4096, "mask": "causal"}
+
+
 def _refuse_without_effect(config: Mapping[str, Any], subjects: Sequence[Subject]) -> None:
     models = [subject.model for subject in subjects]
     if config["depth"] is not None and any(models):
         raise InputError(f"depth: {config['depth']!r} of a model; only networks have a depth, so leave it out")
-    for name, unset in {"tokens": None, "mtp": False, "as": "trained"}.items():
+    for name, unset in _OF_MODELS.items():
         if config[name] != unset and not any(models):
             raise InputError(f"{name}: {config[name]!r} of a network; it is for models, so leave it out")
     if config["mtp"] and not any(model and model.mtp_layers for model in models):

@@ -13,7 +13,7 @@ from moesim.fitting.judge import compute_of
 from moesim.fitting.predict import given, losses, scatter
 from moesim.hardware.chip import chip_of
 from moesim.output.text import coordinate
-from moesim.variables import FRACTION, SIZES, check
+from moesim.variables import FRACTION, POSITIVE, REAL, SIZES, check
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -64,7 +64,7 @@ def _target(fit: Fit, target: Any) -> np.ndarray:
         return _lines(fit, given(fit.task, target)[0]).mean(axis=1)
     if isinstance(target, tuple) and len(target) == 2 and isinstance(target[0], str):
         return _at_budget(fit, *target)
-    values = np.asarray(target, dtype=float)
+    values = np.asarray(check("next_runs", "target", target, REAL))
     if values.shape != (len(x),):
         raise InputError(f"next_runs: target has shape {values.shape}; it takes one value for each of {len(x)} draws")
     return values
@@ -86,10 +86,12 @@ def _cost(inputs: Mapping[str, np.ndarray], cost: Any) -> np.ndarray:
     n = len(next(iter(inputs.values())))
     if cost is None or isinstance(cost, Mapping):
         return compute_of(inputs, "next_runs") / (1.0 if cost is None else _per_hour(cost))
-    price = np.broadcast_to(np.asarray(cost, dtype=float).ravel(), n) if np.size(cost) in (1, n) else np.zeros(n)
-    if not np.all(price > 0):
-        raise InputError(f"next_runs: cost takes numbers above 0, one for each of {n} candidates")
-    return price
+    price = np.ravel(check("next_runs", "cost", cost, POSITIVE))
+    if len(price) not in (1, n):
+        raise InputError(
+            f"next_runs: {len(price)} values of cost for {n} candidates; give one for each, or one for all"
+        )
+    return np.broadcast_to(price, n)
 
 
 def _per_hour(cost: Mapping[str, Any]) -> float:

@@ -62,7 +62,8 @@ def all_to_all_bandwidth(
 
     As the libraries count: a token goes once to each rank (within a domain) or node (between domains) that holds one of
     its experts, the sender's own included. `tokens` of each device; `node_limit`: most nodes of a token; `library`: a
-    row of LIBRARIES. NaN where the chip has no such link. Raises InputError for unknown names and sizes below 1.
+    row of LIBRARIES. NaN where the chip has no such link, inf for one rank. Raises InputError for unknown
+    names and sizes below 1.
     """
     sizes = {"ranks": ranks, "tokens": tokens, "d_model": d_model, "active_experts": active_experts}
     ranks, tokens, d_model, active = (
@@ -72,7 +73,8 @@ def all_to_all_bandwidth(
     row = tokens * d_model * precision_bytes(precision)
     nodes = np.maximum(ranks / chip.domain, 1.0)
     sent = row * np.where(nodes > 1, destinations(nodes, active, node_limit), destinations(ranks, active))
-    return (sent / exchange_seconds(chip, ranks, row, active, rule, node_limit))[()]
+    with np.errstate(divide="ignore"):
+        return (sent / exchange_seconds(chip, ranks, row, active, rule, node_limit))[()]
 
 
 def exchange_seconds(

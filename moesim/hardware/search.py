@@ -44,7 +44,7 @@ def searched(setup: Setup, batch: int) -> Step:
     fits = ~(memory > setup.chip.memory)
     if not fits.any():
         raise NoFit(_too_large(setup, grid, memory, batch), float(memory.min()))
-    best = int(np.lexsort((memory, grid.used, np.where(fits, seconds, np.inf)))[0])
+    best = int(np.lexsort((memory, grid.used, seconds, ~fits))[0])  # NaN, for want of a number, comes after all times
     return step_of(setup, grid, batch, why_not(setup, grid, parts, memory, best), best)
 
 

@@ -38,7 +38,7 @@ def read_content(group: str, name_or_path: str | Path) -> dict[str, Any]:
 
     `draws` in a file is the path of a fit.nc, beside the file unless it is absolute.
     """
-    path = Path(name_or_path)
+    path = config.path_of(group, name_or_path)
     if path.suffix == ".nc":
         held = open_result(path).attrs.get(f"{group}_file")
         if held is None:
@@ -137,6 +137,8 @@ def _known(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple], fo
 
 def _check_keys(owner: str, mapping: Mapping[str, Any], keys: Mapping[str, tuple]) -> None:
     takes = f"it takes {', '.join(keys)}"
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"{owner}: {mapping!r} is no mapping; {takes}")
     for key, value in mapping.items():
         if key not in keys:
             raise InputError(f"{owner}: unknown key {key!r}; {takes}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moesim import __version__
+from moesim.config import path_of
 from moesim.errors import InputError, NotWritten
 from moesim.numerics.elementwise import slabs
 from moesim.output.progress import progress
@@ -217,7 +218,7 @@ def open_result(path: str | Path) -> xr.Dataset:
     """
     import xarray as xr
 
-    path = Path(path)
+    path = path_of("open_result", path)
     found = sorted(p for p in path.glob("*.nc") if not p.name.startswith(".")) if path.is_dir() else [path]
     if len(found) != 1 or not found[0].is_file():
         names = ", ".join(p.name for p in found if p.is_file()) or "none"

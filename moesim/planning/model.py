@@ -47,7 +47,8 @@ class Model:
             kind, load = _PARTS[name]
             part = load(given) if isinstance(given, str) else given
             if not isinstance(part, kind):
-                raise InputError(f"Model: {name}={given!r}; it takes a name or a moesim {kind.__name__}")
+                what = type(given).__name__
+                raise InputError(f"Model: {name} is of type {what}; it takes a name or a moesim {kind.__name__}")
             object.__setattr__(self, name, part)
         if self.law.form.predicts != "loss" or self.law.inputs == ("compute",):
             said = f"{self.law.form.predicts} from {', '.join(self.law.inputs)}"

@@ -21,6 +21,7 @@ from moesim.planning.model import Model
 from moesim.planning.size import INFEASIBLE, STATUS, Found, best_size, fixed
 from moesim.planning.space import Space
 from moesim.planning.sparsity import best_sparsity
+from moesim.settings import truth
 from moesim.variables import POSITIVE, VARIABLES, Domain, check
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def optimum(
         window = check("optimum", "window", window, _WINDOW)
     if best is None:
         best = not model.law.dense
+    truth("optimum", "best", best)
     around = {"tolerance": tolerance, "window": window}
     config = {**model.config, "space": {**axes, "sparsity_bounds": bounds}, "best": best, **around}
     dataset = _dataset(model, space, best, bounds, **around).assign_attrs(carried(model))

@@ -68,7 +68,7 @@ def plan(
     precision: str = "bf16",
     release: str | None = None,
     imbalance: float = 1.0,
-    laws: Sequence[str] = LAWS,
+    laws: str | Sequence[str] = LAWS,
 ) -> xr.Dataset:
     """The run with the lowest loss that `devices` of a chip can make within a budget, and its rivals at equal time.
 
@@ -86,6 +86,7 @@ def plan(
     NaN: no such run fits, or no price.
     Raises InputError for contradictory budgets, unknown names, and if nothing fits.
     """
+    laws = [laws] if isinstance(laws, str) else laws
     budgets = {"days": days, "device_hours": device_hours, "cost": cost, "date": date, "compute": compute}
     swept = {"devices": devices, "domain": domain, "unique_tokens": unique_tokens, **budgets}
     axes = {name: axis(name, value) for name, value in swept.items() if _is_axis(value)}

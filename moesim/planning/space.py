@@ -49,7 +49,7 @@ class Space:
         arrays = dict(model.varying())
         for name, value in axes.items():
             if name not in accepted:
-                raise InputError(f"axis {name!r}: no such axis; there are {', '.join(accepted)} and coefficients")
+                raise InputError(f"axis {name!r}: no such axis; there are {', '.join(accepted)}{_how(name, model)}")
             domain = VARIABLES[name].domain if name not in fields else model.architecture.form.coefficients[name].domain
             values = value if hasattr(value, "dims") else axis(name, value)
             arrays[f"architecture.{name}" if name in fields else name] = check("axis", name, values, domain)
@@ -79,6 +79,16 @@ class Space:
             d: n for (d, n), own in zip(self.sizes.items(), array.shape, strict=True) if own == n and d not in without
         }
         return list(kept), array.reshape(list(kept.values()))
+
+
+def _how(name: str, model: Model) -> str:
+    """Where a coefficient is made an axis: not here, but on the law or the repetition."""
+    of_law = name.rpartition(".")[2] in model.law.coefficients
+    if not of_law and name.rpartition(".")[2] not in model.repetition.coefficients:
+        return ""
+    load = "load_law" if of_law else "load_repetition"
+    own = name.rpartition(".")[2]
+    return f"; a coefficient is given by {load}(NAME, {own}=xarray.DataArray([...], dims={own!r}))"
 
 
 def _rank(dim: str) -> tuple[int, ...]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moesim.hardware.sparse import SPARSE, crossbar_area, speedup
+from moesim.hardware.sparse import SPARSE, crossbar_area, pays_below, speedup
 from moesim.laws.law import Law
 from moesim.laws.load import load_law
-from moesim.output.text import aligned
+from moesim.output.text import aligned, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -34,6 +34,7 @@ def weight_sparse(config: Mapping[str, Any]) -> tuple[xr.Dataset, str]:
         {"compute": compute},
     )
     data["efficiency"] = ("kernel", [row.efficiency for row in SPARSE.values()])
+    data["pays_below"] = ("kernel", [pays_below(kernel) for kernel in SPARSE])
     data["largest_area"] = 1.0 / data.needed_efficiency
     return data, _table(data)
 
@@ -65,7 +66,10 @@ def _best(law: Law, density: float, compute: np.ndarray) -> np.ndarray:
 def _table(data: xr.Dataset) -> str:
     head = ["", *(f"density {q:g}" for q in DENSITIES)]
     needs = [[name, *(f"{float(v):.2f}" for v in data.needed_efficiency.sel(law=name))] for name in LAWS]
-    fast = [[name, *(f"{float(v):.2f}" for v in data.speedup.sel(kernel=name))] for name in SPARSE]
+    fast = [
+        [name, *(f"{float(v):.2f}" for v in data.speedup.sel(kernel=name)), plain(data.pays_below.sel(kernel=name))]
+        for name in SPARSE
+    ]
     area = float(data.largest_area.min())
     lowest, highest = (float(v) for v in (data.needed_efficiency.min(), data.needed_efficiency.max()))
     best = max(row.efficiency for name, row in SPARSE.items() if name.startswith("unstructured"))
@@ -75,7 +79,7 @@ def _table(data: xr.Dataset) -> str:
             f"({data.attrs['compute']:.3g} FLOP)",
             aligned([head, *needs], 1),
             "speed-up of a product on today's kernels (skipping: taken as ideal)",
-            aligned([head, *fast], 1),
+            aligned([[*head, "pays below"], *fast], 1),
             f"unstructured sparsity needs {lowest:.2f} to {highest:.2f}; today's kernels reach {best:.2f} at most.",
             f"On the same die a unit that skips every zero may be {area:.2f} (density {DENSITIES[0]:g}) to "
             f"{float(data.largest_area.max()):.2f} times as large as dense lanes; with a crossbar it is 1 + ports x "

@@ -9,7 +9,7 @@ import numpy as np
 
 from moesim.errors import InputError
 from moesim.settings import known
-from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE, Domain, check
+from moesim.variables import FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Domain, check
 
 _HOUR = 3600.0
 _SHARE = Domain("0 to 1", 0, 1, lower_open=False, upper_open=False)
@@ -28,8 +28,9 @@ def young_daly(stall: Any, failures: Any) -> Checkpoints:
     The loss is c/tau + R tau/2 = sqrt(2 c R) there (Young 1974, Commun. ACM 17, 530; Daly 2006, Future Gener. Comput.
     Syst. 22, 303, first order).
     """
-    interval = np.sqrt(2.0 * stall / failures)
-    return Checkpoints(interval, stall / interval + failures * interval / 2.0)
+    with np.errstate(divide="ignore"):
+        interval = np.sqrt(np.divide(2.0 * stall, failures))
+    return Checkpoints(interval, np.sqrt(2.0 * stall * failures))
 
 
 class _Setting(NamedTuple):
@@ -82,10 +83,10 @@ def goodput(
     """
     if mode not in MODES:
         raise InputError(f"sites: mode={mode!r}; {known(MODES, mode)}")
-    of_one = check("sites", "failures_per_hour", failures_per_hour, POSITIVE) / _HOUR
+    of_one = check("sites", "failures_per_hour", failures_per_hour, NON_NEGATIVE) / _HOUR
     written = 8.0 * check("sites", "params", params, POSITIVE) * check("sites", "state_bytes", state_bytes, POSITIVE)
     stall = check("sites", "write_share", write_share, FRACTION) * written
-    stall = stall / check("sites", "checkpoint_bandwidth", checkpoint_bandwidth, POSITIVE)
+    stall = stall / check("sites", "checkpoint_bandwidth", checkpoint_bandwidth, POSITIVE_OR_INF)
     recovery = check("sites", "recovery_seconds", recovery_seconds, NON_NEGATIVE)
     failures = of_one * check("sites", "devices", devices, POSITIVE)
     share = check("sites", "loss_share", loss_share, _SHARE)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from moesim.hardware.chip import all_reduce_bytes
-from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, Domain, check
+from moesim.variables import AT_LEAST_ONE, FRACTION, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, Domain, check
 
 BACKWARD = 2 / 3
 """Share of a step that is its backward pass, behind which a send is hidden."""
@@ -50,7 +50,7 @@ def compute_utilisation(
     hidden. Raises InputError outside the domains.
     """
     send = _send(params, step_seconds, steps_between, bits, fragments, overlap_steps, replicas, backward)
-    stall = np.maximum(send.bits / check("sites", "bandwidth", bandwidth, POSITIVE) - send.hidden, 0.0)
+    stall = np.maximum(send.bits / check("sites", "bandwidth", bandwidth, POSITIVE_OR_INF) - send.hidden, 0.0)
     return at_work(send.work, stall)
 
 

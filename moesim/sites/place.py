@@ -91,6 +91,8 @@ def groups_of(config: Mapping[str, Any]) -> dict[str, Site]:
     `chip`: the name of a file in conf/chip, whose peak, memory, price and watts hold unless the site has its own.
     Raises InputError for an unknown or missing key, a value out of its domain, and where there are no groups.
     """
+    if not isinstance(config, Mapping):
+        raise InputError(f"site: {config!r}; it takes the name of a file in conf/site, a path, or a mapping")
     common = {key: value for key, value in config.items() if key not in _ABOUT}
     own = config.get("groups") or {"all": {}}
     if not isinstance(own, Mapping) or not all(isinstance(changes or {}, Mapping) for changes in own.values()):

@@ -89,16 +89,19 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     if config.get("question") == "folding_at_home":
         return dict.fromkeys((*_GROUPS, *defaults(Run)), "with question=folding_at_home")
     of_models = ("params", "active_params", "flops_per_token", "d_model", "layers", "shared_share")
-    named = config.get("model") is not None
+    model = config.get("model")
     idle: dict[str, str] = {"sequence": "without model=NAME"}
-    if named:
+    if isinstance(model, int | float):
+        idle["params"] = "beside a number as model"
+    elif model is not None:
         idle = dict.fromkeys(map(str, of_models), "with model=NAME")
     if config.get("rented") is None:
         idle["stay"] = "without rented=NUMBER"
     if config.get("world") is not None:
         idle["unique_tokens"] = "with world=NAME"
-    groups = (config.get("site") or {}).get("groups") or {}
-    everywhere = set.intersection(*(set(changes or {}) for changes in groups.values())) if groups else set()
+    groups = config["site"].get("groups") if isinstance(config.get("site"), Mapping) else None
+    own = [set(c) if isinstance(c, Mapping) else set() for c in groups.values()] if isinstance(groups, Mapping) else []
+    everywhere = set.intersection(*own) if own else set()
     return idle | dict.fromkeys(
         (f"site.{key}" for key in everywhere), "where every group has its own; give site.groups.NAME.KEY"
     )
@@ -131,6 +134,9 @@ def simulate(
         if key and group not in config:
             raise InputError(f"sites: no key {name!r}; {known((*_GROUPS, 'quality'), group)}")
         config = {**config, group: _changed(group, config[group], key, value)} if key else {**config, name: value}
+    for name, why in idle(config).items():
+        if name in settings:
+            raise InputError(f"sites: {name}={settings[name]!r} has no effect {why}; leave it out")
     names = {group: str(getattr(choice, "name", choice)) for group, choice in given.items() if choice is not None}
     return _made({**config, "choices": names})
 
