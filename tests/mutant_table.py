@@ -965,6 +965,15 @@ LAB = {
         ('arm.split(", ")[0] + ', "arm + "),
         ("both, best = tried.merge(shared)", "both, best = tried"),
     ],
+    ("lab/figures.py", "test_lab_runs.py -k average"): [
+        ("kept = kept[kept[name] == kept[name].mode()[0]]", "pass"),
+        ("group.assign(x=group.loss_seen)", "group.assign(x=group.loss)"),
+        ("for kind, group in rows.groupby(_KIND)", "for kind, group in rows.groupby(_KIND[:2])"),
+        (
+            'groupby([*_FAMILY, "pool", "weight_decay"]))\n    pools = pools',
+            'groupby(["pool", "weight_decay"]))\n    pools = pools',
+        ),
+    ],
     ("lab/tables.py", "test_lab_runs.py"): [
         ("differences(paid, moe, other,", "differences(paid, other, moe,"),
         ("penalties(best, ANY_RECIPE)", "penalties(best)"),

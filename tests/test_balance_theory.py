@@ -88,7 +88,7 @@ def test_packing_fills_every_pack_alike_and_breaks_ties_by_index():
 BAD_EPLB = {
     "fewer slots than experts": ({"loads": [1.0, 2, 3], "replicas": 2}, "fewer than 3 experts"),
     "negative": ({"loads": [1.0, -2], "replicas": 2}, "0 or more"),
-    "not a number": ({"loads": [1.0, np.nan], "replicas": 2}, "finite"),
+    "not a number": ({"loads": [1.0, np.nan], "replicas": 2}, "loads=nan is outside"),
     "devices": ({"loads": [1.0, 2, 3], "replicas": 4, "devices": 3}, "do not divide"),
     "groups": (
         {"loads": [1.0, 2, 3], "replicas": 4, "groups": 2, "nodes": 2, "devices": 2},

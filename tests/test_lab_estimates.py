@@ -8,6 +8,7 @@ import xarray as xr
 import moesim
 from moesim.balance.trace import lognormal_trace
 from moesim.errors import InputError
+from moesim.lab import probed
 from moesim.lab.compared import (
     SETTING,
     chosen,
@@ -323,6 +324,46 @@ def test_experts_that_a_model_lacks_are_no_experts():
     assert plain["load_drift"].value == pytest.approx(wide["load_drift"].value)
 
 
+def gains(*kin, own=1.0, usual=-1.0):
+    """Four domains that harm one another by 1 and gain 1 of their own; what `a` gives `b` in each of two repeats."""
+    names = list("abcd")
+    values = np.full((len(kin), 2, 4, 4), usual)
+    values[:, :, range(4), range(4)] = own
+    values[:, :, 0, 1] = kin
+    dims = ("trajectory", "repeat", "source", "target")
+    return xr.Dataset({"tuned_gain": (dims, values), "added_gain": (dims, values)}, {"source": names, "target": names})
+
+
+def test_kinship_by_hand():
+    """From -1, what the usual other gives, to the own 1: 0 and .2 are .5 and .6 of the way; t(1) is 6.3138.
+
+    Of one training the interval is over repeats, of two it is over their means, .1 and .3.
+    """
+    one, two = (probed.kinship(g).sel(source="a", target="b") for g in (gains([0.0, 0.2]), gains([0, 0.2], [0.2, 0.4])))
+    assert (one.kin.item(), one.low.item()) == pytest.approx((0.55, 0.55 - 0.05 * 6.3138), abs=1e-4)
+    assert (two.kin.item(), two.high.item()) == pytest.approx((0.60, 0.60 + 0.05 * 6.3138), abs=1e-4)
+    assert probed.kinship(gains([0.0, 0.2])).kin.sel(source=["a", "c", "d"]).values.tolist() == [
+        [1.0, 0.55, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]
+    ]  # fmt: skip
+    assert "a +1.00* +0.55*" in " ".join(probed.transfers(gains([0.08, 0.12])).split())
+
+
+def test_three_domains_have_no_usual_one():
+    few = gains([0.0, 0.2]).isel(source=slice(3), target=slice(3))
+    assert np.isnan(probed.kinship(few).kin).all()
+    few["loads"] = ("trajectory", "window", "layer", "expert"), np.full((1, 2, 1, 4), 9.0)
+    assert "fewer than four domains" in calibrate(few)["kin"]
+
+
+def test_a_transfer_beside_loads_says_which_domains_are_kin():
+    loads = xr.Dataset({"loads": (("trajectory", "window", "layer", "expert"), np.full((1, 2, 1, 4), 9.0))})
+    found = calibrate(loads.assign(gains([0.0, 0.2])))
+    assert found["kin, a to b"][:2] == pytest.approx((0.55, 0.55 - 0.05 * 6.3138), abs=1e-4)
+    assert "kin, a to a" not in found
+    assert found["rho"] == NOT_IDENTIFIED["rho"]
+    assert "train with probes=[transfer]" in calibrate(loads)["kin"]
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -349,9 +390,9 @@ def test_without_pytorch_one_line_names_the_extra(command, monkeypatch):
     ("words", "said"),
     [
         (("balancing=even",), "balancing='even'; it takes auxiliary, loss_free, none"),
-        (("tokens=1000",), "tokens=1000; it takes a multiple of 2048 tokens"),
+        (("tokens=1000",), "tokens=1000; it takes a multiple of 2048 bytes, like 2048"),
         (("unique_tokens=3000",), "unique_tokens=3000"),
-        (("sizes=[[40, 2]]",), "d_model=40; it takes a whole number above 0, a multiple of 16"),
+        (("sizes=[[40, 2]]",), "d_model=40; it takes a multiple of 16"),
         (("active_experts=9",), "active_experts=9 of experts=8"),
         (("weight_decay=-1",), "weight_decay=-1"),
         (("seeds=0",), "seeds=0"),

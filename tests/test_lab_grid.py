@@ -1,8 +1,8 @@
 """Many runs of the lab: in processes of their own, killed and resumed, read by fit and balance; and its probes."""
 
+import multiprocessing
 import os
 import re
-import signal
 import subprocess
 import sys
 from math import inf
@@ -11,6 +11,7 @@ from time import sleep
 
 import numpy as np
 import pytest
+import xarray as xr
 
 torch = pytest.importorskip("torch", reason="the lab trains with PyTorch: pip install 'moesim[lab]'")
 
@@ -62,21 +63,38 @@ def test_workers_in_processes_of_their_own_find_the_same_bit_for_bit(grid, tmp_p
 
 
 def test_a_killed_grid_goes_on_where_it_was(grid, tmp_path):
-    """Killed by SIGKILL once the first trajectory is there; resumed, the rest is trained and all is as never killed."""
-    code = (
-        "import sys; from pathlib import Path; from tests.test_lab_grid import *; trained(JOBS, 1, Path(sys.argv[1]))"
+    """A plain script, killed by SIGKILL once the first trajectory is there: its workers end with it, the rest is
+    trained when it is asked for again, and all is as never killed."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from tests.test_lab_grid import JOBS, trained\n"
+        "trained(JOBS, 2, Path(sys.argv[1]))\n"
     )
-    root = Path(__file__).parents[1]
-    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, start_new_session=True)
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    run = subprocess.Popen([sys.executable, script, tmp_path], env={**os.environ, "PYTHONPATH": paths})
     while len(done := list(tmp_path.glob("[!.]*.nc"))) < 1 and run.poll() is None:
         sleep(0.01)
-    os.killpg(run.pid, signal.SIGKILL)
+    workers = children(run.pid)
+    run.kill()
     run.wait()
-    assert len(done) == 1
+    assert (len(done), len(workers)) == (1, 3)  # two, and what tracks their resources
     left = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("[!.]*.nc")}
     assert len(left) < len(JOBS)
     assert all(map(same, grid, trained(JOBS, 1, tmp_path)))
     assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in left.items())
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def children(parent):
+    return Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+
+
+def test_what_fails_in_a_worker_ends_the_others(tmp_path):
+    corpus_of_less = Job(SMALL, MOE, tokens=2**19)
+    with pytest.raises(InputError, match="too few for tokens=524288"):
+        trained([corpus_of_less, *(Job(SMALL, MOE, tokens=2**18, seed=seed) for seed in range(8))], 2, tmp_path)
+    assert not multiprocessing.active_children()
+    assert len(list(tmp_path.glob("*.nc"))) < 3
 
 
 def test_a_trajectory_that_is_damaged_is_trained_again(grid, tmp_path):
@@ -170,20 +188,41 @@ def test_a_batch_of_one_domain_has_no_other(tried):
     assert (len(windows), set(domain.tolist())) == (16, {2})
 
 
+def test_training_on_a_domain_teaches_its_sibling_more_than_others():
+    """Two pairs of siblings that share nine facts of ten, known from how the corpus is made."""
+    choice = {**SMALL, "exponent": 0.0, "kin": 0.9}
+    job = Job(choice, MOE, tokens=2**16, batch=512)
+    torch.manual_seed(0)
+    run = Run(job, load(choice))
+    for step in range(1, job.steps + 1):
+        run.step(step)
+    found = probe.transfer(run, repeats=1)
+    tried = xr.Dataset(dict(found.values), {name: list(v) for name, v in found.axes.items()}).expand_dims("trajectory")
+    order = [f"domain {i}" for i in range(4)]
+    kin = probed.kinship(tried).kin.sel(source=order, target=order).values
+    assert kin[[0, 1, 2, 3], [1, 0, 3, 2]].min() > 0.15
+    assert abs(kin[:2, 2:]).max() < 0.15
+    assert abs(kin[2:, :2]).max() < 0.15
+
+
 def test_probes_are_kept_with_their_trajectory(tmp_path, corpus):
     asked = [
         {"policy": "split", "tokens": 2**13, "router_noise": [0.0, 0.1]},
-        {"policy": "transfer", "steps": 2},
+        {"policy": "transfer", "steps": 2, "repeats": 2},
         "forced",
     ]
     job = Job(SMALL, MOE, tokens=2**14, probes=asked)
-    found = probes_of(trained([job, JOBS[0]], 1, tmp_path))
+    kept = trained([job, JOBS[0]], 1, tmp_path)
+    found = probes_of(kept)
     assert found.split_loss.dims == ("trajectory", "layer", "router_noise", "weight_noise", "since")
     assert found.since.values.tolist() == [0, 2048, 4096, 8192]
     assert abs(found.split_loss - found.unsplit_loss).isel(since=0, router_noise=0).max() < 1e-5
-    assert found.tuned_gain.sizes == {"trajectory": 1, "source": 4, "domain": 4}
+    assert found.tuned_gain.sizes == {"trajectory": 1, "repeat": 2, "source": 4, "target": 4}
     assert found.forced_excess.sizes == {"trajectory": 1, "layer": 2, "domain": 4, "expert": 4}
     assert len(probed.tables(found)) == 3
+    said = calibrate(xr.merge([loads_of(kept), found], join="outer", compat="override"))
+    assert said["kin, domain 1 to domain 0"].low < said["kin, domain 1 to domain 0"].high
+    assert said["weights_part"].value >= 2048
     plain = Job(SMALL, MOE, tokens=2**14)
     assert plain.name != job.name
     np.testing.assert_array_equal(train(plain, corpus).loads, train(job, corpus).loads)
@@ -197,6 +236,12 @@ def test_a_cooled_run_ends_at_no_rate_and_is_measured_there(corpus):
     assert job.marks == [2**18]
     (row,) = train(Job(SMALL, tokens=2**14, cooldown=0.25), corpus).rows
     assert row["loss"] == pytest.approx(row["loss_last"], rel=1e-6)
+
+
+@pytest.mark.parametrize("option", ["steps", "repeats", "domains", "windows", "rate"])
+def test_a_transfer_of_nothing_is_refused(tried, option):
+    with pytest.raises(InputError, match=f"probe transfer: {option}=0 is outside its domain"):
+        probe.transfer(tried, **{option: 0})
 
 
 def test_a_corpus_that_is_too_small_is_no_fresh_data(corpus):

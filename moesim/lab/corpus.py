@@ -30,7 +30,8 @@ VOCABULARY = 256
 _VALIDATION = 8  # one document in so many is for validation
 _CHUNK = 4096  # bytes of a document that is generated
 
-corpora = Policies("corpus")
+corpora = Policies("corpus", changes=False)
+"""`changes`: what is read may be another tomorrow, under the same options and Python."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,14 @@ def stdlib(*, megabytes: float = 18.0) -> Corpus:
     return _split("stdlib", {kind: documents for kind, (_, documents) in kinds.items()}, most)
 
 
-@corpora
+@corpora(changes=True)
 def installed(
     *, packages: tuple[str, ...] = ("numpy", "scipy", "xarray", "matplotlib"), megabytes: float = 18.0
 ) -> Corpus:
     """The Python files of installed packages, a domain for each, at most `megabytes` in equal parts."""
     documents = {}
+    if not packages:
+        raise InputError("corpus installed: packages=[]; give packages that are installed here")
     for name in packages:
         found = find_spec(name)
         if found is None or not found.submodule_search_locations:
@@ -173,7 +176,7 @@ def installed(
     return _split("installed", documents, dict.fromkeys(documents, int(megabytes * 1e6 / len(packages))))
 
 
-@corpora
+@corpora(changes=True)
 def languages(*, package: str = "django", megabytes: float = 8.0) -> Corpus:
     """The translations (.po) that an installed package carries, a domain for each language, in equal parts."""
     found = find_spec(package)
@@ -189,13 +192,13 @@ def languages(*, package: str = "django", megabytes: float = 8.0) -> Corpus:
     return _split("languages", documents, dict.fromkeys(documents, int(megabytes * 1e6 / len(documents))))
 
 
-@corpora
+@corpora(changes=True)
 def files(*, path: str, megabytes: float = 64.0) -> Corpus:
     """Your own files: a directory with one directory for each domain, at most `megabytes` in equal parts."""
-    root = Path(path)
-    domains = sorted(child for child in root.iterdir() if child.is_dir()) if root.is_dir() else []
+    root = Path(str(path))
+    domains = sorted(child for child in root.iterdir() if child.is_dir()) if path and root.is_dir() else []
     if not domains:
-        raise InputError(f"corpus files: path={path!r} has no directories; give one directory for each domain")
+        raise InputError(f"corpus files: path={path!r} has no directories; give a directory with one for each domain")
     documents = {d.name: _files(root, sorted(p for p in d.rglob("*") if p.is_file())) for d in domains}
     return _split("files", documents, dict.fromkeys(documents, int(megabytes * 1e6 / len(documents))))
 
@@ -217,7 +220,10 @@ def _split(name: str, kinds: Mapping[str, Documents], most: Mapping[str, int]) -
         Part(np.concatenate(r or [_windows(b"")]), np.array(x, dtype=int)) for r, x in zip(rows, labels, strict=True)
     ]
     if not all(len(part.windows) for part in parts):
-        raise InputError(f"corpus {name}: too little text for training and validation; give more files")
+        raise InputError(
+            f"corpus {name}: too little text to train and to validate on; give more files, or cut large ones: each is "
+            f"whole in one part, about one in {_VALIDATION} in validation"
+        )
     order = np.random.default_rng(0).permutation(len(parts[1].windows))[: 2**11]
     valid = Part(parts[1].windows[order], parts[1].domain[order])
     return Corpus(name, parts[0], valid, tuple(kinds))

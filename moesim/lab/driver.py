@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import signature
 from itertools import product
 from math import inf
@@ -21,16 +22,20 @@ from moesim.output.provenance import signed
 from moesim.output.result import Result
 from moesim.output.store import open_result
 from moesim.output.text import aligned
+from moesim.settings import truth, whole
 from moesim.variables import stamp
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
 # Mappings whose keys are the user's own.
 OPEN: tuple[str, ...] = ()
 # Keys that take lists and ranges.
-AXES: tuple[str, ...] = ("experts", "ffn_multiple", "unique_tokens", "weight_decay", "learning_rate")
-_ALIKE = ("corpus", "tokens", "decay_by_load", "balancing", "balancing_rate", "batch", "cooldown", "attention_scale")
+AXES: tuple[str, ...] = (
+    *("sizes", "experts", "ffn_multiple", "unique_tokens", "weight_decay", "learning_rate", "balancing", "probes"),
+)
+_ALIKE = ("corpus", "tokens", "batch", "cooldown", "attention_scale")
 _NOT_ASKED = ("workers",)  # changes nothing in what comes out
 
 
@@ -85,16 +90,24 @@ def _calibrated(config: Mapping[str, Any]) -> Result:
     from moesim.lab.estimates import as_dataset, calibrate, told
     from moesim.lab.simulated import files_of
 
-    recorded = reality.recorded(config["calibrate"])
+    recorded = reality.recorded(str(config["calibrate"]))
     found = calibrate(recorded, kept(config["kept"]) if config["kept"] else None)
     data, texts = signed(as_dataset(found), "lab", config), files_of(recorded, found)
-    return Result(data, aligned(told(found)), file="calibration.nc", texts=texts)
+    drawn = _drawn(recorded) if config["figures"] and {*_TOLD} <= {*map(str, recorded.variables)} else {}
+    return Result(data, aligned(told(found)), file="calibration.nc", figures=drawn, texts=texts)
+
+
+def _drawn(recorded: xr.Dataset) -> dict[str, Figure]:
+    """The figures of loads, and of what was probed beside."""
+    from moesim.lab import figures, probed
+
+    return {"loads": figures.loads_by_time(recorded)} | probed.draw(recorded, recorded)
 
 
 def _judged(config: Mapping[str, Any]) -> Result:
     from moesim.lab import reality
 
-    found = signed(reality.reality(reality.recorded(config["reality"])), "lab", config)
+    found = signed(reality.reality(reality.recorded(str(config["reality"]))), "lab", config)
     drawn = {"reality": reality.draw(found)} if config["figures"] else {}
     return Result(found, reality.table(found), file="reality.nc", figures=drawn)
 
@@ -108,7 +121,7 @@ def keys(config: Mapping[str, Any]) -> dict[str, Any]:
 def idle(config: Mapping[str, Any]) -> dict[str, str]:
     """Keys without an effect under a config, and why."""
     if config["calibrate"]:
-        others = (*signature(lab).parameters, "reality", "figures")
+        others = (*signature(lab).parameters, "reality")
         return dict.fromkeys(others, "with calibrate, which trains nothing")
     if config["reality"]:
         return dict.fromkeys((*signature(lab).parameters, "kept"), "with reality, which trains nothing")
@@ -116,9 +129,9 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
         return dict.fromkeys(signature(lab).parameters, "with kept, which trains nothing")
     if max(_listed("experts", config)) == 1:
         return dict.fromkeys(
-            ("active_experts", "always_on", "balancing", "balancing_rate", "probes"), "without experts"
+            ("active_experts", "always_on", "balancing", "balancing_rate", "decay_by_load", "probes"), "without experts"
         )
-    return {"balancing_rate": "with balancing=none"} if config["balancing"] == "none" else {}
+    return {"balancing_rate": "with balancing=none"} if {*map(str, _kinds(config))} == {"none"} else {}
 
 
 def lab(
@@ -134,7 +147,7 @@ def lab(
     weight_decay: Any = 0.1,
     decay_by_load: bool = False,
     learning_rate: Any = 0.01,
-    balancing: str = "loss_free",
+    balancing: Any = "loss_free",
     balancing_rate: float | None = None,
     batch: int = 2048,
     cooldown: float = 0.0,
@@ -183,43 +196,85 @@ def _signed(dataset: xr.Dataset, config: Mapping[str, Any]) -> xr.Dataset:
 
 def jobs_of(config: Mapping[str, Any]) -> list[Job]:
     """Every combination, shapes innermost so that what is compared stands together."""
-    shapes = [shape for size in config["sizes"] for shape in _shapes(size, config)]
+    shapes = [shape for size in _sizes(config["sizes"]) for shape in _shapes(*size, config)]
     axes = (_listed(name, config) for name in ("learning_rate", "weight_decay", "unique_tokens"))
     alike = {name: config[name] for name in _ALIKE}
-    tried = {True: config["probes"], False: ()}  # a dense model has no experts to try anything on
-    return [
-        Job(
-            shape=shape,
-            seed=int(seed),
-            learning_rate=rate,
-            weight_decay=decay,
-            unique_tokens=unique,
-            probes=tried[shape.experts > 1],
-            **alike,
-        )
+    jobs = [
+        Job(shape=shape, seed=seed, learning_rate=rate, weight_decay=decay, unique_tokens=unique, **alike, **own)
         for seed, rate, decay, unique in product(_seeds(config["seeds"]), *axes)
         for shape in shapes
+        for own in _of_experts(config, shape)
     ]
+    same = [replace(job, unique_tokens=inf) if job.unique_tokens >= job.tokens else job for job in jobs]
+    return [*{job.name: job for job in same}.values()]
 
 
-def _shapes(size: Any, config: Mapping[str, Any]) -> list[Shape]:
-    width, layers = (size["d_model"], size["layers"]) if isinstance(size, Mapping) else size
-    active, experts = config["active_experts"], [int(e) for e in _listed("experts", config)]
+def _of_experts(config: Mapping[str, Any], shape: Shape) -> list[dict[str, Any]]:
+    """What is chosen for experts alone, for each way to balance them; nothing of it makes another dense model."""
+    if shape.experts == 1:
+        return [{}]
+    alike = {name: config[name] for name in ("balancing_rate", "decay_by_load", "probes")}
+    return [{"balancing": kind, **alike} for kind in _kinds(config)]
+
+
+def _kinds(config: Mapping[str, Any]) -> list[Any]:
+    """The ways to balance."""
+    value = config["balancing"]
+    return list(value) if isinstance(value, list | tuple) and value else [value]
+
+
+def _sizes(sizes: Any) -> list[tuple[Any, Any]]:
+    """(d_model, layers) of sizes as they are written: pairs, mappings, or d_model alone for two layers."""
+    one = isinstance(sizes, Mapping) or np.ndim(sizes) == 0
+    found = [_size(size) for size in ([sizes] if one else sizes)]
+    if not found:
+        raise InputError(f"lab: sizes={sizes!r}; {_SIZE}")
+    return found
+
+
+_SIZE = "it takes a list of sizes, each [d_model, layers], {d_model: 32, layers: 2}, or d_model alone for two layers"
+
+
+def _size(size: Any) -> tuple[Any, Any]:
+    if isinstance(size, Mapping):
+        parts = [size[name] for name in ("d_model", "d", "layers") if name in size]
+        parts += [None] * (len(parts) < len(size))  # a name that means nothing
+    else:
+        parts = [size, 2] if np.ndim(size) == 0 else list(size)
+    if len(parts) != 2 or any(isinstance(part, str) or part is None for part in parts):
+        raise InputError(f"lab: sizes has {size!r}; {_SIZE}")
+    return parts[0], parts[1]
+
+
+def _shapes(width: Any, layers: Any, config: Mapping[str, Any]) -> list[Shape]:
+    active, experts = config["active_experts"], [whole()("lab", "experts", e) for e in _listed("experts", config)]
     moe = [Shape(width, layers, e, active) for e in experts if e > 1]
-    wide = [int(multiple) for multiple in _listed("ffn_multiple", config)] if 1 in experts else []
-    wide += [shape.experts // active for shape in moe if config["always_on"]]
-    dense = [Shape(width, layers, ffn_multiple=multiple) for multiple in dict.fromkeys(wide)]
-    return dense + moe
+    wide = _listed("ffn_multiple", config) if 1 in experts else []
+    wide += [_always_on(shape) for shape in moe if truth("lab", "always_on", config["always_on"])]
+    dense = [Shape(width, layers, ffn_multiple=multiple) for multiple in wide]
+    return [*dict.fromkeys(dense), *moe]
 
 
 def _listed(name: str, config: Mapping[str, Any]) -> list[float]:
     return np.atleast_1d(axis(name, config[name])).tolist()
 
 
+def _always_on(shape: Shape) -> int:
+    """How many times as wide as the active part all experts are together."""
+    times, rest = divmod(shape.experts, shape.active_experts)
+    if rest:
+        raise InputError(
+            f"lab: experts={shape.experts} with all on is no whole number of active_experts={shape.active_experts}; "
+            "give always_on=false, or experts that are"
+        )
+    return times
+
+
 def _seeds(value: Any) -> list[int]:
-    if isinstance(value, int) and value < 1:
-        raise InputError(f"lab: seeds={value}; it takes a number of seeds above 0, or a list of them")
-    return list(range(value)) if isinstance(value, int) else [int(seed) for seed in axis("seeds", value)]
+    """How many, from 0 on, or those of a list."""
+    if isinstance(value, Mapping) or np.ndim(value):
+        return [whole(0)("lab", "seeds", seed) for seed in _listed("seeds", {"seeds": value})]
+    return list(range(whole()("lab", "seeds", value)))
 
 
 def runs_of(trajectories: Sequence[xr.Dataset]) -> xr.Dataset:

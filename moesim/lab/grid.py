@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Sequence
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import lru_cache
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.lab.corpus import Corpus, load
+from moesim.lab.corpus import Corpus, corpora, load
 from moesim.lab.job import Job
 from moesim.output.progress import progress
 from moesim.output.store import open_result, write_result
+from moesim.settings import whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,15 +37,35 @@ def trained(jobs: Sequence[Job], workers: int = 1, folder: Path = KEPT) -> list[
 
     A killed run loses what its workers were at. Raises InputError without PyTorch.
     """
-    found = {job.name: kept for job in jobs if (kept := _kept(folder, job)) is not None}
+    workers, read = whole()("lab", "workers", workers), _Corpora()
+    paths = {job.name: folder / f"{_name(job, read)}.nc" for job in jobs}
+    found = {job.name: kept for job in jobs if (kept := _kept(paths[job.name], job)) is not None}
     missing = [job for job in {job.name: job for job in jobs}.values() if job.name not in found]
     if missing:
-        for choice in {json.dumps(job.corpus) for job in missing}:
-            _corpus(choice)  # what is wrong with it is said before anything is trained
+        texts = {job.name: read[_choice(job)] for job in missing}  # what is wrong with them is said before training
         need_torch()
         folder.mkdir(parents=True, exist_ok=True)
-        found |= _train_all(missing, workers, folder)
+        _train_all([(job, texts[job.name], paths[job.name]) for job in missing], workers)
+        found |= {job.name: open_result(paths[job.name]) for job in missing}
     return [found[job.name] for job in jobs]
+
+
+class _Corpora(dict[str, Corpus]):
+    """Each corpus that is asked for, read once."""
+
+    def __missing__(self, choice: str) -> Corpus:
+        self[choice] = load(json.loads(choice))
+        return self[choice]
+
+
+def _choice(job: Job) -> str:
+    return json.dumps(job.corpus)
+
+
+def _name(job: Job, read: _Corpora) -> str:
+    """The name of a trajectory: its job's, with the hash of a corpus that may be another under the same words."""
+    changes = corpora.only(job.corpus).traits["changes"]
+    return f"{job.name}-{read[_choice(job)].hash[:8]}" if changes else job.name
 
 
 def need_torch() -> None:
@@ -48,48 +74,94 @@ def need_torch() -> None:
         raise InputError("lab: training needs PyTorch, which is not installed; pip install 'moesim[lab]'")
 
 
-def _kept(folder: Path, job: Job) -> xr.Dataset | None:
+def _kept(path: Path, job: Job) -> xr.Dataset | None:
     try:
-        data = open_result(folder / f"{job.name}.nc")
-        return data.assign(
-            {name: v for name, v in job.columns().items() if name not in data}
-        )  # columns that came later
+        data = open_result(path)
+        return data.assign({name: v for name, v in job.columns().items() if name not in data})  # some came later
     except (InputError, OSError):  # not there, or damaged when it was killed
         return None
 
 
-def _train_all(jobs: Sequence[Job], workers: int, folder: Path) -> dict[str, xr.Dataset]:
+Task = tuple[Job, Corpus, Path]
+
+
+def _train_all(tasks: Sequence[Task], workers: int) -> None:
     """Longest first, so that no worker idles at the end."""
-    by_cost = sorted(jobs, key=lambda job: -job.tokens * job.shape.transformer.active_params)
-    with progress(sum(map(_cost, jobs)), "GFLOP", "lab") as advance:
-        if workers == 1:
-            for job in by_cost:
-                _train_one(job, folder)
-                advance(_cost(job))
-        else:
-            # spawned: a forked process would share PyTorch's threads
-            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-                futures = {pool.submit(_train_one, job, folder): job for job in by_cost}
-                for future in as_completed(futures):
-                    future.result()
-                    advance(_cost(futures[future]))
-    return {job.name: open_result(folder / f"{job.name}.nc") for job in jobs}
+    by_cost = sorted(tasks, key=lambda task: -_cost(task[0]))
+    with progress(sum(_cost(job) for job, _, _ in tasks), "GFLOP", "lab") as advance:
+        for job in _in_turn(by_cost) if workers == 1 else _side_by_side(by_cost, workers):
+            advance(_cost(job))
 
 
 def _cost(job: Job) -> float:
     return 6e-9 * job.tokens * job.shape.transformer.active_params
 
 
-def _train_one(job: Job, folder: Path) -> None:
+def _in_turn(tasks: Sequence[Task]) -> Iterator[Job]:
+    for task in tasks:
+        yield _train_one(*task)
+
+
+def _side_by_side(tasks: Sequence[Task], workers: int) -> Iterator[Job]:
+    """Jobs as they end, in spawned processes, as a forked one would share PyTorch's threads; all end with this one."""
+    before = multiprocessing.active_children()
+    context, given = multiprocessing.get_context("spawn"), {_choice(job): corpus for job, corpus, _ in tasks}
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(given,))
+    try:
+        with _no_script():
+            futures = [pool.submit(_train_given, job, path) for job, _, path in tasks]
+        for future in as_completed(futures):
+            yield future.result()
+        pool.shutdown()
+    except BrokenProcessPool:
+        raise InputError(
+            "lab: a worker was killed, perhaps for want of memory; what it finished is kept: the same command goes on, "
+            "with fewer workers if need be"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in {*multiprocessing.active_children()} - {*before}:
+            child.terminate()
+            child.join()
+
+
+@contextmanager
+def _no_script() -> Iterator[None]:
+    """Processes that are spawned here do not run the script again that asked for them."""
+    names = vars(sys.modules["__main__"])
+    told = {name: names.pop(name) for name in ("__file__", "__spec__") if name in names}
+    try:
+        names["__spec__"] = None
+        yield
+    finally:
+        names.update(told)
+
+
+_given: dict[str, Corpus] = {}  # of a worker, from the process that asked
+
+
+def _begin(given: dict[str, Corpus]) -> None:
+    """A worker leaves an interrupt to the process that asked, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _given.update(given)
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _train_given(job: Job, path: Path) -> Job:
+    return _train_one(job, _given[_choice(job)], path)
+
+
+def _train_one(job: Job, corpus: Corpus, path: Path) -> Job:
     from moesim.lab.train import train
 
-    corpus = _corpus(json.dumps(job.corpus))
-    write_result(_as_dataset(job, corpus, train(job, corpus)), folder / f"{job.name}.nc")
-
-
-@lru_cache(maxsize=1)
-def _corpus(choice: str) -> Corpus:
-    return load(json.loads(choice))
+    found = _as_dataset(job, corpus, train(job, corpus)).assign(trajectory=path.stem)
+    write_result(found, path)
+    return job
 
 
 def _as_dataset(job: Job, corpus: Corpus, trajectory: Any) -> xr.Dataset:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from moesim.errors import InputError
 from moesim.lab import probe
 from moesim.lab.corpus import CONTEXT, VOCABULARY, spelled
-from moesim.settings import known
-from moesim.variables import POSITIVE, SHARE, check
+from moesim.settings import known, number, truth, whole
+from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, POSITIVE_OR_INF, SHARE
 
 if TYPE_CHECKING:
     from moesim.models.transformer import Transformer
@@ -51,10 +51,11 @@ class Shape:
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            multiple = HEAD_DIM if name == "d_model" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % multiple:
-                of = f", a multiple of {multiple}" if multiple > 1 else ""
-                raise InputError(f"lab: {name}={value!r}; it takes a whole number above 0{of}")
+            object.__setattr__(self, name, whole()("lab", name, value))
+        if self.d_model % HEAD_DIM:
+            raise InputError(
+                f"lab: d_model={self.d_model}; it takes a multiple of {HEAD_DIM} (a size is [d_model, layers])"
+            )
         if self.active_experts > self.experts or self.d_ff % self.active_experts:
             raise InputError(
                 f"lab: active_experts={self.active_experts} of experts={self.experts}; it takes at most as many, and "
@@ -94,6 +95,30 @@ class Shape:
         )
 
 
+_TAKES = {
+    "batch": number(AT_LEAST_ONE),
+    "tokens": number(AT_LEAST_ONE),
+    "unique_tokens": number(POSITIVE_OR_INF),
+    "learning_rate": number(NON_NEGATIVE),
+    "weight_decay": number(NON_NEGATIVE),
+    "balancing_rate": number(NON_NEGATIVE),
+    "cooldown": number(SHARE),
+    "attention_scale": number(POSITIVE),
+    "decay_by_load": truth,
+    "seed": whole(0),
+}
+_OPTIONAL = ("balancing_rate",)
+
+
+def _multiple(name: str, value: float, unit: int) -> float:
+    """A whole number of units, which are named in the error with the nearest that will do; inf is one."""
+    below = value // unit * unit
+    if below != value and isfinite(value):
+        near = " or ".join(f"{count:.0f}" for count in (below, below + unit) if count)
+        raise InputError(f"lab: {name}={value:.15g}; it takes a multiple of {unit} bytes, like {near}")
+    return int(value) if isfinite(value) else inf
+
+
 @dataclass(frozen=True)
 class Job:
     """One training run. `unique_tokens` of inf: every token is fresh.
@@ -125,19 +150,19 @@ class Job:
     def __post_init__(self):
         object.__setattr__(self, "corpus", spelled(self.corpus))
         object.__setattr__(self, "probes", probe.spelled(self.probes))
-        object.__setattr__(self, "cooldown", check("lab", "cooldown", float(self.cooldown), SHARE))
-        object.__setattr__(self, "attention_scale", check("lab", "attention_scale", self.attention_scale, POSITIVE))
-        if self.balancing not in BALANCING:
+        if not isinstance(self.balancing, str) or self.balancing not in BALANCING:
             raise InputError(f"lab: balancing={self.balancing!r}; {known(BALANCING, self.balancing)}")
+        for name, takes in _TAKES.items():
+            if getattr(self, name) is not None or name not in _OPTIONAL:
+                object.__setattr__(self, name, takes("lab", name, getattr(self, name)))
         for name in ("batch", "tokens", "unique_tokens"):
-            value, unit = getattr(self, name), CONTEXT if name == "batch" else self.batch
-            if isfinite(value) and (value < unit or value % unit):
-                raise InputError(f"lab: {name}={value!r}; it takes a multiple of {unit} tokens")
-            object.__setattr__(self, name, int(value) if isfinite(value) else inf)
-        for name in ("learning_rate", "weight_decay"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-            if not 0 <= getattr(self, name) < inf:
-                raise InputError(f"lab: {name}={getattr(self, name)!r}; it takes 0 or more")
+            unit = CONTEXT if name == "batch" else self.batch
+            object.__setattr__(self, name, _multiple(name, getattr(self, name), unit))
+        if self.learning_rate * self.weight_decay >= 1:
+            raise InputError(
+                f"lab: weight_decay={self.weight_decay:g} at learning_rate={self.learning_rate:g}; a step takes their "
+                "product off the weights: it takes a product below 1"
+            )
 
     @property
     def steps(self) -> int:

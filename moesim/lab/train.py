@@ -138,17 +138,12 @@ class Run:
                 f"tokens={job.tokens}, unique_tokens={job.unique_tokens} and what probes read; give less, or more text"
             )
 
-    def branch(self, averaged: bool = False) -> Run:
-        """A copy that learns on by itself, on the same windows that the run has not seen, in the same order.
-
-        `averaged`: from the averaged weights, which a small step does not improve by its smallness alone.
-        """
+    def branch(self) -> Run:
+        """A copy that learns on by itself, on the same windows that the run has not seen, in the same order."""
         other = copy(self)
         for layer in self.model.moe:
             layer.gates = layer.gates.detach()  # what still hangs on a gradient cannot be copied
         other.model, other.optimizer = deepcopy((self.model, self.optimizer))
-        if averaged:
-            other.model.load_state_dict(self.average.state_dict())
         other.batches = _batches(self.unseen, self.job)
         other.loads = other._no_loads()
         return other
