@@ -17,7 +17,7 @@ Frame = Any
 """A table of pandas, whose types say too little to be checked."""
 
 RECIPE = ["learning_rate", "weight_decay"]
-LATER = {"batch": 2048, "cooldown": 0.0, "attention_scale": 0.25}
+LATER = {"batch": 2048, "cooldown": 0.0, "attention_scale": 0.25, "decay_embedding": 1}
 """Columns of a setting that older tables lack, with what was meant there."""
 SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", *RECIPE, *LATER]
 """What must be the same in runs that are compared, beside the arm and the seed: nothing is averaged over it."""
