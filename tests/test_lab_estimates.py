@@ -113,10 +113,10 @@ def test_what_a_choice_rests_on_is_told(changed, others, recipe, note):
 def test_nothing_that_was_varied_is_averaged():
     """Beside a run others that differ in one thing: each is a setting, or an arm, of its own."""
     columns = {"d_model": 64, "layers": 4, "batch": 4096, "cooldown": 0.2, "learning_rate": 0.02, "hash": "g"}
-    columns["attention_scale"] = 1.0
+    columns |= {"attention_scale": 1.0, "decay_embedding": 0}
     columns |= {"decay_by_load": 1, "balancing": "none", "balancing_rate": 0.01}
     alike = {"batch": 2048, "cooldown": 0.0, "decay_by_load": 0, "balancing": "loss_free", "balancing_rate": 0.001}
-    alike["attention_scale"] = 0.25
+    alike |= {"attention_scale": 0.25, "decay_embedding": 1}
     alike |= {"experts": 8, "arm": "moe 8"}
     rows = xr.concat([runs(**alike), *(runs(**alike | {name: value}) for name, value in columns.items())], "run")
     table = frame(rows)
