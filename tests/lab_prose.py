@@ -22,13 +22,13 @@ import numpy as np
 
 from moesim import load_runs
 from moesim.lab import compared
-from moesim.lab.compared import ANY_RECIPE, ANY_STOP, BY_LOAD, Interval
+from moesim.lab.compared import ANY_RECIPE, ANY_STOP, BY_LOAD, LATER, Interval
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG, FINDING, DATA = "docs/log.md", "docs/findings/small_models.md", "docs/findings/finite_data.md"
 U, FRESH = 2**15, 2**21
 ARMS = DENSE, MOE, TOTAL = "dense", "moe 8", "dense x8"
-SMALL = {"d_model": 32, "cooldown": 0.0}
+SMALL = {"d_model": 32, **LATER}
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _NUMBER = rf"([+-]?(?:\d+(?:\.\d+)?|\.\d+)|\b(?:{'|'.join(WORDS)})\b)"
 

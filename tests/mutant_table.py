@@ -39,7 +39,7 @@ LAWS = {
         ("density**b_S + c_S", "density**-b_S + c_S"),
         ("c * (1.0 - density) ** mu", "c * density ** mu"),
     ],
-    ("laws/law.py", "test_laws.py test_planning.py -k 'flag or range or outside or own_file'"): [
+    ("laws/law.py", "test_law_properties.py test_planning_sweeps.py -k 'flag or range or outside or own_file'"): [
         ("return outside(self.data_range, quantities)", "return None"),
     ],
     ("laws/repetition.py", "test_repetition.py"): [
@@ -109,7 +109,7 @@ MODELS = {
         ("group.d_model, 2 * group.mamba_groups", "group.mamba_inner, 2 * group.mamba_groups"),
         ("w - w * (w - 1) / (2 * T)", "w + w * (w - 1) / (2 * T)"),
     ],
-    ("models/architecture.py", "test_architecture.py test_transformer.py"): [
+    ("models/architecture.py", "test_architecture.py test_transformer.py test_transformer_configs.py"): [
         ("total = size / (1.0 - sparsity)", "total = size * (1.0 - sparsity)"),
         ("active_experts / (1.0 - sparsity)\n    dense", "active_experts * (1.0 - sparsity)\n    dense"),
         ("(1.0 - 1.0 / moe_every) * dense", "dense / moe_every"),
@@ -156,7 +156,7 @@ MODELS = {
         ("return update / (2 * excess)", "return update / excess"),
         ("(1 - (1 - active_experts / experts) ** batch)", "(1 - active_experts / experts) ** batch"),
     ],
-    ("models/attention.py", "test_layers.py test_transformer.py"): [
+    ("models/attention.py", "test_layers.py test_transformer.py test_transformer_configs.py"): [
         ("w - w * w / (2 * sequence)", "w + w * w / (2 * sequence)"),
         ("(whole_chunks * chunk**2 + rest**2)", "(whole_chunks * chunk**2)"),
         ("w - w * (w - 1) / (2 * sequence)", "w - w * (w + 1) / (2 * sequence)"),
@@ -164,7 +164,7 @@ MODELS = {
         ("self.heads * (self.nope_dim + self.value_dim))", "self.heads * (self.nope_dim + self.rope_dim))"),
         ("(heads + kv_heads) * head_dim", "heads * head_dim"),
     ],
-    ("models/feedforward.py", "test_layers.py test_network.py test_transformer.py"): [
+    ("models/feedforward.py", "test_layers.py test_network.py test_transformer.py test_transformer_configs.py"): [
         ("rows = self.experts if self.every else self.acting * self.capacity", "rows = self.acting"),
         ("width = self.shared_experts * (self.d_shared or self.d_expert)", "width = self.d_shared or self.d_expert"),
         ("Product(1, self.d_model, self.experts), *bias_of", "*bias_of"),
@@ -183,7 +183,7 @@ MODELS = {
 
 # The quick ones of the tests of planning.
 SLOW = "fine_grid or broadcast or root or order_of or nothing_at or no_run or brute"
-PLAN = f"test_planning.py -k 'abnar2025 or not ({SLOW})'"
+PLAN = f"test_planning.py test_planning_published.py test_planning_sweeps.py -k 'abnar2025 or not ({SLOW})'"
 
 PLANNING = {
     ("planning/size.py", PLAN): [
@@ -258,7 +258,7 @@ PLANNING = {
         ("(values[..., :-1] < 0) & (values[..., 1:] >= 0)", "(values[..., :-1] > 0) & (values[..., 1:] <= 0)"),
         ("np.where(index < 0, -np.inf, np.inf)", "np.where(index < 0, np.inf, -np.inf)"),
     ],
-    ("numerics/derivative.py", "test_laws.py test_fit_properties.py -k 'derivative or difference'"): [
+    ("numerics/derivative.py", "test_law_properties.py test_fit_properties.py -k 'derivative or difference'"): [
         ("lambda out, x, y: -out / y", "lambda out, x, y: out / y"),
         ("lambda out, x: 1.0 / (_LN10 * x)", "lambda out, x: 1.0 / (_LN2 * x)"),
         ("lambda out, x: out + 1.0", "lambda out, x: out"),
@@ -403,7 +403,7 @@ OUTPUT = {
 }
 
 # The tests of balance that do not run whole studies.
-BY_HAND = "test_balance_by_hand.py test_domains_by_hand.py test_hardware_by_hand.py"
+BY_HAND = "test_balance_by_hand.py test_placement_by_hand.py test_domains_by_hand.py test_hardware_by_hand.py"
 BALANCE = f"{BY_HAND} test_balance_clock.py test_balance_theory.py"
 
 BALANCING = {
@@ -542,7 +542,7 @@ BALANCING = {
         ("given.active, 1.0 - dropped)", "given.active)"),
         ("changed[:, None], 0.0, old", "changed[:, None], old, old"),
     ],
-    ("balance/study.py", "test_balance_run.py -k 'study or equal'"): [
+    ("balance/study.py", "test_balance_verb.py -k 'study or equal'"): [
         ('last.wall_clock.min("policy")', 'last.wall_clock.max("policy")'),
         ("out[name].sel(policy=CLAIM, drop=True) - out[name]", "out[name] - out[name].sel(policy=CLAIM, drop=True)"),
     ],
@@ -618,7 +618,7 @@ BALANCING = {
         ("** (1.0 / chip.sharpness)", "** chip.sharpness"),
         ("np.minimum(limit, places)", "np.maximum(limit, places)"),
     ],
-    ("hardware/placed.py", f"{BALANCE} test_traces.py"): [
+    ("hardware/placed.py", f"{BALANCE} test_traces.py test_trace_replays.py"): [
         ("after.held(experts, devices) & ~before", "after.held(experts, devices) | ~before"),
         ("fresh.sum(axis=1)", "fresh.sum(axis=2)"),
         (".sum(axis=1) - self.held", ".sum(axis=1) + self.held"),
@@ -681,7 +681,7 @@ BALANCING = {
         ("machine.chip.memory - machine.schedule.dense_memory", "machine.chip.memory"),
         ("over.argmax(axis=1) % used.shape[1]", "over.argmax(axis=1)"),
     ],
-    ("balance/topology.py", "test_balance_by_hand.py -k 'topolog or placement or lplb'"): [
+    ("balance/topology.py", "test_placement_by_hand.py -k 'topolog or placement or lplb'"): [
         ("np.lexsort((-weight, home >= experts)", "np.lexsort((weight, home >= experts)"),
         ("np.lexsort((-weight, home >= experts)", "np.lexsort((home >= experts, -weight)"),
         ("(place + 12) % 16", "(place + 8) % 16"),
@@ -709,7 +709,7 @@ BALANCING = {
         ("if trajectory is None and len(names) == 1:", "if trajectory is None:"),
         ("tokens_per_window is not None and dump.active is None", "False"),
     ],
-    ("balance/trace.py", "test_traces.py test_balance_clock.py"): [
+    ("balance/trace.py", "test_traces.py test_trace_replays.py test_balance_clock.py"): [
         ("loads[window - 1] if window else even", "loads[window]"),
         ('"arrivals": moved / length', '"arrivals": moved'),
         ("axis=1) * length", "axis=1)"),
@@ -719,7 +719,7 @@ BALANCING = {
         ("cluster.slots - there.sum(axis=1) + 1", "cluster.slots - there.sum(axis=1)"),
         ("source=source, **met", "**met"),
     ],
-    ("balance/workloads.py", "test_traces.py -k workload"): [
+    ("balance/workloads.py", "test_trace_replays.py -k workload"): [
         ("(experts - heat * hot) / (experts - hot)", "heat"),
         ("== period - 1", "== 0"),
         ("np.arange(windows) // period", "np.arange(windows)"),
@@ -813,6 +813,7 @@ HARDWARE = {
     ],
 }
 
+EVERY_SITE = "test_sites_run.py test_sites_questions.py test_sites_protocols.py test_sites_parts.py"
 SITES = {
     ("sites/links.py", "test_sites.py"): [
         ("- send.hidden, 0.0)", "+ send.hidden, 0.0)"),
@@ -830,7 +831,7 @@ SITES = {
         ("np.exp(spread**2 / 2)", "1.0"),
         ("1.0 + 0.05", "1.0 + 0.5"),
     ],
-    ("sites/flows.py", "test_sites_run.py test_sites_protocols.py"): [
+    ("sites/flows.py", EVERY_SITE): [
         ("* way.bits / way.fragments", "* way.bits"),
         ("(way.backward + way.overlap) * last", "way.overlap * last"),
         ("np.cumsum(weight[order]) >= needed", "np.cumsum(weight[order]) > needed"),
@@ -840,7 +841,7 @@ SITES = {
         ("np.full(len(step), last) if", "step if"),
         ("flow.tokens * left * useful", "flow.tokens * left"),
     ],
-    ("sites/protocols.py", "test_sites_run.py test_sites_protocols.py"): [
+    ("sites/protocols.py", EVERY_SITE): [
         ("success / copies, kept", "success, kept"),
         ("grace * max(hidden - needed, 0.0)", "grace"),
         ("interval / 2.0 if failed", "interval if failed"),
@@ -853,7 +854,7 @@ SITES = {
         ("age >= deadline", "age >= 2 * deadline"),
         ("done - back * cycle", "done"),
     ],
-    ("sites/apart.py", "test_sites_run.py test_sites_protocols.py"): [
+    ("sites/apart.py", EVERY_SITE): [
         ("(parts - 1) * stem", "parts * stem"),
         ("ids *= (parts - 1) / parts", "ids *= 1"),
         ("max(spent - toll.mark, 0.0)", "0.0"),
@@ -882,7 +883,7 @@ SITES = {
         ("(1.0 - shared) * slowest", "slowest"),
         ("** (-1.0 / slope)", "** -slope"),
     ],
-    ("sites/engine.py", "test_sites_run.py test_sites_protocols.py"): [
+    ("sites/engine.py", EVERY_SITE): [
         ("(slack - sending) * idle", "slack * idle"),
         ("+ energy * self.tariff", "+ energy"),
         ("(1.0 - share) * down", "down"),
@@ -894,17 +895,17 @@ SITES = {
         ("np.sum(values * team.weight)", "np.sum(values)"),
         ("level * shares, 0.0", "level, 0.0"),
     ],
-    ("sites/chooser.py", "test_sites_run.py"): [
+    ("sites/chooser.py", "test_sites_run.py test_sites_questions.py"): [
         ("price / self.work", "price"),
         ("self.most - before", "self.most"),
         ("part - self.rented, part", "part * 0, part"),
     ],
-    ("sites/questions.py", "test_sites_run.py"): [
+    ("sites/questions.py", "test_sites_questions.py"): [
         ("rate * model.d_model * 16 * 2", "rate * model.d_model * 16"),
         ("np.cumprod(shares, axis=-1)", "shares"),
         ("NON_NEGATIVE) / check", "NON_NEGATIVE) * check"),
     ],
-    ("sites/place.py", "test_sites_run.py test_sites_protocols.py"): [
+    ("sites/place.py", EVERY_SITE): [
         ("group.sites / group.simulated", "group.weight", "equal where it divides"),
         ("crc32(kind.encode())", "0", "speeds of two groups are then equal, which no sum shows"),
         ("-(group.spread**2) / 2", "0.0"),
@@ -933,7 +934,8 @@ LAB = {
         ("(self.gates + self.bias).topk", "self.gates.topk"),
         ("a * cos - b * sin", "a * cos + b * sin"),
     ],
-    ("lab/train.py", "test_lab.py -k auxiliary"): [
+    ("lab/train.py", "test_lab.py -k 'auxiliary or decoupled'"): [
+        ("if self.job.decay_embedding else", "if not self.job.decay_embedding else"),
         ("len(layer.bias) * (share * gates", "(share * gates"),
         ("layer.gates / layer.gates.sum(-1, keepdim=True)", "layer.gates"),
     ],
@@ -964,6 +966,15 @@ LAB = {
         ('arm.split(", ")[0] + ', "arm + "),
         ("both, best = tried.merge(shared)", "both, best = tried"),
     ],
+    ("lab/figures.py", "test_lab_runs.py -k average"): [
+        ("kept = kept[kept[name] == kept[name].mode()[0]]", "pass"),
+        ("group.assign(x=group.loss_seen)", "group.assign(x=group.loss)"),
+        ("for kind, group in rows.groupby(_KIND)", "for kind, group in rows.groupby(_KIND[:2])"),
+        (
+            'groupby([*_FAMILY, "pool", "weight_decay"]))\n    pools = pools',
+            'groupby(["pool", "weight_decay"]))\n    pools = pools',
+        ),
+    ],
     ("lab/tables.py", "test_lab_runs.py"): [
         ("differences(paid, moe, other,", "differences(paid, other, moe,"),
         ("penalties(best, ANY_RECIPE)", "penalties(best)"),
@@ -981,7 +992,7 @@ LAB = {
 }
 
 TREES = {
-    ("sites/apart.py", "test_sites_protocols.py"): [
+    ("sites/apart.py", "test_sites_protocols.py test_sites_parts.py"): [
         ("copies = float(receive.sum()) - 1.0", "copies = float(parts) - 1.0"),
         ("np.minimum(team.up, team.down)[receive > 0].min()", "team.up[centre]"),
         ("(copies * stem + ids) / seconds if seconds", "up if seconds"),

@@ -163,16 +163,17 @@ def test_the_bias_follows_the_loads(corpus):
     torch.testing.assert_close(run.model.moe[0].bias, 0.25 * (counts.mean() - counts).sign())
 
 
-def test_decay_is_decoupled_and_may_follow_the_load(corpus):
+@pytest.mark.parametrize("embedding", [True, False])
+def test_decay_is_decoupled_and_may_follow_the_load(embedding, corpus):
     """With a share s of E experts' tokens an expert keeps 1 - rate decay s E of its weights, others 1 - rate decay."""
-    run = Run(Job(SMALL, Shape(experts=2), weight_decay=2.0, decay_by_load=True), corpus)
+    run = Run(Job(SMALL, Shape(experts=2), weight_decay=2.0, decay_by_load=True, decay_embedding=embedding), corpus)
     layer = run.model.moe[0]
     layer.chosen = torch.tensor([[0], [0], [0], [1]])
     run.model.moe[1].chosen = layer.chosen
     before = {name: weights.detach().clone() for name, weights in run.model.named_parameters()}
     run._decay(0.1)
     kept = {name: weights.detach() / before[name] for name, weights in run.model.named_parameters()}
-    assert kept["embedding"].mean().item() == pytest.approx(1 - 0.2)
+    assert kept["embedding"].mean().item() == pytest.approx(1 - 0.2 * embedding)
     assert kept["feedforward.0.up"].mean((1, 2)).tolist() == pytest.approx([1 - 0.2 * 1.5, 1 - 0.2 * 0.5])
 
 
@@ -200,6 +201,6 @@ def test_siblings_share_what_kin_says():
 def test_a_job_is_named_by_all_it_depends_on():
     base = Job("synthetic", seed=1)
     assert base.name == Job({"policy": "synthetic"}, unique_tokens=inf, seed=1).name
-    others = [Job("synthetic", seed=1, attention_scale=1)]
+    others = [Job("synthetic", seed=1, attention_scale=1), Job("synthetic", seed=1, decay_embedding=False)]
     others += [Job("synthetic", seed=2), Job("stdlib", seed=1), Job("synthetic", seed=1, weight_decay=0.3)]
-    assert len({base.name, *(job.name for job in others)}) == 5
+    assert len({base.name, *(job.name for job in others)}) == 6

@@ -8,6 +8,7 @@ import xarray as xr
 import moesim
 from moesim.balance.trace import lognormal_trace
 from moesim.errors import InputError
+from moesim.lab import probed
 from moesim.lab.compared import (
     SETTING,
     chosen,
@@ -112,10 +113,10 @@ def test_what_a_choice_rests_on_is_told(changed, others, recipe, note):
 def test_nothing_that_was_varied_is_averaged():
     """Beside a run others that differ in one thing: each is a setting, or an arm, of its own."""
     columns = {"d_model": 64, "layers": 4, "batch": 4096, "cooldown": 0.2, "learning_rate": 0.02, "hash": "g"}
-    columns["attention_scale"] = 1.0
+    columns |= {"attention_scale": 1.0, "decay_embedding": 0}
     columns |= {"decay_by_load": 1, "balancing": "none", "balancing_rate": 0.01}
     alike = {"batch": 2048, "cooldown": 0.0, "decay_by_load": 0, "balancing": "loss_free", "balancing_rate": 0.001}
-    alike["attention_scale"] = 0.25
+    alike |= {"attention_scale": 0.25, "decay_embedding": 1}
     alike |= {"experts": 8, "arm": "moe 8"}
     rows = xr.concat([runs(**alike), *(runs(**alike | {name: value}) for name, value in columns.items())], "run")
     table = frame(rows)
@@ -321,6 +322,46 @@ def test_experts_that_a_model_lacks_are_no_experts():
     plain, wide = (calibrate(xr.Dataset({"loads": (dims, values)})) for values in (loads, padded))
     assert plain["load_spread"].value == pytest.approx(wide["load_spread"].value)
     assert plain["load_drift"].value == pytest.approx(wide["load_drift"].value)
+
+
+def gains(*kin, own=1.0, usual=-1.0):
+    """Four domains that harm one another by 1 and gain 1 of their own; what `a` gives `b` in each of two repeats."""
+    names = list("abcd")
+    values = np.full((len(kin), 2, 4, 4), usual)
+    values[:, :, range(4), range(4)] = own
+    values[:, :, 0, 1] = kin
+    dims = ("trajectory", "repeat", "source", "target")
+    return xr.Dataset({"tuned_gain": (dims, values), "added_gain": (dims, values)}, {"source": names, "target": names})
+
+
+def test_kinship_by_hand():
+    """From -1, what the usual other gives, to the own 1: 0 and .2 are .5 and .6 of the way; t(1) is 6.3138.
+
+    Of one training the interval is over repeats, of two it is over their means, .1 and .3.
+    """
+    one, two = (probed.kinship(g).sel(source="a", target="b") for g in (gains([0.0, 0.2]), gains([0, 0.2], [0.2, 0.4])))
+    assert (one.kin.item(), one.low.item()) == pytest.approx((0.55, 0.55 - 0.05 * 6.3138), abs=1e-4)
+    assert (two.kin.item(), two.high.item()) == pytest.approx((0.60, 0.60 + 0.05 * 6.3138), abs=1e-4)
+    assert probed.kinship(gains([0.0, 0.2])).kin.sel(source=["a", "c", "d"]).values.tolist() == [
+        [1.0, 0.55, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]
+    ]  # fmt: skip
+    assert "a +1.00* +0.55*" in " ".join(probed.transfers(gains([0.08, 0.12])).split())
+
+
+def test_three_domains_have_no_usual_one():
+    few = gains([0.0, 0.2]).isel(source=slice(3), target=slice(3))
+    assert np.isnan(probed.kinship(few).kin).all()
+    few["loads"] = ("trajectory", "window", "layer", "expert"), np.full((1, 2, 1, 4), 9.0)
+    assert "fewer than four domains" in calibrate(few)["kin"]
+
+
+def test_a_transfer_beside_loads_says_which_domains_are_kin():
+    loads = xr.Dataset({"loads": (("trajectory", "window", "layer", "expert"), np.full((1, 2, 1, 4), 9.0))})
+    found = calibrate(loads.assign(gains([0.0, 0.2])))
+    assert found["kin, a to b"][:2] == pytest.approx((0.55, 0.55 - 0.05 * 6.3138), abs=1e-4)
+    assert "kin, a to a" not in found
+    assert found["rho"] == NOT_IDENTIFIED["rho"]
+    assert "train with probes=[transfer]" in calibrate(loads)["kin"]
 
 
 @pytest.mark.parametrize(

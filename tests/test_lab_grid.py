@@ -11,6 +11,7 @@ from time import sleep
 
 import numpy as np
 import pytest
+import xarray as xr
 
 torch = pytest.importorskip("torch", reason="the lab trains with PyTorch: pip install 'moesim[lab]'")
 
@@ -187,20 +188,41 @@ def test_a_batch_of_one_domain_has_no_other(tried):
     assert (len(windows), set(domain.tolist())) == (16, {2})
 
 
+def test_training_on_a_domain_teaches_its_sibling_more_than_others():
+    """Two pairs of siblings that share nine facts of ten, known from how the corpus is made."""
+    choice = {**SMALL, "exponent": 0.0, "kin": 0.9}
+    job = Job(choice, MOE, tokens=2**16, batch=512)
+    torch.manual_seed(0)
+    run = Run(job, load(choice))
+    for step in range(1, job.steps + 1):
+        run.step(step)
+    found = probe.transfer(run, repeats=1)
+    tried = xr.Dataset(dict(found.values), {name: list(v) for name, v in found.axes.items()}).expand_dims("trajectory")
+    order = [f"domain {i}" for i in range(4)]
+    kin = probed.kinship(tried).kin.sel(source=order, target=order).values
+    assert kin[[0, 1, 2, 3], [1, 0, 3, 2]].min() > 0.15
+    assert abs(kin[:2, 2:]).max() < 0.15
+    assert abs(kin[2:, :2]).max() < 0.15
+
+
 def test_probes_are_kept_with_their_trajectory(tmp_path, corpus):
     asked = [
         {"policy": "split", "tokens": 2**13, "router_noise": [0.0, 0.1]},
-        {"policy": "transfer", "steps": 2},
+        {"policy": "transfer", "steps": 2, "repeats": 2},
         "forced",
     ]
     job = Job(SMALL, MOE, tokens=2**14, probes=asked)
-    found = probes_of(trained([job, JOBS[0]], 1, tmp_path))
+    kept = trained([job, JOBS[0]], 1, tmp_path)
+    found = probes_of(kept)
     assert found.split_loss.dims == ("trajectory", "layer", "router_noise", "weight_noise", "since")
     assert found.since.values.tolist() == [0, 2048, 4096, 8192]
     assert abs(found.split_loss - found.unsplit_loss).isel(since=0, router_noise=0).max() < 1e-5
-    assert found.tuned_gain.sizes == {"trajectory": 1, "source": 4, "domain": 4}
+    assert found.tuned_gain.sizes == {"trajectory": 1, "repeat": 2, "source": 4, "target": 4}
     assert found.forced_excess.sizes == {"trajectory": 1, "layer": 2, "domain": 4, "expert": 4}
     assert len(probed.tables(found)) == 3
+    said = calibrate(xr.merge([loads_of(kept), found], join="outer", compat="override"))
+    assert said["kin, domain 1 to domain 0"].low < said["kin, domain 1 to domain 0"].high
+    assert said["weights_part"].value >= 2048
     plain = Job(SMALL, MOE, tokens=2**14)
     assert plain.name != job.name
     np.testing.assert_array_equal(train(plain, corpus).loads, train(job, corpus).loads)
@@ -214,6 +236,12 @@ def test_a_cooled_run_ends_at_no_rate_and_is_measured_there(corpus):
     assert job.marks == [2**18]
     (row,) = train(Job(SMALL, tokens=2**14, cooldown=0.25), corpus).rows
     assert row["loss"] == pytest.approx(row["loss_last"], rel=1e-6)
+
+
+@pytest.mark.parametrize("option", ["steps", "repeats", "domains", "windows", "rate"])
+def test_a_transfer_of_nothing_is_refused(tried, option):
+    with pytest.raises(InputError, match=f"probe transfer: {option}=0 is outside its domain"):
+        probe.transfer(tried, **{option: 0})
 
 
 def test_a_corpus_that_is_too_small_is_no_fresh_data(corpus):

@@ -153,6 +153,11 @@ def test_the_simulator_is_judged_on_seeds_it_has_not_seen(monkeypatch):
     assert found.measured[(found.quantity == "loss").values].item() == pytest.approx(float(own.mean()))
 
 
+def test_a_dataset_is_what_it_is():
+    loads = simulated_loads(1)
+    assert reality.recorded(loads) is loads
+
+
 def test_too_few_seeds_to_judge_by_are_refused():
     with pytest.raises(InputError, match="loads of 2 seeds; it takes three or more"):
         reality.reality(simulated_loads(2))

@@ -1,5 +1,6 @@
 """The tables of runs of small models that are shipped: what stands in them, how they are read, and what they say."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from moesim.lab import figures, job, tables
 from moesim.lab.compared import (
     ANY_STOP,
     BY_LOAD,
+    LATER,
     SETTING,
     differences,
     excess_index,
@@ -27,6 +29,7 @@ from moesim.lab.job import Shape
 TABLES = [name for name in config.choices("runs") if name.startswith("lab_")]
 CONTRACT = "active_params total_params embedding_params sparsity tokens unique_tokens loss weight_decay seed corpus"
 CONTRACT += " hash trajectory loss_se balancing"
+ARMS = ("dense", "dense x8", "moe 8")
 each_table = pytest.mark.parametrize("name", TABLES)
 
 
@@ -167,7 +170,51 @@ def test_the_figures_show_what_the_tables_say():
 def grid(name):
     """The rows of a shipped table that differ in the arm, the seed, the data and the decay only."""
     rows = reported(frame(moesim.load_runs(name)))
-    return rows[(rows.d_model == 32) & (rows.learning_rate == 0.01) & (rows.cooldown == 0)]
+    for column, value in {"d_model": 32, "learning_rate": 0.01, **LATER}.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
+PAY = {(arm, d, pool): i / 64 for i, (arm, d, pool) in enumerate(product(ARMS, (32, 64), (2.0, 4.0)), 1)}
+
+
+@pytest.fixture(scope="module")
+def sizes_and_pools():
+    """Two sizes and two pools, a penalty each, the same on both seeds; and runs at another rate or cooldown."""
+    rows = []
+    for (arm, d, pool), seed in product(PAY, (0, 1)):
+        experts, wide = (8 if arm == "moe 8" else 1), (1 if arm == "dense" else 8)
+        alike = {"arm": arm, "d_model": d, "seed": seed, "experts": experts, "active_experts": 1, "tokens": 8.0}
+        alike |= {"total_params": float(d * wide), "active_params": float(d if experts > 1 else d * wide), "layers": 2}
+        alike |= {"corpus": "c", "hash": "h", "weight_decay": 0.1, "learning_rate": 0.01, "cooldown": 0.0}
+        paid = alike | {"unique_tokens": pool, "loss": 1 + PAY[arm, d, pool], "loss_seen": 2 - PAY[arm, d, pool]}
+        fresh = alike | {"unique_tokens": 8.0, "loss": 1.0, "loss_seen": 1.0}
+        rows += [paid] + [fresh] * (pool == 2.0)
+        if seed == 0 and arm == "dense":
+            rows += [paid | {"loss": 9.0, "learning_rate": 0.02}, paid | {"loss": 9.0, "cooldown": 0.2}]
+    for i, row in enumerate(rows):
+        row["trajectory"] = str(i)
+    return xr.Dataset({name: ("run", [row[name] for row in rows]) for name in rows[0]})
+
+
+def test_figures_average_nothing_but_seeds(sizes_and_pools):
+    drawn = figures.draw(sizes_and_pools)
+    assert len(drawn["penalty"].axes) == 3
+    for axes in drawn["penalty"].axes:
+        assert sorted(bar[0].get_ydata()[0] for bar in axes.containers) == pytest.approx(sorted(PAY.values()))
+        assert len(axes.lines) == 3 * len(axes.containers) + 4  # the dense models of each size and pool
+    seen = drawn["penalty"].axes[2].containers
+    assert all(bar[0].get_xdata()[0] + bar[0].get_ydata()[0] == pytest.approx(2.0) for bar in seen)
+    assert "8 runs of another learning rate, cooldown are in the table" in drawn["penalty"].get_suptitle()
+    titles = {axes.get_title() for axes in drawn["losses"].axes if axes.get_visible()}
+    assert titles == {f"d {d}, {pool} unique, decay 0.1" for d in (32, 64) for pool in (2, 4)}
+
+
+def test_lines_of_the_table_average_nothing_but_seeds(sizes_and_pools):
+    said = tables.table(sizes_and_pools)
+    for paid in PAY.values():
+        assert f"{1 + paid:.3f} ± 0.000" in said
+    assert said.count("9.000") == 8
 
 
 WHOLE = grid("lab_text")
@@ -226,7 +273,7 @@ def test_signs_and_sizes_are_those_of_another_cut(name):
     assert min(sign * found.low, sign * found.high) > 0
 
 
-@pytest.mark.parametrize("arm", ["dense", "moe 8", "dense x8"])
+@pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("decay", [0.1, 0.3, 1.0])
 def test_up_to_sixteen_epochs_repetition_costs_little(arm, decay):
     own = at(SIXTEEN, decay)

@@ -17,12 +17,9 @@ Frame = Any
 """A table of pandas, whose types say too little to be checked."""
 
 RECIPE = ["learning_rate", "weight_decay"]
-_LATER = {
-    "batch": 2048,
-    "cooldown": 0.0,
-    "attention_scale": 0.25,
-}  # columns that older tables lack, with what was meant there
-SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", *RECIPE, *_LATER]
+LATER = {"batch": 2048, "cooldown": 0.0, "attention_scale": 0.25, "decay_embedding": 1}
+"""Columns of a setting that older tables lack, with what was meant there."""
+SETTING = ["corpus", "hash", "d_model", "layers", "tokens", "unique_tokens", *RECIPE, *LATER]
 """What must be the same in runs that are compared, beside the arm and the seed: nothing is averaged over it."""
 ANY_RECIPE = [name for name in SETTING if name not in RECIPE]
 """A setting in which each arm, and fresh data, may have a learning rate and a weight decay of its own."""
@@ -94,12 +91,12 @@ def frame(runs: xr.Dataset) -> Frame:
     An arm whose experts decay by their load, or are balanced in another way than usual, is an arm of its own. What has
     further dims is left out. InputError where a column is missing.
     """
-    missing = {*SETTING, *_NEEDED} - {*_LATER, *map(str, runs.variables)}
+    missing = {*SETTING, *_NEEDED} - {*LATER, *map(str, runs.variables)}
     if missing:
         raise InputError(f"lab: the runs have no {sorted(missing)[0]!r}; give runs of moesim lab")
     columns = [name for name, v in runs.variables.items() if v.dims == ("run",)]
     rows = runs[columns].to_dataframe().reset_index(drop=True)
-    later = {name: rows[name].fillna(usual) if name in rows else usual for name, usual in _LATER.items()}
+    later = {name: rows[name].fillna(usual) if name in rows else usual for name, usual in LATER.items()}
     if "decay_by_load" in rows:
         later["decay_by_load"] = rows.decay_by_load.fillna(0).astype(int)
     rows = rows.assign(**later, pool=rows.unique_tokens.where(rows.unique_tokens < rows.tokens, np.inf))

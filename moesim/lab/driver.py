@@ -35,7 +35,7 @@ OPEN: tuple[str, ...] = ()
 AXES: tuple[str, ...] = (
     *("sizes", "experts", "ffn_multiple", "unique_tokens", "weight_decay", "learning_rate", "balancing", "probes"),
 )
-_ALIKE = ("corpus", "tokens", "batch", "cooldown", "attention_scale")
+_ALIKE = ("corpus", "tokens", "batch", "cooldown", "attention_scale", "decay_embedding")
 _NOT_ASKED = ("workers",)  # changes nothing in what comes out
 
 
@@ -152,6 +152,7 @@ def lab(
     batch: int = 2048,
     cooldown: float = 0.0,
     attention_scale: float = HEAD_DIM**-0.5,
+    decay_embedding: bool = True,
     probes: Any = (),
     seeds: Any = 1,
     workers: int = 2,
@@ -165,9 +166,9 @@ def lab(
     too. `seeds`: how many, or a list. Trajectories that were trained before are taken from
     `outputs/lab/trajectories`. `cooldown`: the last share of a run over which the learning rate falls to zero, in place
     of averaged weights; then only the end is measured. `attention_scale`: of the products of queries and keys, see
-    `moesim.lab.job.Job`. `probes`: what is tried on each Mixture at its end (see
-    `moesim.lab.probe`), for `moesim.lab.probes`. One row for each run and mark; beside the variables of the table
-    `loss_se` (over validation windows: those of other documents differ by more), `loss_last` (of the last weights, on
+    `moesim.lab.job.Job`; `decay_embedding`: whether it decays like the rest. `probes`: what is tried on each Mixture at
+    its end (see `moesim.lab.probe`), for `moesim.lab.probes`. One row for each run and mark; beside the variables of
+    the table `loss_se` (over validation windows: other documents differ by more), `loss_last` (of the last weights, on
     the first 512 of these windows only, so no measure of averaging), `loss_seen` (on what was trained on) and
     `domain_loss` (run, domain). Raises InputError without PyTorch and for what is out of range.
     """

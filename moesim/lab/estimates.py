@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from moesim.errors import InputError
 from moesim.fitting.runs import load_runs
 from moesim.lab import router
 from moesim.lab.compared import SETTING, Interval, equivalents, frame, last, mean, penalties, ratio, reported
-from moesim.lab.probed import parting
+from moesim.lab.probed import kinship, parting
 from moesim.lab.tables import in_words, named, told_by
 from moesim.output.store import open_result
 
@@ -23,7 +24,7 @@ HOT = 2.0
 """A hotspot is an expert with so many times the mean load (facts of small models: it forms in 4 to 16 steps)."""
 
 NOT_IDENTIFIED = {
-    "rho": "what domains share shows its sign and kinship in loads of one training, not its size",
+    "rho": "a transfer probe shows which domains are kin, not what a token of one is worth to another",
     "reinforcement": "shares are functions of log shares, so the rate at which use brings use cannot be told from them",
     "decay": "noise in the levels of loads looks like decay",
 }
@@ -46,7 +47,8 @@ def calibrate(loads: Any, runs: Any = None, *, level: float = 0.9) -> dict[str, 
     that nothing balances those of ROUTER, in words of `moesim.balance.routing`: `noise` and `common` of the first
     scores, `popularity` (reinforcement per step of what is used, were nothing else at work), `reach` of the scores,
     `wander` of them per step; of splits (`moesim.lab.probes`, merged) `weights_part` and `domains_part`, bytes until
-    twins differ, and `twin_share` of the lesser one at the end; of `runs` (a table that `load_runs` takes, with a dense
+    twins differ, and `twin_share` of the lesser one at the end; of transfers, merged too, `kin, A to B` (see
+    `probed.kinship`); of `runs` (a table that `load_runs` takes, with a dense
     ladder) `capacity_share` and `excess_share` by setting and arm, over seeds: what a Mixture can hold by its loss on
     fresh data, and what of it is in excess by its penalty (see `compared.equivalents`); and, for each parameter of
     NOT_IDENTIFIED and what is not there, the reason.
@@ -58,7 +60,8 @@ def calibrate(loads: Any, runs: Any = None, *, level: float = 0.9) -> dict[str, 
     found: dict[str, Interval | str] = {
         name: (_within if name.endswith("_step") else mean)(values.ravel(), level) for name, values in each.items()
     }
-    return found | _router(data, counts, steps, level) | _twins(data, level) | _shares(runs, level) | NOT_IDENTIFIED
+    tried = _twins(data, level) | _kin(data, level)
+    return found | _router(data, counts, steps, level) | tried | _shares(runs, level) | NOT_IDENTIFIED
 
 
 def described(counts: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
@@ -103,6 +106,22 @@ def _twins(data: xr.Dataset, level: float) -> dict[str, Interval | str]:
     tried = data.dropna("trajectory", subset=["twin_share"], how="all")
     when = {name: _within(values.values.ravel(), level) for name, values in parting(tried).items()}
     return {**when, "twin_share": mean(tried.twin_share.isel(since=-1).values.ravel(), level)}
+
+
+def _kin(data: xr.Dataset, level: float) -> dict[str, Interval | str]:
+    """How near training on one domain brings each other, over trajectories or repeats."""
+    if "tuned_gain" not in data:
+        return {"kin": "no transfer; train with probes=[transfer]"}
+    kin = kinship(data, level=level)
+    if np.isnan(kin.kin).all():
+        return {"kin": "a transfer of fewer than four domains, none of which is the usual other"}
+    ends = np.stack([kin.kin, kin.low, kin.high], axis=-1)
+    names = kin.source.values.tolist()
+    return {
+        f"kin, {names[i]} to {names[j]}": Interval(*ends[i, j].tolist())
+        for i, j in product(range(len(names)), repeat=2)
+        if i != j
+    }
 
 
 def _shares(runs: Any, level: float) -> dict[str, Interval | str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.lab.compared import (
+    LATER,
     SETTING,
     Frame,
     Interval,
@@ -21,6 +22,7 @@ from moesim.lab.compared import (
 )
 from moesim.lab.tables import in_words, named, told_by
 from moesim.output.plots import (
+    COLOURS,
     DASHES,
     colours_of,
     finish,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_CHECKED = ("learning_rate", "batch", "cooldown")  # figures show the most usual of each, the table all
+_CHECKED = ("learning_rate", *LATER)  # figures show the most usual of each, the table all
 _FAMILY = ["corpus", "hash", "d_model", "layers"]
 _KIND = ["d_model", "layers", "unique_tokens"]
 _MARKERS = "os^Dv<>ph*"
@@ -216,17 +218,20 @@ def _colours(rows: Frame) -> dict[str, str]:
 
 
 def loads_by_time(loads: xr.Dataset) -> Figure:
-    """Share of each expert over steps, a panel for each layer and balancing, of the first seed of each."""
-    kinds = list(dict.fromkeys(zip(loads.arm.values.tolist(), loads.balancing.values.tolist(), strict=True)))
-    figure, panels = grid_of_panels(len(kinds), loads.sizes["layer"], sharex=True, sharey="row")
-    for row, (arm, balancing) in zip(panels, kinds, strict=True):
-        chosen = (loads.arm == arm) & (loads.balancing == balancing)
-        first = loads.isel(trajectory=int(np.argmax(chosen.values)))
+    """Share of each expert over steps, a row for each way of balancing, of the first trajectory of each."""
+    kinds = list(zip(loads.arm.values.tolist(), loads.balancing.values.tolist(), strict=True))
+    firsts = [loads.isel(trajectory=kinds.index(kind)) for kind in dict.fromkeys(kinds)]
+    figure, panels = grid_of_panels(len(firsts), loads.sizes["layer"], sharex=True, sharey=True)
+    for row, first in zip(panels, firsts, strict=True):
         share = first.loads.sum("domain") / first.loads.sum(("domain", "expert"))
         for layer, axes in enumerate(row):
             for expert in range(share.sizes["expert"]):
-                axes.plot(share.window_step, share.isel(layer=layer, expert=expert), lw=1, ls=DASHES[expert // 8 % 6])
+                style: Any = {"color": COLOURS[expert % 8], "ls": DASHES[expert // 8 % 6], "lw": 1}
+                axes.plot(share.window_step, share.isel(layer=layer, expert=expert), **style)
+            axes.axhline(1 / np.isfinite(first.loads[0, 0, 0]).sum().item(), color="0.6", lw=0.9, ls=":")
             axes.set_xscale("log")
-            titled(axes, f"{arm}, {balancing}, layer {layer + 1}")
+            titled(axes, f"{first.arm.item()}, {first.balancing.item()}, layer {layer + 1}")
     label(figure, "step", "share of the assignments")
-    return finish(figure, "Loads of the experts while training, one seed", legend={})
+    told = dict.fromkeys(f"seed {one.seed.item():g}, decay {plain(one.weight_decay.item())}" for one in firsts)
+    note = f"the first run of each kind ({'; '.join(told)}); a line an expert; dotted: even loads"
+    return finish(figure, "Loads of the experts while training", note, legend={})

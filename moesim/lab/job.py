@@ -105,6 +105,7 @@ _TAKES = {
     "cooldown": number(SHARE),
     "attention_scale": number(POSITIVE),
     "decay_by_load": truth,
+    "decay_embedding": truth,
     "seed": whole(0),
 }
 _OPTIONAL = ("balancing_rate",)
@@ -127,8 +128,10 @@ class Job:
     an expert's weight decay in proportion to its share of the tokens; `corpus`: a name, or a mapping of `policy` and
     options. `cooldown`: the last share of the run, over which the learning rate falls to zero; only its end is measured
     then, with the last weights in place of the averaged ones. `attention_scale`: of the products of normed queries and
-    keys, which are at most HEAD_DIM; the default, one over the root of that, leaves attention blunt (1 is better).
-    `probes`: what is tried on the trained model (names or mappings, see `probe`).
+    keys, which are at most HEAD_DIM; the default, one over the root of that, leaves attention blunt: 1 is better on
+    text by .09 nat, and worse on synthetic facts by .10 (docs/log.md). `decay_embedding`: whether the tied embedding
+    decays too, whose scale is that of the logits. `probes`: what is tried on the trained model (names or mappings, see
+    `probe`).
     Raises InputError for what is out of range.
     """
 
@@ -146,6 +149,7 @@ class Job:
     cooldown: float = field(default=0.0, metadata=_LATER)
     probes: Any = field(default=(), metadata=_LATER)
     attention_scale: float = field(default=HEAD_DIM**-0.5, metadata=_LATER)
+    decay_embedding: bool = field(default=True, metadata=_LATER)
 
     def __post_init__(self):
         object.__setattr__(self, "corpus", spelled(self.corpus))
@@ -236,6 +240,7 @@ class Job:
             "batch": self.batch,
             "cooldown": self.cooldown,
             "attention_scale": self.attention_scale,
+            "decay_embedding": int(self.decay_embedding),
             "seed": self.seed,
             "trajectory": self.name,
         }

@@ -6,7 +6,7 @@ dims. It works on copies, which read what the run has not seen, so that the prob
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.registry import Policies
-from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, check
+from moesim.variables import AT_LEAST_ONE, NON_NEGATIVE, POSITIVE, check
 
 if TYPE_CHECKING:
     from moesim.lab.train import Run
@@ -152,39 +152,53 @@ def entropy(p: np.ndarray) -> float:
 
 @probes
 def transfer(
-    run: Run, *, steps: int = 8, rate: float = 0.1, domains: int = 8, windows: int = 64, weights: str = "feedforward"
+    run: Run,
+    *,
+    steps: int = 8,
+    rate: float = 1.0,
+    repeats: int = 3,
+    domains: int = 8,
+    windows: int = 32,
+    weights: str = "feedforward",
 ) -> Found:
-    """What training on one domain does for the loss of each: `tuned_gain`, `added_gain` (source, domain), nat/token.
+    """What training on one domain does for the loss of each: `tuned_gain`, `added_gain`, nat/token.
 
+    By (repeat, source, target): each repeat reads other batches; the `domains` most frequent are sources and targets.
     `tuned_gain`: how much lower after `steps` on the source alone. `added_gain`: how much lower after `steps` on the
     mixture with as many windows of the source beside it than after those on the mixture alone. The first exaggerates
-    harm: what is not seen is overwritten. From the averaged weights, at `rate` times the learning rate of the run: what
-    single batches do to weights at the full one drowns the effect. Only weights whose name begins with `weights` learn
-    ("": all). Sources are the `domains` most frequent; a domain's loss is that of up to `windows` validation windows.
+    harm, as what is not seen is overwritten, which is what tells kin from others (`probed.kinship`). So it starts from
+    the last weights, at `rate` times the learning rate: from averaged ones kin looks like harm, since what kin share is
+    learned and what tells them apart is left to gain. Only weights whose name begins with `weights` learn ("": all).
+    Loss on up to `windows` validation windows of each.
     """
+    for name, value in {"steps": steps, "repeats": repeats, "domains": domains, "windows": windows}.items():
+        check("probe transfer", name, value, AT_LEAST_ONE)
+    size = check("probe transfer", "rate", rate, POSITIVE) * run.job.learning_rate
     sources = np.argsort(-np.bincount(run.pool.domain, minlength=len(run.corpus.domains)), kind="stable")[:domains]
-    chosen, size = _of_each_domain(run, windows), rate * run.job.learning_rate
+    chosen = _of_each_domain(run, windows, sources)
 
-    def after(source: int | None, mixture: bool = True) -> np.ndarray:
-        own = run.branch(averaged=True)
+    def after(repeat: int, source: int | None, mixture: bool = True) -> np.ndarray:
+        own = run.branch()
         own.train_only(weights)
         read = ([own.batches] if mixture else []) + ([] if source is None else [own.batches_of(source)])
-        for batches in islice(zip(*read, strict=True), steps):
+        for batches in islice(zip(*read, strict=True), repeat * steps, (repeat + 1) * steps):
             own.update(size, *batches)
-        return _by_domain(own, chosen)
+        return _by_domain(own, chosen)[sources]
 
-    before, mixed = _by_domain(run.branch(averaged=True), chosen), after(None)
-    alone = [before - after(int(source), mixture=False) for source in sources]
-    added = [mixed - after(int(source)) for source in sources]
-    dims = ("source", "domain")
-    names = [run.corpus.domains[source] for source in sources]
-    return Found({"tuned_gain": (dims, np.array(alone)), "added_gain": (dims, np.array(added))}, {"source": names})
+    before, alone, added = _by_domain(run, chosen)[sources], [], []
+    for repeat in range(repeats):
+        mixed = after(repeat, None)
+        alone.append([before - after(repeat, source, mixture=False) for source in sources])
+        added.append([mixed - after(repeat, source) for source in sources])
+    names, gains = [run.corpus.domains[source] for source in sources], {"tuned_gain": alone, "added_gain": added}
+    values = {name: (("repeat", "source", "target"), np.array(gain)) for name, gain in gains.items()}
+    return Found(values, {"source": names, "target": names})
 
 
-def _of_each_domain(run: Run, windows: int) -> np.ndarray:
-    """Rows of the validation part: the first `windows` of each domain."""
+def _of_each_domain(run: Run, windows: int, domains: Iterable[int]) -> np.ndarray:
+    """Rows of the validation part: the first `windows` of each of these domains."""
     domain = run.corpus.valid.domain
-    return np.concatenate([np.flatnonzero(domain == k)[:windows] for k in range(len(run.corpus.domains))])
+    return np.concatenate([np.flatnonzero(domain == k)[:windows] for k in domains])
 
 
 def _by_domain(run: Run, chosen: np.ndarray) -> np.ndarray:
@@ -204,7 +218,7 @@ def forced(run: Run, *, windows: int = 32) -> Found:
     The loss when all tokens of one layer have that expert among theirs, whatever the router says, less the loss with
     the router's choice; over up to `windows` validation windows of each domain.
     """
-    chosen = _of_each_domain(run, windows)
+    chosen = _of_each_domain(run, windows, range(len(run.corpus.domains)))
     free = _by_domain(run, chosen)
     layers = [
         [_by_domain(_forced(run, layer, e), chosen) - free for e in range(run.job.shape.experts)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.lab.compared import mean
+from moesim.lab.compared import mean, ratio
 from moesim.output.plots import DASHES, colours_of, finish, grid_of_panels, label, titled
 from moesim.output.text import aligned, count, plain
 
@@ -35,6 +35,36 @@ def parting(tried: xr.Dataset) -> xr.Dataset:
 
     apart = {"weights_part": tried.twin_cosine < COSINE, "domains_part": tried.twin_divergence > BITS}
     return xr.Dataset({name: tried.since.where(there).min("since").fillna(np.inf) for name, there in apart.items()})
+
+
+def kinship(tried: xr.Dataset, gain: str = "tuned_gain", level: float = 0.9) -> xr.Dataset:
+    """How near training on one domain brings another to what its own training gives: `kin` (source, target).
+
+    1: as near as its own; 0: no nearer than the usual (median) other domain, which is what takes out that every domain
+    suffers while another is trained on. `low` and `high`: Fieller's interval of the ratio, over trajectories, or over
+    repeats where there is one. NaN with fewer than four domains, of which none is usual. It tells kin from others, by
+    sign and order; its size is one of the steps and the rate of the probe.
+    """
+    import xarray as xr
+
+    known = tried[gain].dropna("trajectory", how="all")
+    other = "repeat" if known.sizes["trajectory"] > 1 else "trajectory"
+    gains = known.mean(other)
+    same = gains.source == gains.target
+    usual = gains.where(~same).median("source").where(gains.sizes["source"] > 3)
+    above, own = gains - usual, gains.where(same).max("source") - usual
+    cells = [
+        [_share(above.sel(source=s, target=t).values, own.sel(target=t).values, level) for t in gains.target]
+        for s in gains.source
+    ]
+    values = dict(zip(("kin", "low", "high"), np.moveaxis(np.array(cells), -1, 0), strict=True))
+    dims = ("source", "target")
+    return xr.Dataset({name: (dims, v) for name, v in values.items()}, {dim: gains[dim].values for dim in dims})
+
+
+def _share(above: np.ndarray, own: np.ndarray, level: float) -> tuple[float, float, float]:
+    there = np.isfinite(above + own)
+    return ratio(above[there], own[there], level)[:3]
 
 
 def splits(tried: xr.Dataset) -> str:
@@ -81,15 +111,25 @@ def _cells(tried: xr.Dataset, *dims: str) -> list[tuple]:
 
 
 def transfers(tried: xr.Dataset) -> str:
-    """What training on a domain does for itself and the others, both ways: means over trajectories."""
+    """Which domains are kin, and what training on a domain does for itself and others, both ways: means."""
     said = {"tuned_gain": "trained on alone", "added_gain": "added to the mixture"}
-    parts = []
+    kin = kinship(tried)
+    clear = (kin.low > 0) | (kin.high < 0)
+    parts = [_KIN, _matrix(kin.kin, "{:+.2f}", np.where(clear, "*", ""))]
     for name, words in said.items():
-        gain = tried[name].mean("trajectory")
-        rows = [(str(one.item()), *(f"{float(v):+.4f}" for v in gain.sel(source=one))) for one in gain.source]
         parts += [f"how much lower each domain's loss is when one (row) is {words}, nat/token"]
-        parts += [aligned([("domain", *map(str, gain.domain.values)), *rows], 2)]
+        parts += [_matrix(tried[name].mean(("trajectory", "repeat")), "{:+.4f}")]
     return "\n".join(parts)
+
+
+_KIN = """how near training on a domain (row) alone brings another to what its own training gives, the usual at 0
+(*: 90 % interval without 0, over seeds, or over draws of batches of one); which are kin and in what order, no sizes"""
+
+
+def _matrix(values: xr.DataArray, form: str, marks: np.ndarray | str = "") -> str:
+    cells = np.char.add(np.vectorize(form.format)(values), marks)
+    rows = [(str(name), *row) for name, row in zip(values.source.values, cells.tolist(), strict=True)]
+    return aligned([("domain", *map(str, values.target.values)), *rows], 2)
 
 
 def forced(tried: xr.Dataset) -> str:

@@ -46,14 +46,16 @@ def recorded(source: Any) -> xr.Dataset:
     """Loads to be compared: `lab_loads` (shipped), a Dataset or file, or a run's folder with loads.nc and probes.nc."""
     import xarray as xr
 
+    if not isinstance(source, str | Path):
+        return source
     if source == SHIPPED:
         return open_result(Path(__file__).parents[1] / "data" / f"{SHIPPED}.nc")
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        parts = [open_result(path) for name in ("loads", "probes") if (path := Path(source, f"{name}.nc")).is_file()]
-        if not parts:
-            raise InputError(f"lab: no loads.nc in {source}; give a folder of moesim lab, its loads.nc or {SHIPPED}")
-        return xr.merge(parts, join="outer", compat="override")
-    return open_result(source) if isinstance(source, str | Path) else source
+    if not Path(source).is_dir():
+        return open_result(source)
+    parts = [open_result(path) for name in ("loads", "probes") if (path := Path(source, f"{name}.nc")).is_file()]
+    if not parts:
+        raise InputError(f"lab: no loads.nc in {source}; give a folder of moesim lab, its loads.nc or {SHIPPED}")
+    return xr.merge(parts, join="outer", compat="override")
 
 
 def reality(loads: xr.Dataset) -> xr.Dataset:

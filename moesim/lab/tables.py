@@ -42,6 +42,7 @@ _WORDS = {
     "batch": ("batch", plain),
     "cooldown": ("cooldown", plain),
     "attention_scale": ("attention", plain),
+    "decay_embedding": ("embedding decays", plain),
     "unique_tokens": ("unique", count),
     "learning_rate": ("rate", plain),
     "weight_decay": ("decay", plain),

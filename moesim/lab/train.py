@@ -93,15 +93,15 @@ class Run:
 
     @torch.no_grad()
     def _decay(self, rate: float) -> None:
-        """Decoupled weight decay; with `decay_by_load` an expert decays as it learns, by its share of the tokens."""
+        """Decoupled weight decay of all, or all but the embedding, or with an expert by its share of the tokens."""
         keep = 1 - rate * self.job.weight_decay
-        by_load = {}
+        own: dict[Tensor, Tensor | float] = {} if self.job.decay_embedding else {self.model.embedding: 1.0}
         if self.job.decay_by_load:
             for layer in self.model.moe:
                 share = _counts(layer) * len(layer.bias) / layer.chosen.numel()
-                by_load |= dict.fromkeys((layer.up, layer.down), (1 - (1 - keep) * share)[:, None, None])
+                own |= dict.fromkeys((layer.up, layer.down), (1 - (1 - keep) * share)[:, None, None])
         for weights in filter(lambda w: w.requires_grad, self.model.parameters()):
-            weights.mul_(by_load.get(weights, keep))
+            weights.mul_(own.get(weights, keep))
 
     @torch.no_grad()
     def _balance(self, domain: Tensor) -> None:
@@ -138,17 +138,12 @@ class Run:
                 f"tokens={job.tokens}, unique_tokens={job.unique_tokens} and what probes read; give less, or more text"
             )
 
-    def branch(self, averaged: bool = False) -> Run:
-        """A copy that learns on by itself, on the same windows that the run has not seen, in the same order.
-
-        `averaged`: from the averaged weights, which a small step does not improve by its smallness alone.
-        """
+    def branch(self) -> Run:
+        """A copy that learns on by itself, on the same windows that the run has not seen, in the same order."""
         other = copy(self)
         for layer in self.model.moe:
             layer.gates = layer.gates.detach()  # what still hangs on a gradient cannot be copied
         other.model, other.optimizer = deepcopy((self.model, self.optimizer))
-        if averaged:
-            other.model.load_state_dict(self.average.state_dict())
         other.batches = _batches(self.unseen, self.job)
         other.loads = other._no_loads()
         return other
