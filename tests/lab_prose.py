@@ -3,7 +3,8 @@
     python tests/lab_prose.py
 
 writes into the docs every number that differs from the rows (words stay: read the sentences that it names again), and
-lists the sentences that SAID has and the docs do not, and the lines of the docs whose numbers nothing here holds.
+lists the sentences that the docs lack or that say what is not so any more (their number is NaN), and the lines of the
+docs whose numbers nothing here holds. A sentence that changes is changed in both places.
 
 A row of SAID is a file, a sentence that stands in it once, and what it is about. In a sentence `#` is a number, with as
 many digits as the docs give, and a sign or a zero before the point where they have one; a count of seeds may be a word.
@@ -93,11 +94,16 @@ def tuned_gap(other: str, unique: int) -> Interval:
     return gap(MOE, other, of(tuned(), unique_tokens=unique), at=ANY_RECIPE)
 
 
+def recipe(arm: str, unique: int) -> tuple[float, float]:
+    """The learning rate and the weight decay that were chosen for an arm."""
+    own = of(tuned(), unique_tokens=unique, arm=arm)
+    return own.learning_rate.iloc[0], own.weight_decay.iloc[0]
+
+
 def tuned_decay(unique: int) -> float:
     """The decay that was chosen, if it is the same for the three arms and the rate is the usual one, else NaN."""
-    own = of(tuned(), unique_tokens=unique, arm=ARMS)
-    recipes = {*zip(own.learning_rate, own.weight_decay, strict=True)}
-    return next(iter(recipes))[1] if len(recipes) == 1 and own.learning_rate.iloc[0] == 0.01 else np.nan
+    recipes = {recipe(arm, unique) for arm in ARMS}
+    return next((decay for rate, decay in recipes if rate == 0.01 and len(recipes) == 1), np.nan)
 
 
 def tuned_penalty(other: str) -> Interval:
@@ -295,13 +301,15 @@ def main() -> int:
     missing = 0
     for file, sentence, values in SAID:
         found = mended(texts[file], sentence, values())
-        missing += len(found) != 1
-        if len(found) != 1:
-            print(f"{file}: {len(found)} times, not once: {sentence}")
         for old, new in found[:1]:
-            print(*[f"{file}\n  was {old}\n  now {new}"] * (old != new), sep="\n", end="\n" * (old != new))
-            texts[file] = texts[file].replace(old, new)
             held[file].append(new)
+            if old != new:
+                print(f"{file}\n  was {old}\n  now {new}")
+            if "nan" not in new:
+                texts[file] = texts[file].replace(old, new)
+        if len(found) != 1 or "nan" in found[0][1]:
+            missing += 1
+            print(f"{file}: to be said in other words, and in SAID ({len(found)} such sentences): {sentence}")
     for file, text in texts.items():
         (ROOT / file).write_text(text)
     for file in (LOG, FINDING):

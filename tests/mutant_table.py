@@ -518,8 +518,8 @@ BALANCING = {
     ],
     ("balance/simulate.py", "test_balance_run.py -k 'capacity or dropped or memory or books'"): [
         (
-            "given.tokens * given.active / state.alive.sum(axis=1, keepdims=True)",
-            "given.tokens / state.alive.sum(axis=1, keepdims=True)",
+            "given.tokens * given.active / state.alive.sum(axis=1)",
+            "given.tokens / state.alive.sum(axis=1)",
         ),
         ("dropped = wanted - load.sum(axis=1)", "dropped = load.sum(axis=1) - wanted"),
         (
@@ -791,6 +791,9 @@ HARDWARE = {
         ("np.maximum(up, np.where", "np.minimum(up, np.where"),
         ("link.fixed + link.per_rank * ranks", "link.fixed"),
     ],
+    ("hardware/search.py", "test_step_time.py -k without_a_time"): [
+        ("grid.used, seconds, ~fits)", "grid.used, np.where(fits, seconds, np.inf))"),
+    ],
     ("hardware/gemm.py", "test_chips.py -k 'products or small_experts'"): [
         ("1.0 / m + 1.0 / d_in + 1.0 / d_out", "1.0 / m"),
         ("peak_share=kernel.share", "peak_share=1.0"),
@@ -825,6 +828,7 @@ SITES = {
         ("- at.failures * at.recovery\n", "+ at.failures * at.recovery\n"),
         ("np.expm1(-at.of_one", "np.expm1(-at.failures"),
         ("np.sqrt(2.0 * stall", "np.sqrt(stall"),
+        ("np.divide(2.0 * stall, failures)", "np.divide(stall, failures)"),
     ],
     ("sites/waiting.py", "test_sites.py"): [
         ("sites - k + 1, sites + 1", "sites - k + 2, sites + 1"),

@@ -215,6 +215,7 @@ def test_lines_of_the_table_average_nothing_but_seeds(sizes_and_pools):
     for paid in PAY.values():
         assert f"{1 + paid:.3f} ± 0.000" in said
     assert said.count("9.000") == 8
+    assert {*tables._WORDS} >= {*SETTING} - {"tokens"}  # whatever is varied can be told
 
 
 WHOLE = grid("lab_text")
