@@ -209,7 +209,7 @@ class Run:
 
 
 @torch.no_grad()
-def evaluate(model: Model, windows: np.ndarray, batch: int = 64) -> np.ndarray:
+def evaluate(model: Model, windows: np.ndarray, batch: int = 16) -> np.ndarray:
     """Mean loss of each window in nat/token."""
     parts = [_losses(model, torch.from_numpy(windows[i : i + batch])) for i in range(0, len(windows), batch)]
     return torch.cat(parts).double().mean(1).numpy()
