@@ -19,7 +19,8 @@ from moesim.planning.formula import read as read_formula
 from moesim.variables import REAL
 
 JS = Path(moesim.pages.__file__).parent / "js"
-NOT_PLANNED = ("bhagia2024_hellaswag", "marin2026")  # of another kind than loss in size or tokens
+# of another kind than loss in size and tokens
+NOT_PLANNED = {name for name in choices("law") if not {"tokens"} < {*moesim.load_law(name).inputs}}
 GIVEN = {"lovelace2026": {"P": 0.01, "delta": 1.1, "kappa": 0.8}}
 CELLS = 2
 # What the browser finds for a case; the rises tell whether the best is one place: else any near it is as good.

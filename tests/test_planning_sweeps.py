@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_planning import ARCHITECTURES, INF, SPARSITIES, model
 
-from moesim import InputError, Model, load_architecture, load_law, load_repetition, optimum, sweep
+from moesim import InputError, Model, load_architecture, load_law, load_repetition, optimum, plan, sweep
 from moesim.laws import law_from
 from moesim.planning.space import Space
 
@@ -74,11 +74,24 @@ def test_extrapolation_is_flagged():
     assert found.optimal_extrapolated.values.tolist() == [False, False, True]
 
 
-def test_an_optimum_beyond_the_sizes_says_so():
-    """Clark et al. 2022 has no term in tokens: more parameters always help, up to the largest size."""
-    found = optimum(model("clark2022_hash"), compute=1e20, sparsity=0.0, best=False)
-    assert found.optimum_status.item() == "at upper bound"
-    assert found.optimal_active_params.item() == pytest.approx(1e15)
+# Laws of size alone and of tokens alone: by them the largest model, or the smallest, is always best.
+ONE_SIDED = ["clark2022_hash", "besiroglu2024_size", "besiroglu2024_data"]
+
+
+@pytest.mark.parametrize("law", ONE_SIDED)
+def test_a_law_without_tokens_or_without_size_has_no_best_size(law):
+    said = rf"law {law} takes .* no size is best .* sweep it at sizes you give \(active_params\), or take another law"
+    for asked in (optimum, sweep):
+        with pytest.raises(InputError, match=f"optimum: {said}"):
+            asked(law, compute=1e20)
+    with pytest.raises(InputError, match=f"plan: {said}"):
+        plan(law, devices=8)
+    sizes = [1e8, 1e9]
+    swept = sweep(law, compute=1e20, sparsity=[0, 0.9], active_params=sizes)
+    assert np.isfinite(swept.loss).all()
+    assert not {"optimal_loss", "best_loss"} & set(swept)
+    assert np.isfinite(optimum(law, compute=1e20, active_params=1e9, best=True).best_loss)
+    assert np.isfinite(sweep(law, compute=1e20, total_params=sizes, best=True).best_loss).all()
 
 
 def test_runs_along_a_dim_of_their_own_keep_their_values():

@@ -29,7 +29,7 @@ _KEYS = {"names", "values", "vary", "about", "known", "log_size", "power", "exce
 def carried(model: Model, centre: Model | None = None) -> dict[str, str]:
     """The attribute `formula` of a result: what `formula` gives as JSON, or why it cannot be given."""
     try:
-        held = formula(model, centre)
+        held = {"refused": model.one_sided} if model.one_sided else formula(model, centre)
     except Untraceable as error:
         held = {"refused": str(error)}
     return {"formula": json.dumps(held)}

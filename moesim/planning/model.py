@@ -115,6 +115,16 @@ class Model:
         return {**at, "compute": compute, "unique_tokens": unique, "tokens": tokens}
 
     @property
+    def one_sided(self) -> str:
+        """Why the law has no best size, or nothing if it weighs size against tokens."""
+        if {"tokens"} < {*self.law.inputs}:
+            return ""
+        return (
+            f"law {self.law.name} takes {', '.join(self.law.inputs)}: without size and tokens both, no size is best but"
+            " the largest or smallest; sweep it at sizes you give (active_params), or take another law, like abnar2025"
+        )
+
+    @property
     def thinned(self) -> Model:
         """The model with every other size of the grid that searches scan, for a first look."""
         form = self.architecture.form

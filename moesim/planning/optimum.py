@@ -71,12 +71,14 @@ def optimum(
     `optimal_low_params` and `optimal_high_params`: the active parameters whose loss is `tolerance` (nat/token) above
     the best. With `window`, `parabola_active_params` and `parabola_epochs`: the vertex of a parabola fitted to the
     loss from 1/window to window times the best size. `*_extrapolated`: outside the data of law, repetition or anchor;
-    `*_extrapolated_by` says which.
+    `*_extrapolated_by` says which. InputError for a law without size or without tokens, unless the size is fixed.
     """
     model = Model.of(model, repetition, architecture)
     space = Space.of(model, axes)
     if not {"compute", "tokens"} & set(space.context):
         raise InputError("optimum: no value for compute; give compute=1e20 or a list, in FLOP (or tokens)")
+    if model.one_sided and not fixed(space.context):
+        raise InputError(f"optimum: {model.one_sided}")
     bounds, tolerance = _checked_bounds(sparsity_bounds), check("optimum", "tolerance", tolerance, POSITIVE)
     if window is not None:
         window = check("optimum", "window", window, _WINDOW)

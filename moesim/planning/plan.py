@@ -84,7 +84,7 @@ def plan(
     and draw; `odds`: share of those under which a choice beats the best; `scan_*` along `sparsity`: the best run of
     each; `gain` along `resource`: how much lower the loss would be with a quarter more of it (`binds`: the largest).
     NaN: no such run fits, or no price.
-    Raises InputError for contradictory budgets, unknown names, and if nothing fits.
+    Raises InputError for contradictory budgets, unknown names, a law without tokens, and if nothing fits.
     """
     laws = [laws] if isinstance(laws, str) else laws
     budgets = {"days": days, "device_hours": device_hours, "cost": cost, "date": date, "compute": compute}
@@ -92,6 +92,8 @@ def plan(
     axes = {name: axis(name, value) for name, value in swept.items() if _is_axis(value)}
     fixed = {name: value for name, value in swept.items() if name not in axes} | {"start": start}
     model = _model(law, repetition, architecture)
+    if model.one_sided:
+        raise InputError(f"plan: {model.one_sided}")
     common = {"precision": precision, "release": release, "imbalance": imbalance}
     groups = {"serving": serving or {}, "gating": gating or {}, "cluster": cluster or {}}
     machine = {"chip": chip_of(chip), **groups, **common}

@@ -32,13 +32,14 @@ _KEPT += ("best_active_params", "best_epochs", "best_extrapolated_by")
 def band(model: Model, axes: Mapping[str, Any], **given: Any) -> xr.Dataset | None:
     """The optima under each reading, with a dim `reading` and names that start with `reading_`; None if none differs.
 
-    Nothing differs without repetition, with unlimited data, or for a law of dense models.
+    Nothing differs without repetition, with unlimited data, or for a law of dense models or of one side.
     """
     import xarray as xr
 
     unique = axes.get("unique_tokens", np.inf)
     scarce = np.isfinite(unique if hasattr(unique, "dims") else axis("unique_tokens", unique)).any()
-    if not model.repetition.needs_taught_params or model.law.dense or not scarce or "tokens" in axes:
+    told = model.law.dense or model.one_sided
+    if told or not model.repetition.needs_taught_params or not scarce or "tokens" in axes:
         return None
     sizes = ("active_params", "total_params")
     free = {name: value for name, value in axes.items() if name not in sizes}

@@ -67,7 +67,8 @@ def run(config: Mapping[str, Any]) -> Result:
         text += "\n\n" + settling.told(settling.settling())
     if "reading_best_loss" in dataset and "draw" not in dataset.dims:
         text += "\n" + tables.band(dataset, config["repetition"].get("coefficients") or ())
-    return Result(dataset, text, figures=drawn, warnings=_warnings(dataset), streams=streams)
+    none = () if config["compare"] or "optimal_loss" in dataset or "best_loss" in dataset else (model.one_sided,)
+    return Result(dataset, text, figures=drawn, warnings=(*_warnings(dataset), *filter(None, none)), streams=streams)
 
 
 def _dense(model: Model, config: Mapping[str, Any], axes: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def sweep(
     Gives `loss` (all dims), `tokens`, `epochs`, `total_params` (or `active_params`), the law's reports and
     `extrapolated`, each on the dims along which it varies. With `active_params` as axis and `optima`, everything of
     `optimum` for the other axes is added: `optimal_*` without the active_params dim, `best_*` without sparsity as
-    well, and `parabola_active_params`, `parabola_epochs` (of `window`). With `total_params` the size is given: only
+    well, and `parabola_active_params`, `parabola_epochs` (of `window`); not for a law without size or without tokens,
+    by which none is best. With `total_params` the size is given: only
     `best_*` at that size.
     Where data are scarce and the repetition measures excess, `reading_*` are the optima at both ends of what is unknown
     (`planning.readings`), with a dim `reading`. NaN where no model has that size. With `loss=False` all but the loss
@@ -64,7 +65,7 @@ def sweep(
     dataset = _dataset(model, grid)
     if loss:
         dataset["loss"] = (list(grid.space.sizes), fill(model.loss, grid.log_size, grid.cell))
-    if optima:
+    if optima and (not model.one_sided or grid.size == "total_params"):
         free = {name: value for name, value in axes.items() if name != "active_params"}
         found = optimum(model, best=best, sparsity_bounds=sparsity_bounds, tolerance=tolerance, window=window, **free)
         dataset = dataset.assign(_new(found, grid.size)).assign_attrs(found.attrs)
