@@ -10,6 +10,7 @@ from test_planning import ARCHITECTURES, INF, SPARSITIES, model
 from moesim import InputError, Model, load_architecture, load_law, load_repetition, optimum, plan, sweep
 from moesim.laws import law_from
 from moesim.planning.space import Space
+from moesim.planning.tables import counted
 
 
 @pytest.mark.parametrize("name", ["active_params", "total_params"])
@@ -177,6 +178,28 @@ def test_a_law_of_dense_models_has_no_best_sparsity():
     assert not any(str(name).startswith("best") for name in optimum("besiroglu2024", compute=1e21))
     asked = optimum("besiroglu2024", compute=1e21, best=True)
     assert asked.best_extrapolated_by == 1
+
+
+COUNTED = {
+    # excess, taught, unique tokens -> the line above the table of a sweep
+    ("total", "own", 2e9): "repetition muennighoff2023: excess total, taught own; neither end of the band below\n",
+    (
+        "total",
+        "dense",
+        2e9,
+    ): "repetition muennighoff2023: excess total, taught dense; the heavy end of the band below\n",
+    ("none", None, 2e9): "repetition muennighoff2023: excess none\n",
+    ("total", "own", INF): "",
+}
+
+
+@pytest.mark.parametrize("how", COUNTED)
+def test_tables_say_what_is_counted_as_excess(how):
+    *reading, unique = how
+    found = sweep(
+        model("abnar2025", "muennighoff2023", "proportional", *reading), compute=1e20, unique_tokens=unique, loss=False
+    )
+    assert counted(found) == COUNTED[how]
 
 
 # At 1e22 FLOP: Frantar's runs end at 85e6 non-zeros; of the others it is not known what was trained.

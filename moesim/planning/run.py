@@ -62,7 +62,7 @@ def run(config: Mapping[str, Any]) -> Result:
             streams = {"loss": loss_in_slabs(model, **axes)}
             shown = sweep(model, **given, **_thinned(axes)) if config["figures"] else dataset
     drawn = figures.draw(shown) if config["figures"] else {}
-    text = tables.comparison(dataset) if config["compare"] else tables.table(dataset)
+    text = tables.comparison(dataset) if config["compare"] else tables.counted(dataset) + tables.table(dataset)
     if "reading" in config["compare"]:
         text += "\n\n" + settling.told(settling.settling())
     if "reading_best_loss" in dataset and "draw" not in dataset.dims:
@@ -120,7 +120,7 @@ def compared(dataset: xr.Dataset) -> tuple[str, dict[str, Figure]]:
     """The answer of a multirun: one table and the figures of what was varied, from its collected Dataset."""
     if figures.named(dataset) and "optimal_loss" in dataset:
         return tables.comparison(dataset), figures.draw(dataset)
-    return tables.table(dataset), {} if "best_loss" not in dataset else figures.draw(dataset)
+    return tables.counted(dataset) + tables.table(dataset), {} if "best_loss" not in dataset else figures.draw(dataset)
 
 
 def model_of(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:

@@ -84,6 +84,18 @@ def table(dataset: xr.Dataset) -> str:
     return said + "".join(f"\n{text}" for mark, text in _LEGEND.items() if mark in said.replace("<1", ""))
 
 
+def counted(dataset: xr.Dataset) -> str:
+    """The line above the tables: by which repetition, excess and anchor they hold, and where that lies in the band."""
+    repetition, excess, taught = (dataset.attrs.get(name) for name in ("repetition", "excess", "taught"))
+    scarce = "unique_tokens" in dataset.coords and np.isfinite(dataset.unique_tokens).any()
+    if excess is None or repetition in ("none", None) or not scarce:
+        return ""
+    how = {"excess": excess} | ({"taught": taught} if taught else {})
+    ends = [f"the {name} end" for name, reading in READINGS.items() if how == reading]
+    band = f"; {(ends or ['neither end'])[0]} of the band below" if "reading_best_loss" in dataset else ""
+    return f"repetition {repetition}: {', '.join(f'{k} {v}' for k, v in how.items())}{band}\n"
+
+
 def _middle(dataset: xr.Dataset) -> xr.Dataset:
     """One value for all draws: the median of numbers, the commonest of anything else."""
     names = [name for name in dataset.data_vars if str(name).startswith(("optim", "best"))]
