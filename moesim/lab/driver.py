@@ -159,10 +159,11 @@ def lab(
 ) -> xr.Dataset:
     """Train small models over every combination and give their runs: a Dataset with the dim `run` that `fit` reads.
 
-    `corpus`: a name, or a mapping of `policy` and options (see `moesim.lab.corpus`). `sizes`: (d_model, layers) each;
-    `experts`: of each Mixture of Experts, 1 for the dense model; `ffn_multiple`: of the dense models, how many times as
-    wide the feed-forward part is; `always_on` adds for each Mixture the dense model with all its experts always on.
-    `unique_tokens`: of each pool, inf for fresh; `tokens`: of each run, which is measured after each halving on its way
+    `corpus`: a name, or a mapping of `policy` and options (see `moesim.lab.corpus`). `sizes`: (d_model, layers) each,
+    or d_model alone (two layers); `balancing`: one way or a list; `experts`: of each Mixture of Experts, 1 for the
+    dense model; `ffn_multiple`: of the dense models, how many times as wide the feed-forward part is; `always_on` adds
+    for each Mixture the dense model with all its experts always on. `unique_tokens`: of each pool, inf for fresh;
+    `tokens`: of each run, which is measured after each halving on its way
     too. `seeds`: how many, or a list. Trajectories that were trained before are taken from
     `outputs/lab/trajectories`. `cooldown`: the last share of a run over which the learning rate falls to zero, in place
     of averaged weights; then only the end is measured. `attention_scale`: of the products of queries and keys, see
