@@ -86,14 +86,13 @@ def as_csv(runs: xr.Dataset) -> str:
 
 
 def _calibrated(config: Mapping[str, Any]) -> Result:
-    from moesim.lab import reality
-    from moesim.lab.estimates import as_dataset, calibrate, told
+    from moesim.lab.estimates import as_dataset, calibrate, recorded, told
     from moesim.lab.simulated import files_of
 
-    recorded = reality.recorded(str(config["calibrate"]))
-    found = calibrate(recorded, kept(config["kept"]) if config["kept"] else None)
-    data, texts = signed(as_dataset(found), "lab", config), files_of(recorded, found)
-    drawn = _drawn(recorded) if config["figures"] and {*_TOLD} <= {*map(str, recorded.variables)} else {}
+    loads_read = recorded(str(config["calibrate"]))
+    found = calibrate(loads_read, kept(config["kept"]) if config["kept"] else None)
+    data, texts = signed(as_dataset(found), "lab", config), files_of(loads_read, found)
+    drawn = _drawn(loads_read) if config["figures"] and {*_TOLD} <= {*map(str, loads_read.variables)} else {}
     return Result(data, aligned(told(found)), file="calibration.nc", figures=drawn, texts=texts)
 
 
@@ -106,8 +105,9 @@ def _drawn(recorded: xr.Dataset) -> dict[str, Figure]:
 
 def _judged(config: Mapping[str, Any]) -> Result:
     from moesim.lab import reality
+    from moesim.lab.estimates import recorded
 
-    found = signed(reality.reality(reality.recorded(str(config["reality"]))), "lab", config)
+    found = signed(reality.reality(recorded(str(config["reality"]))), "lab", config)
     drawn = {"reality": reality.draw(found)} if config["figures"] else {}
     return Result(found, reality.table(found), file="reality.nc", figures=drawn)
 
