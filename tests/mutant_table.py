@@ -949,6 +949,30 @@ LAB = {
     ("lab/probe.py", "test_lab_grid.py"): [
         ("own.model.moe[layer].bias[expert] += 1e3", "own.model.moe[layer].bias[expert] -= 1e3"),
     ],
+    ("lab/probe.py", "test_lab_grid.py -k sibling"): [
+        ("before - after(repeat, source, mixture=False)", "after(repeat, source, mixture=False) - before"),
+        ("return _by_domain(own, chosen)[sources]", "return _by_domain(run, chosen)[sources]"),
+        ("else [own.batches_of(source)]", "else [own.batches]"),
+    ],
+    ("lab/probed.py", "test_lab_estimates.py -k 'kin or usual or transfer or twins'"): [
+        ("same = gains.source == gains.target", "same = gains.source != gains.target"),
+        ('gains.where(~same).median("source")', 'gains.median("source")'),
+        ('gains.sizes["source"] > 3', 'gains.sizes["source"] > 2'),
+        ('other = "repeat" if known', 'other = "trajectory" if known'),
+        ('gains.where(same).max("source") - usual', 'gains.where(same).max("source")'),
+        ("above, own = gains - usual,", "above, own = gains,"),
+        ("(kin.low > 0) | (kin.high < 0)", "(kin.low > 0) & (kin.high < 0)"),
+        ("tried.twin_cosine < COSINE", "tried.twin_cosine > COSINE"),
+        ("tried.twin_divergence > BITS", "tried.twin_divergence < BITS"),
+    ],
+    ("lab/reality.py", "test_lab_router.py -k 'judge or dataset'"): [
+        ("if not isinstance(source, str | Path):", "if False:"),
+        ("loads.isel(trajectory=~judged), loads.isel(trajectory=judged)", "loads, loads.isel(trajectory=judged)"),
+        (
+            '(values["least"] <= values["high"]) & (values["most"]',
+            '(values["least"] <= values["high"]) | (values["most"]',
+        ),
+    ],
     ("lab/compared.py", "test_lab_estimates.py"): [
         ("v.std(ddof=1)", "v.std()"),
         ("repeated.loss - repeated.fresh_loss", "repeated.fresh_loss - repeated.loss"),

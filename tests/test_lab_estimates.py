@@ -339,7 +339,7 @@ def test_kinship_by_hand():
 
     Of one training the interval is over repeats, of two it is over their means, .1 and .3.
     """
-    one, two = (probed.kinship(g).sel(source="a", target="b") for g in (gains([0.0, 0.2]), gains([0, 0.2], [0.2, 0.4])))
+    one, two = (probed.kinship(g).sel(source="a", target="b") for g in (gains([0.0, 0.2]), gains([0, 0.2], [0.3, 0.3])))
     assert (one.kin.item(), one.low.item()) == pytest.approx((0.55, 0.55 - 0.05 * 6.3138), abs=1e-4)
     assert (two.kin.item(), two.high.item()) == pytest.approx((0.60, 0.60 + 0.05 * 6.3138), abs=1e-4)
     assert probed.kinship(gains([0.0, 0.2])).kin.sel(source=["a", "c", "d"]).values.tolist() == [

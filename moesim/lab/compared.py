@@ -269,7 +269,8 @@ def _equivalent(own: Frame, ladder: Frame, column: str, level: float) -> Equival
     if beyond:  # a mean over the other seeds would be one over those that suit
         return Equivalent(_UNKNOWN, _UNKNOWN, f"{beyond[0]} ({len(beyond)} of {len(seeds)} seeds)")
     size, active = np.log([params for params, _ in placed]), np.log(_active_step(own, ladder))
-    of = Interval(*np.exp(mean(size, level)[:3]), len(seeds))
+    value, low, high = np.exp(mean(size, level)[:3])
+    of = Interval(value, low, high, len(seeds))
     return Equivalent(of, mean((size - active) / (np.log(own.total_params.iloc[0]) - active), level))
 
 

@@ -129,7 +129,7 @@ def _twins(data: xr.Dataset, level: float) -> dict[str, Interval | str]:
     if "twin_cosine" not in data:
         return dict.fromkeys(("weights_part", "domains_part", "twin_share"), "no split; train with probes=[split]")
     tried = data.dropna("trajectory", subset=["twin_share"], how="all")
-    when = {name: _within(values.values.ravel(), level) for name, values in parting(tried).items()}
+    when = {str(name): _within(values.values.ravel(), level) for name, values in parting(tried).items()}
     return {**when, "twin_share": mean(tried.twin_share.isel(since=-1).values.ravel(), level)}
 
 

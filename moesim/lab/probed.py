@@ -42,7 +42,8 @@ def kinship(tried: xr.Dataset, gain: str = "tuned_gain", level: float = 0.9) -> 
 
     1: as near as its own; 0: no nearer than the usual (median) other domain, which is what takes out that every domain
     suffers while another is trained on. `low` and `high`: Fieller's interval of the ratio, over trajectories, or over
-    repeats where there is one. NaN with fewer than four domains, of which none is usual. It tells kin from others, by
+    repeats where there is one, which misses that trainings
+    differ. NaN with fewer than four domains, of which none is usual. It tells kin from others, by
     sign and order; its size is one of the steps and the rate of the probe.
     """
     import xarray as xr
@@ -123,7 +124,8 @@ def transfers(tried: xr.Dataset) -> str:
 
 
 _KIN = """how near training on a domain (row) alone brings another to what its own training gives, the usual at 0
-(*: 90 % interval without 0, over seeds, or over draws of batches of one); which are kin and in what order, no sizes"""
+(*: 90 % interval without 0, over seeds; of one seed over draws of batches, which misses that trainings differ: there
+half of what is not kin has one too, up to .3 in size); which are kin and in what order, no sizes"""
 
 
 def _matrix(values: xr.DataArray, form: str, marks: np.ndarray | str = "") -> str:
