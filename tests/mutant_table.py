@@ -207,6 +207,7 @@ PLANNING = {
     ("planning/describe.py", PLAN): [
         ('at["tokens"] / at["unique_tokens"]', 'at["unique_tokens"] / at["tokens"]'),
         ("not known and repeats]", "False]"),
+        ("outside = [not model.law.data_range, ", "outside = ["),
         ("rest[home] = rest[home] | flag", "rest[home] = flag"),
         ("for where in (repeats, excess)", "for where in (repeats,)"),
     ],

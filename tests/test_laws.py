@@ -355,6 +355,29 @@ def test_frantar_dense_equivalents(name):
     assert found == pytest.approx(MULTIPLIERS[name], abs=5e-3)
 
 
+# Frantar et al. 2023, the authors' data (google-research/jaxpruner, projects/bigsparse, commit aeb5310): law, weights
+# with the zeros, sparsity, tokens or images, loss; the corners of both tables in size, density and length.
+T5, VIT = 2 * 12 * 12 * 768**2, 12 * 12 * 768**2
+FRANTAR = [
+    ("frantar2023_t5", 0.0078125 * T5, 0, 250e3 * 65536, 3.1256),
+    ("frantar2023_t5", 0.0625 * T5, 0.875, 1e6 * 65536, 2.6270),
+    ("frantar2023_t5", 0.5 * T5, 0, 1e6 * 65536, 1.7401),
+    ("frantar2023_t5", 4 * T5, 0.875, 250e3 * 65536, 1.7610),
+    ("frantar2023_vit", 0.0078125 * VIT, 0, 1.8e9, 8.5517),
+    ("frantar2023_vit", 0.125 * VIT, 0.9375, 2.25e8, 8.1764),
+    ("frantar2023_vit", 2 * VIT, 0.75, 2.25e8, 6.0279),
+]
+
+
+@pytest.mark.parametrize("name", MULTIPLIERS)
+def test_frantar_runs_come_out_and_their_corners_are_the_data_range(name):
+    weights, sparsity, tokens, loss = np.array([row[1:] for row in FRANTAR if row[0] == name]).T
+    law, runs = load_law(name), {"active_params": weights * (1 - sparsity), "tokens": tokens, "density": 1 - sparsity}
+    np.testing.assert_allclose(law(**runs), loss, rtol=0.02)
+    ends = {name: (values.min(), values.max()) for name, values in runs.items()}
+    assert {name: pytest.approx(pair, rel=1e-3) for name, pair in ends.items()} == law.data_range
+
+
 # Clark et al. 2022, the official runs: law, router, runs, RMSE and mean bias of log10 L
 CLARK = [
     ("clark2022_sbase", "S-Base", 0.0037, 0.0017),

@@ -61,6 +61,17 @@ def test_the_efficiency_that_a_sparse_unit_needs():
     assert weight_sparse.needed_efficiency(law, 1.0, 1e22) == pytest.approx(1.0, rel=0.01)
 
 
+# frantar2023 stopped at 85e6 (T5) and 42e6 non-zeros (ViT), wu2026 at 1.92e9 weights, 42e9 tokens and density 1/16.
+# FLOP of the dense run, density -> whether the best runs lie outside.
+OUTSIDE = [("frantar2023_t5", 1e22, 0.5, True), ("frantar2023_vit", 1e22, 0.5, True), ("wu2026", 1e22, 0.5, True)]
+OUTSIDE += [("wu2026", 1e19, 0.5, False), ("wu2026", 1e19, 0.05, True)]
+
+
+@pytest.mark.parametrize(("name", "compute", "density", "outside"), OUTSIDE)
+def test_weight_sparsity_says_where_it_leaves_the_data(name, compute, density, outside):
+    assert weight_sparse.extrapolated(moesim.load_law(name), density, compute) is outside
+
+
 def config(law="abnar2025"):
     from moesim.config import read
 
@@ -127,7 +138,7 @@ def test_margins_of_gating():
 
 # A line of the table of a question: the kernel of vector units pays at no density that is asked for.
 TABLES = {
-    "weight_sparse": "unstructured_vector 1.00 1.00 1.00 1.00 0.034",
+    "weight_sparse": "frantar2023_vit 0.63* 0.46* 0.38* 0.34*",
     "known_runs": "run FLOP S active tokens tokens/advised advised S active tokens",
 }
 

@@ -56,7 +56,7 @@ class Law:
     Call it with its inputs by name (`law.inputs`); numbers, arrays that broadcast, or DataArrays give what
     `form.predicts`: the loss in nat/token, for most. Coefficients may be DataArrays, e.g. with a `draw` dim.
     `data_range` maps a variable to the (lowest, highest) value in the runs behind the coefficients; planning flags what
-    lies outside.
+    lies outside, and everything if it is empty.
     """
 
     name: str

@@ -32,14 +32,15 @@ def describe(model: Model, log_size: Any, cell: Cell) -> dict[str, Any]:
 def extrapolated_by(model: Model, at: Cell, cell: Cell) -> np.ndarray:
     """Whose data a run lies outside of, as the sum of its OUTSIDE.
 
-    law: its data range; more than one epoch too, unless its range or the repetition's says how many were run.
+    law: its data range, everything where that is not known; more than one epoch too, unless its range or the
+    repetition's says how many were run.
     repetition: its data range, where tokens repeat or parameters are excess. anchor: where parameters are excess, the
     law's data range at the run by which they are so judged (`taught` own or dense).
     """
     excess = model.repetition.counted(at) > cell["taught_params"] if "taught_params" in cell else False
     repeats = np.asarray(at["epochs"] > 1 + 1e-9)
     known = "epochs" in model.law.data_range or "epochs" in model.repetition.data_range
-    outside = [*each_outside(model.law.data_range, at), not known and repeats]
+    outside = [not model.law.data_range, *each_outside(model.law.data_range, at), not known and repeats]
     flags = [_flag("law", flag) for flag in _gathered(outside)]
     for flag in _gathered(each_outside(model.repetition.data_range, at)):
         flags += [_flag("repetition", flag) & _mask(where) for where in (repeats, excess)]

@@ -26,10 +26,16 @@ def weight_sparse(config: Mapping[str, Any]) -> tuple[xr.Dataset, str]:
     import xarray as xr
 
     compute = _compute(config)
-    needed = [[needed_efficiency(load_law(name), q, compute) for q in DENSITIES] for name in LAWS]
+    laws = [load_law(name) for name in LAWS]
+    needed = [[needed_efficiency(law, q, compute) for q in DENSITIES] for law in laws]
+    outside = [[extrapolated(law, q, compute) for q in DENSITIES] for law in laws]
     gains = [[speedup(kernel, q) for q in DENSITIES] for kernel in SPARSE]
     data = xr.Dataset(
-        {"needed_efficiency": (("law", "density"), needed), "speedup": (("kernel", "density"), gains)},
+        {
+            "needed_efficiency": (("law", "density"), needed),
+            "extrapolated": (("law", "density"), outside),
+            "speedup": (("kernel", "density"), gains),
+        },
         {"law": list(LAWS), "density": list(DENSITIES), "kernel": list(SPARSE)},
         {"compute": compute},
     )
@@ -51,21 +57,31 @@ def needed_efficiency(law: Law, density: float, compute: float) -> float:
     each best shared between size and tokens (6 FLOP a token and non-zero; gradients and updates as sparse as the
     weights). NaN if not even 1 is enough.
     """
-    target = _best(law, 1.0, np.array([compute]))[0]
+    target = _best(law, 1.0, np.array([compute]))["loss"][0]
     efficiencies = np.geomspace(_LEAST, 1.0, 1001)
-    enough = _best(law, density, efficiencies * compute) <= target
+    enough = _best(law, density, efficiencies * compute)["loss"] <= target
     return float(efficiencies[enough.argmax()]) if enough.any() else float("nan")
 
 
-def _best(law: Law, density: float, compute: np.ndarray) -> np.ndarray:
-    """The lowest loss over sizes at each compute."""
+def extrapolated(law: Law, density: float, compute: float) -> bool:
+    """Whether the best dense run, or the best one of a density, lies outside the data of the law at a compute."""
+    return any(bool(law.outside(_best(law, q, np.array([compute])))[0]) for q in (1.0, density))
+
+
+def _best(law: Law, density: float, compute: np.ndarray) -> dict[str, Any]:
+    """The run of the lowest loss over sizes at each compute."""
     tokens = compute[:, None] / (6.0 * _SIZES)
-    return np.asarray(law(active_params=_SIZES, tokens=tokens, density=density)).min(axis=1)
+    loss = np.asarray(law(active_params=_SIZES, tokens=tokens, density=density))
+    at = loss.argmin(axis=1)
+    size, found = _SIZES[at], {"tokens": compute / (6.0 * _SIZES[at]), "loss": loss.min(axis=1)}
+    return {"active_params": size, "total_params": size / density, "density": density, **found}
 
 
 def _table(data: xr.Dataset) -> str:
     head = ["", *(f"density {q:g}" for q in DENSITIES)]
-    needs = [[name, *(f"{float(v):.2f}" for v in data.needed_efficiency.sel(law=name))] for name in LAWS]
+    needs = [
+        [name, *map(_marked, data.needed_efficiency.sel(law=name), data.extrapolated.sel(law=name))] for name in LAWS
+    ]
     fast = [
         [name, *(f"{float(v):.2f}" for v in data.speedup.sel(kernel=name)), plain(data.pays_below.sel(kernel=name))]
         for name in SPARSE
@@ -78,6 +94,7 @@ def _table(data: xr.Dataset) -> str:
             f"efficiency on non-zeros, against dense products, that a sparse unit needs to be worth it at equal time "
             f"({data.attrs['compute']:.3g} FLOP)",
             aligned([head, *needs], 1),
+            *["*: at sizes or tokens outside the data of the law"] * bool(data.extrapolated.any()),
             "speed-up of a product on today's kernels (skipping: taken as ideal)",
             aligned([[*head, "pays below"], *fast], 1),
             f"unstructured sparsity needs {lowest:.2f} to {highest:.2f}; today's kernels reach {best:.2f} at most.",
@@ -86,3 +103,7 @@ def _table(data: xr.Dataset) -> str:
             f"crosspoint (64 ports at 0.01 of a lane: {crossbar_area(64, 0.01):.2f})",
         ]
     )
+
+
+def _marked(needed: xr.DataArray, outside: xr.DataArray) -> str:
+    return f"{float(needed):.2f}" + "*" * bool(outside)

@@ -185,12 +185,13 @@ moesim.model = function (held, code) {
   // run by which excess is judged, as planning.describe; the names of the quantities.
   const ranges = Object.fromEntries(["law", "repetition"].map((part) =>
     [part, Object.entries(held.known[part].data_range).map(([name, [low, high]]) => [name, low * (1 - 1e-9), high * (1 + 1e-9)])]));
+  const unknown = Object.keys(held.known.law.data_range).length ? [] : ["what_is_known"];
   const epochsKnown = ["law", "repetition"].some((part) => "epochs" in held.known[part].data_range);
   const beyond = (part, at) => ranges[part].filter(([name, low, high]) => at[name] < low || at[name] > high).map(([name]) => name);
 
   function outside(v, at) {
     const repeats = at.epochs > 1 + 1e-9, excess = v.anchor !== "" && on(v.counted, v, at.log_size) > v[T];
-    return [...beyond("law", at), ...(repeats && !epochsKnown ? ["epochs"] : []),
+    return [...unknown, ...beyond("law", at), ...(repeats && !epochsKnown ? ["epochs"] : []),
       ...(repeats || excess ? beyond("repetition", at) : []), ...(excess ? anchorOutside(v) : [])];
   }
 
