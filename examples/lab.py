@@ -48,7 +48,8 @@ moesim.fit("hoffmann2022", runs.isel(run=fresh), draws=0)
 # moesim lab                                    # a few minutes on two cores: synthetic bytes, three arms
 # moesim lab experiment=lab_repetition          # the question above; about two CPU-hours, goes on where it was killed
 # moesim lab corpus=files corpus.path=path/to/texts experts=[1,8,32]
+# moesim lab balancing=[none,loss_free] seeds=3 # with and without balancing, with intervals over seeds
 # moesim lab probes=[split,transfer,forced]     # what an expert split in two does, what domains give one another
-# moesim lab calibrate=path/to/loads.nc         # what loads say about the parameters of balance
+# moesim lab calibrate=outputs/lab/DATE/TIME    # what loads say about the parameters of balance
 # moesim lab experiment=lab_reality             # the simulator, calibrated on some seeds, against the others
 # ```

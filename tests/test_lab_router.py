@@ -12,7 +12,7 @@ from moesim.balance.setting import setting
 from moesim.balance.simulate import trajectory
 from moesim.errors import InputError
 from moesim.lab import reality, router
-from moesim.lab.estimates import ROUTER, calibrate
+from moesim.lab.estimates import ROUTER, calibrate, recorded
 from moesim.lab.simulated import curve_of, routing_of
 
 FREQUENCY = [0.36, 0.36, 0.1, 0.08, 0.06, 0.04]
@@ -141,7 +141,7 @@ def test_the_simulator_is_judged_on_seeds_it_has_not_seen(monkeypatch):
     """From what is shipped: five seeds, two of them predicted; what holds is where the ranges meet."""
     monkeypatch.setattr(reality, "_SEEDS", 2)
     monkeypatch.setattr(reality, "_TRIED", 1)
-    shipped = reality.recorded("lab_loads")
+    shipped = recorded("lab_loads")
     assert np.unique(shipped.seed).tolist() == [0, 1, 2, 3, 4]
     found = reality.reality(shipped)
     assert {*found.balancing.values} == {"none", "auxiliary", "loss_free"}
@@ -155,11 +155,11 @@ def test_the_simulator_is_judged_on_seeds_it_has_not_seen(monkeypatch):
 
 def test_a_dataset_is_what_it_is():
     loads = simulated_loads(1)
-    assert reality.recorded(loads) is loads
+    assert recorded(loads) is loads
 
 
 def test_too_few_seeds_to_judge_by_are_refused():
     with pytest.raises(InputError, match="loads of 2 seeds; it takes three or more"):
         reality.reality(simulated_loads(2))
     with pytest.raises(InputError, match=r"no loads.nc in"):
-        reality.recorded("tests")
+        recorded("tests")

@@ -86,14 +86,13 @@ def as_csv(runs: xr.Dataset) -> str:
 
 
 def _calibrated(config: Mapping[str, Any]) -> Result:
-    from moesim.lab import reality
-    from moesim.lab.estimates import as_dataset, calibrate, told
+    from moesim.lab.estimates import as_dataset, calibrate, recorded, told
     from moesim.lab.simulated import files_of
 
-    recorded = reality.recorded(str(config["calibrate"]))
-    found = calibrate(recorded, kept(config["kept"]) if config["kept"] else None)
-    data, texts = signed(as_dataset(found), "lab", config), files_of(recorded, found)
-    drawn = _drawn(recorded) if config["figures"] and {*_TOLD} <= {*map(str, recorded.variables)} else {}
+    loads_read = recorded(str(config["calibrate"]))
+    found = calibrate(loads_read, kept(config["kept"]) if config["kept"] else None)
+    data, texts = signed(as_dataset(found), "lab", config), files_of(loads_read, found)
+    drawn = _drawn(loads_read) if config["figures"] and {*_TOLD} <= {*map(str, loads_read.variables)} else {}
     return Result(data, aligned(told(found)), file="calibration.nc", figures=drawn, texts=texts)
 
 
@@ -106,8 +105,9 @@ def _drawn(recorded: xr.Dataset) -> dict[str, Figure]:
 
 def _judged(config: Mapping[str, Any]) -> Result:
     from moesim.lab import reality
+    from moesim.lab.estimates import recorded
 
-    found = signed(reality.reality(reality.recorded(str(config["reality"]))), "lab", config)
+    found = signed(reality.reality(recorded(str(config["reality"]))), "lab", config)
     drawn = {"reality": reality.draw(found)} if config["figures"] else {}
     return Result(found, reality.table(found), file="reality.nc", figures=drawn)
 
@@ -159,10 +159,11 @@ def lab(
 ) -> xr.Dataset:
     """Train small models over every combination and give their runs: a Dataset with the dim `run` that `fit` reads.
 
-    `corpus`: a name, or a mapping of `policy` and options (see `moesim.lab.corpus`). `sizes`: (d_model, layers) each;
-    `experts`: of each Mixture of Experts, 1 for the dense model; `ffn_multiple`: of the dense models, how many times as
-    wide the feed-forward part is; `always_on` adds for each Mixture the dense model with all its experts always on.
-    `unique_tokens`: of each pool, inf for fresh; `tokens`: of each run, which is measured after each halving on its way
+    `corpus`: a name, or a mapping of `policy` and options (see `moesim.lab.corpus`). `sizes`: (d_model, layers) each,
+    or d_model alone (two layers); `balancing`: one way or a list; `experts`: of each Mixture of Experts, 1 for the
+    dense model; `ffn_multiple`: of the dense models, how many times as wide the feed-forward part is; `always_on` adds
+    for each Mixture the dense model with all its experts always on. `unique_tokens`: of each pool, inf for fresh;
+    `tokens`: of each run, which is measured after each halving on its way
     too. `seeds`: how many, or a list. Trajectories that were trained before are taken from
     `outputs/lab/trajectories`. `cooldown`: the last share of a run over which the learning rate falls to zero, in place
     of averaged weights; then only the end is measured. `attention_scale`: of the products of queries and keys, see

@@ -34,10 +34,35 @@ ROUTER = ("noise", "common", "popularity", "reach", "wander")
 """What is read of a router that nothing balances, with one active expert (see `router`)."""
 
 
+SHIPPED = "lab_loads"
+
+
+def recorded(source: Any) -> xr.Dataset:
+    """Loads: `lab_loads` (shipped), a Dataset or file, or a run's folder with loads.nc and probes.nc."""
+    import xarray as xr
+
+    if isinstance(source, xr.DataArray):
+        return source.to_dataset(name="loads")
+    if not isinstance(source, str | Path | xr.Dataset):
+        raise InputError(
+            f"lab: loads={type(source).__name__}; give a Dataset, its file, a folder of moesim lab, or {SHIPPED}"
+        )
+    if isinstance(source, xr.Dataset):
+        return source
+    if source == SHIPPED:
+        return open_result(Path(__file__).parents[1] / "data" / f"{SHIPPED}.nc")
+    if not Path(source).is_dir():
+        return open_result(source)
+    parts = [open_result(path) for name in ("loads", "probes") if (path := Path(source, f"{name}.nc")).is_file()]
+    if not parts:
+        raise InputError(f"lab: no loads.nc in {source}; give a folder of moesim lab, its loads.nc or {SHIPPED}")
+    return xr.merge(parts, join="outer", compat="override")
+
+
 def calibrate(loads: Any, runs: Any = None, *, level: float = 0.9) -> dict[str, Interval | str]:
     """Estimates from recorded loads, each with an interval over trajectories and layers of one setting.
 
-    `loads`: a Dataset of `moesim.lab.loads`, its file, or any Dataset with `loads` over window, layer, expert (and
+    `loads`: as `recorded` takes them, or any Dataset with `loads` (or these alone) over window, layer, expert (and
     trajectory, domain), `window_step` (the step that ends each window) beside. Gives, in words of the table:
     `load_spread` (standard deviation over experts of the log share, last quarter of the windows), `load_drift` (root
     mean square change of it from window to window, less the noise of counting), `max_over_mean` of the loads (last
@@ -54,7 +79,7 @@ def calibrate(loads: Any, runs: Any = None, *, level: float = 0.9) -> dict[str, 
     NOT_IDENTIFIED and what is not there, the reason.
     Raises InputError for loads that are negative or lack a dim.
     """
-    data = open_result(loads) if isinstance(loads, str | Path) else loads
+    data = recorded(loads)
     counts, steps = counts_of(data)
     each = described(counts, steps)
     found: dict[str, Interval | str] = {

@@ -7,7 +7,6 @@ shown.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,14 +15,12 @@ from moesim.errors import InputError
 from moesim.lab.estimates import calibrate, counts_of, described
 from moesim.lab.simulated import routing_of, world_of
 from moesim.output.plots import colours_of, finish, panels_for, titled
-from moesim.output.store import open_result
 from moesim.output.text import aligned, plain
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-SHIPPED = "lab_loads"
 JUDGED = 2  # seeds that are predicted, the last ones; those before calibrate
 _SEEDS = 10  # simulated
 _TRIED = 2  # simulated for each worth that is tried
@@ -40,22 +37,6 @@ class Row(NamedTuple):
     layer: str
     predicted: np.ndarray
     measured: np.ndarray
-
-
-def recorded(source: Any) -> xr.Dataset:
-    """Loads to be compared: `lab_loads` (shipped), a Dataset or file, or a run's folder with loads.nc and probes.nc."""
-    import xarray as xr
-
-    if not isinstance(source, str | Path):
-        return source
-    if source == SHIPPED:
-        return open_result(Path(__file__).parents[1] / "data" / f"{SHIPPED}.nc")
-    if not Path(source).is_dir():
-        return open_result(source)
-    parts = [open_result(path) for name in ("loads", "probes") if (path := Path(source, f"{name}.nc")).is_file()]
-    if not parts:
-        raise InputError(f"lab: no loads.nc in {source}; give a folder of moesim lab, its loads.nc or {SHIPPED}")
-    return xr.merge(parts, join="outer", compat="override")
 
 
 def reality(loads: xr.Dataset) -> xr.Dataset:

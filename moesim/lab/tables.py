@@ -92,8 +92,9 @@ def _heading(rows: Frame, told: Sequence[str]) -> str:
     tokens, corpora = count(rows.tokens.max()), ", ".join(sorted(set(rows.corpus)))
     alike = (name for name in _WORDS if name not in (*told, "corpus", "hash"))
     same = ", ".join(f"{_WORDS[name][0]} {_WORDS[name][1](rows[name].iloc[0])}" for name in alike)
+    seeds = f"{rows.seed.nunique()} seeds" if rows.seed.nunique() > 1 else "one seed (of several come intervals)"
     return (
-        f"{rows.trajectory.nunique()} runs of small models on {corpora}, {rows.seed.nunique()} seeds, to {tokens} bytes"
+        f"{rows.trajectory.nunique()} runs of small models on {corpora}, {seeds}, to {tokens} bytes"
         f"; all of {same}\n90 % t intervals over seeds; small models, bytes: signs and sizes of differences, not for "
         "planning"
     )
@@ -139,7 +140,15 @@ def _pairs(ends: Frame, repeated: Frame, trio: Sequence[str], told: Sequence[str
     lines: list[Row] = [(*_heads(told), "seeds", f"less {dense}", f"less {total}", "excess index")]
     for setting, value in by_dense.items():
         gaps, there = (value, by_total.get(setting)), paid.get(setting) == len(trio)
-        share = f"{index[setting]:.2f}" if setting in index else "noise" if there else "-"
+        share = (
+            f"{index[setting]:.2f}"
+            if setting in index
+            else "-"
+            if not there
+            else "noise"
+            if value.seeds > 1
+            else "one seed"
+        )
         lines.append((*_cells(told, named(SETTING, setting)), _seeds(gaps), *map(_or_dash, gaps), share))
     return aligned(lines, 2)
 
