@@ -103,6 +103,19 @@ def test_inputs_without_a_name_are_refused():
             lambda: moesim.load_law("abnar2025")(total_params=[1e9, 2e9], tokens=[1e9, 2e9, 3e9], sparsity=0),
             r"the shapes total_params \(2,\), tokens \(3,\) do not broadcast",
         ),
+        (
+            lambda: moesim.load_law("hoffmann2022")(
+                total_params=[1e9, 2e9], tokens=xr.DataArray([1e9, 2e9, 3e9], dims="run")
+            ),
+            r"the shapes total_params \(2,\), tokens \(3,\) do not broadcast",
+        ),
+        (
+            lambda: moesim.load_law("hoffmann2022")(
+                total_params=xr.DataArray([1e9, 2e9], dims="run"), tokens=xr.DataArray([1e9, 2e9, 3e9], dims="run")
+            ),
+            r"the shapes total_params \(2,\), tokens \(3,\) do not broadcast",
+        ),
+        (lambda: moesim.load_repetition("none", excess="total"), "excess='total' changes nothing"),
         (lambda: moesim.simulate(routing=3), "balance: routing=3; it takes a name"),
         (lambda: moesim.balance.eplb("abc", replicas=4), "loads='abc' is not a number"),
         (lambda: moesim.balance.eplb([1.0, -2], replicas=4), "loads=-2 is outside its domain"),

@@ -69,6 +69,7 @@ REFUSED = {
     "flops network.input=[1] model=llama3_8b": "network.input has no effect on a model",
     "flops compare=[onenet] depth=3": "depth has no effect beside compare",
     "sweep compare={repetition: [none]} repetition.coefficients.R_D=3": "no effect beside compare.repetition",
+    "sweep repetition=none repetition.excess=total": "repetition.excess has no effect with repetition=none",
     "sweep compare={repetition: [none]} memory=1": "memory has no effect beside compare",
     "fit fit.above=0.1": "fit.above has no effect on fit.objective=huber_log",
     "fit fit.objective=squared fit.delta=0.1": "fit.delta has no effect",

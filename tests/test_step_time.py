@@ -328,6 +328,12 @@ def test_what_needs_a_missing_number_is_nan_with_the_reason(chip, lacks):
     assert step.memory > 0
 
 
+def test_a_chip_of_unknown_memory_neither_fits_nor_does_not():
+    step = moesim.step_time("mixtral_8x7b", chip={"flops": 1e15}, devices=16, batch=64, layout={"expert": 8})
+    assert step.fits is None
+    assert "fullest device: the chip's memory is not known" in str(step)
+
+
 REFUSED = [
     ({"layout": {"tensors": 2}}, "unknown key 'tensors'"),
     ({"layout": {"tensor": 0}}, "tensor=0; it takes a whole number"),
@@ -336,6 +342,7 @@ REFUSED = [
     ({"layout": {"tensor": 8, "pipeline": 4}}, "tensor x pipeline x context = 32 of devices=16"),
     ({"layout": {"expert": 3}}, "expert=3 does not divide the 16 devices"),
     ({"layout": {"expert": 32}}, "expert=32 does not divide the 16 devices"),
+    ({"layout": {"tensor": 3}}, "tensor=3 does not divide heads=32"),
     ({"layout": {"pipeline": 16, "interleave": 8}}, "pipeline x interleave = 128 of 48 layers"),
     ({"layout": {"schedule": "zb1p", "interleave": 2, "pipeline": 2}}, "interleave=2 under schedule=zb1p"),
     ({"layout": {}, "devices": 0}, "devices=0; it takes a whole number"),

@@ -109,8 +109,10 @@ class Layout:
         for name, most in limits.items():
             if getattr(self, name) > most:
                 raise InputError(f"layout: {name}={getattr(self, name)}; this model takes at most {most}")
-        if work.experts % self.expert:
-            raise InputError(f"layout: expert={self.expert} does not divide experts={work.experts}; give a divisor")
+        for name, of in (("expert", "experts"), ("tensor", "heads")):
+            value, whole_of = getattr(self, name), getattr(work, of)
+            if whole_of % value:
+                raise InputError(f"layout: {name}={value} does not divide {of}={whole_of}; give a divisor")
         chunks = self.pipeline * self.interleave
         if chunks > work.layers + 2:  # embedding and head may be chunks of their own
             raise InputError(f"layout: pipeline x interleave = {chunks} of {work.layers} layers; give fewer")

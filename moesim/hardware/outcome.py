@@ -22,9 +22,10 @@ class Step:
 
     `seconds`, and `parts` that add up to it; `tflops_per_device`: model FLOP (recomputed ones not counted) over time
     and all devices; `mfu`: that over the peak of the precision; `tokens_per_second` of each device; `memory`: bytes on
-    the fullest device, and `memory_parts`; `fits`: whether that is within the chip's memory; `layout`: the fields of
-    `Layout`; `idle_devices` that the layout leaves out; `binds`: the largest part but the products; `reason`: why
-    numbers are NaN; `others`: the next best layouts and why they lose (where the layout was searched).
+    the fullest device, and `memory_parts`; `fits`: whether that is within the chip's memory (None: not known);
+    `layout`: the fields of `Layout`; `idle_devices` that the layout leaves out; `binds`: the largest part but the
+    products; `reason`: why numbers are NaN; `others`: the next best layouts and why they lose (where the layout was
+    searched).
     """
 
     seconds: float
@@ -34,7 +35,7 @@ class Step:
     parts: Mapping[str, float]
     memory: float
     memory_parts: Mapping[str, float]
-    fits: bool
+    fits: bool | None
     layout: Mapping[str, Any]
     idle_devices: int
     reason: str = ""
@@ -53,7 +54,7 @@ class Step:
 
     def _page(self) -> Page:
         what = f"{self.seconds:.4g} s a step, {self.tflops_per_device:.4g} TFLOP/s a device (MFU {self.mfu:.1%})"
-        fits = "fits" if self.fits else "does not fit"
+        fits = {True: "fits", False: "does not fit", None: "the chip's memory is not known"}[self.fits]
         told = f"{count(self.memory)} bytes on the fullest device: {fits}; {self.idle_devices} devices idle"
         return [what, told, dict(self.layout), dict(self.parts), *([self.reason] if self.reason else []), *self.others]
 
@@ -73,7 +74,7 @@ def step_of(setup: Setup, grid: Grid, batch: int, others: Sequence[str] = (), at
         parts=parts,
         memory=sum(memory.values()),
         memory_parts=memory,
-        fits=bool(sum(memory.values()) <= setup.chip.memory),
+        fits=None if np.isnan(setup.chip.memory) else sum(memory.values()) <= setup.chip.memory,
         layout=grid.layouts[at].as_dict(),
         idle_devices=int(setup.devices - grid.used[at]),
         reason=_reason(setup, seconds),

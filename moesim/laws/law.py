@@ -125,17 +125,16 @@ class Law:
             name: check(self.name, name, inputs[name], _LIMITS.get(name, VARIABLES[name].domain))
             for name in self.inputs
         }
-        return function(**values, **self.coefficients)
+        try:
+            return function(**values, **self.coefficients)
+        except ValueError as error:  # of numpy or xarray
+            shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in inputs.items() if np.ndim(value))
+            raise InputError(f"{self.name}: the shapes {shapes} do not broadcast; give arrays that do") from error
 
     def _check_dims(self, inputs: Mapping[str, Any]) -> None:
         """An array without names for its dims must not be paired with coefficients that have some."""
         dims = {str(dim) for value in self.coefficients.values() for dim in getattr(value, "dims", ())}
         bare = [name for name, value in inputs.items() if np.ndim(value) and not getattr(value, "dims", ())]
-        try:
-            np.broadcast_shapes(*(np.shape(inputs[name]) for name in bare))
-        except ValueError:
-            shapes = ", ".join(f"{name} {np.shape(inputs[name])}" for name in bare)
-            raise InputError(f"{self.name}: the shapes {shapes} do not broadcast; give arrays that do") from None
         if dims and bare:
             raise InputError(
                 f"{self.name}: {bare[0]} is an array without dims, and the coefficients have the dim"

@@ -170,6 +170,9 @@ def warnings(dataset: xr.Dataset) -> tuple[str, ...]:
         out.append(
             "the best run lies outside the data of the law, of the repetition or of its anchor (extrapolated_by)"
         )
+    worst, guessing = float(dataset.scan_loss.min("sparsity").max()), dataset.attrs["guessing_loss"]
+    if worst > guessing:
+        out.append(f"a loss of {worst:.1f} nat/token is above that of guessing, {guessing:.1f}: no law holds so low")
     if (dataset.chosen_sparsity.sel(choice="best") == dataset.sparsity.max()).any():
         out.append(f"the best sparsity is the largest that is tried ({float(dataset.sparsity.max()):.3f})")
     if dataset.cost.sel(choice="best").isnull().all():

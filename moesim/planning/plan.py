@@ -117,7 +117,7 @@ def _model(law: Any, repetition: Any, architecture: Any) -> Model:
 
 
 def _is_axis(value: Any) -> bool:
-    return isinstance(value, list | tuple | dict | np.ndarray)
+    return isinstance(value, list | tuple | dict) or np.ndim(value) > 0
 
 
 def _keys(chip: Chip) -> dict[str, Any]:
@@ -189,6 +189,7 @@ def _planned(question: Question, laws: Sequence[str]) -> xr.Dataset:
     dataset = dataset.assign(gain=("resource", gains), binds=((), binds)).assign_coords(resource=list(RESOURCES))
     dataset["equal_flop_sparsity"] = ((), _per_flop(question, best))
     dataset = dataset.assign({n: ("sparsity", v) for n, v in margins(question, runs, best).items()})
+    dataset.attrs["guessing_loss"] = float(np.log(best.model.vocabulary))
     dataset["goodput"] = ((), question.machine.cluster.goodput)
     return dataset.merge(_losses(question, chosen, laws))
 

@@ -95,6 +95,8 @@ def idle(config: Mapping[str, Any]) -> dict[str, str]:
     out = {group: f"beside compare.{group}" for group in ("law", "repetition", "architecture") if group in compared}
     if "excess" in compared:
         out["repetition.excess"] = "beside compare.excess"
+    elif (config.get("repetition") or {}).get("form") == "none":
+        out |= {f"repetition.{key}": "with repetition=none" for key in ("excess", "taught")}
     return out | ({"memory": "beside compare, which writes no losses"} if compared else {})
 
 
@@ -130,7 +132,7 @@ def model_of(config: Mapping[str, Any], chosen: Mapping[str, str]) -> Model:
     own = _axes(config["repetition"], "coefficients") | how
     return Model(
         load_law(chosen["law"]) if "law" in chosen else law_from(names["law"], _axes(config["law"], "coefficients")),
-        load_repetition(chosen["repetition"], **how)
+        load_repetition(chosen["repetition"], **({} if chosen["repetition"] == "none" else how))
         if "repetition" in chosen
         else repetition_from(names["repetition"], own),
         load_architecture(chosen["architecture"])
