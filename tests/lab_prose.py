@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from moesim import load_runs
 from moesim.lab import compared
@@ -29,17 +30,23 @@ ROOT = Path(__file__).resolve().parent.parent
 LOG, FINDING, DATA = "docs/log.md", "docs/findings/small_models.md", "docs/findings/finite_data.md"
 U, FRESH = 2**15, 2**21
 ARMS = DENSE, MOE, TOTAL = "dense", "moe 8", "dense x8"
+RECIPES = {FRESH: (0.02, 0.03), U: (0.04, 0.2)}
+SHARP: dict[str, Any] = {"attention_scale": 1.0}
+WIDE: dict[str, Any] = {**SHARP, "d_model": 64}
 SMALL = {"d_model": 32, **LATER}
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _NUMBER = rf"([+-]?(?:\d+(?:\.\d+)?|\.\d+)|\b(?:{'|'.join(WORDS)})\b)"
 
 
 @cache
-def rows(table: str = "text", rate: Any = 0.01) -> Any:
-    """Rows of the three arms on one amount of data and none: what the docs speak of; all rates, and seeds, for None."""
+def rows(table: str = "text", rate: Any = 0.01, **net: Any) -> Any:
+    """Rows of the three arms on one amount of data and none: what the docs speak of; all rates, and seeds, for None.
+
+    `net`: what differs from the usual network or training.
+    """
     whole = compared.frame(load_runs(f"lab_{table}"))
     whole = whole[whole.pool.isin([U, np.inf]) & whole.arm.str.removesuffix(BY_LOAD).isin(ARMS)]
-    for name, value in SMALL.items():
+    for name, value in (SMALL | net).items():
         whole = whole[whole[name] == value]
     return whole if rate is None else compared.reported(whole[whole.learning_rate == rate])
 
@@ -100,10 +107,24 @@ def recipe(arm: str, unique: int) -> tuple[float, float]:
     return own.learning_rate.iloc[0], own.weight_decay.iloc[0]
 
 
-def tuned_decay(unique: int) -> float:
-    """The decay that was chosen, if it is the same for the three arms and the rate is the usual one, else NaN."""
-    recipes = {recipe(arm, unique) for arm in ARMS}
-    return next((decay for rate, decay in recipes if rate == 0.01 and len(recipes) == 1), np.nan)
+def common(unique: int, **net: Any) -> Any:
+    """Reported rows at one recipe for all arms: one under 64 epochs, one on fresh data."""
+    rate, decay = RECIPES[unique]
+    own = compared.reported(compared.last(rows(rate=None, **net)))
+    return of(own, learning_rate=rate, weight_decay=decay, unique_tokens=unique)
+
+
+def common_gap(other: str = DENSE, **net: Any) -> Interval:
+    """How repetition changes what the Mixture is less another arm, at these recipes."""
+    both = pd.concat([common(U, **net), common(FRESH, **net)])
+    return gap(MOE, other, compared.penalties(both, ANY_RECIPE), "penalty", ANY_RECIPE)
+
+
+def best_decays() -> float:
+    """The decay of lowest loss on the trial seed at the usual rate under 64 epochs, NaN if the three arms differ."""
+    trial = of(compared.last(rows(rate=None)), seed=compared.TRIAL, unique_tokens=U, learning_rate=0.01, arm=ARMS)
+    best = set(trial.loc[trial.groupby("arm").loss.idxmin()].weight_decay)
+    return best.pop() if len(best) == 1 else np.nan
 
 
 def tuned_penalty(other: str) -> Interval:
@@ -153,6 +174,61 @@ def index_of_logs(decay: float = 0.1) -> float:
     return (logs[MOE] - logs[DENSE]) / (logs[TOTAL] - logs[DENSE])
 
 
+def placed(by: str, unique: int) -> Any:
+    """Where the Mixture stands on the dense ladder at the usual recipe."""
+    whole = compared.reported(compared.frame(load_runs("lab_text")))
+    whole = of(whole, weight_decay=0.1, learning_rate=0.01, **SMALL)
+    own = of(compared.last(whole if by == "loss" else compared.penalties(whole)), unique_tokens=unique)
+    (found,) = (each for cell, each in compared.equivalents(own, by).items() if cell[-1] == MOE)
+    return found
+
+
+def ladder(by: str, unique: int) -> list[Any]:
+    """Thousands of parameters of the dense model with the same loss or penalty, and the share of the way."""
+    own = placed(by, unique)
+    return [own.params.value / 1e3, own.share]
+
+
+def share(by: str, unique: int) -> float:
+    return placed(by, unique).share.value
+
+
+def real_decay(unique: int) -> list[float]:
+    """Loss of the Mixture where the rate falls to zero at the end, and with averaged weights, of the same seeds."""
+    own = pd.concat([rows(cooldown=0.2), rows()])
+    own = of(compared.last(own), arm=MOE, weight_decay=0.1, unique_tokens=unique)
+    return [*own.pivot_table("loss", "seed", "cooldown")[[0.2, 0.0]].dropna().mean()]
+
+
+def cooled(cooldown: float) -> Any:
+    """Penalties of the usual recipe at the end, with averaged weights or, at a share of the run, with a real decay."""
+    own = compared.last(compared.penalties(rows(cooldown=cooldown)))
+    return of(own, weight_decay=0.1, arm=(DENSE, MOE))
+
+
+def of_decay(cooldown: float, arm: str) -> Interval:
+    return compared.mean(of(cooled(cooldown), arm=arm).penalty)
+
+
+def paid_more(cooldown: float) -> Interval:
+    return gap(MOE, DENSE, cooled(cooldown), "penalty")
+
+
+def facts_gap(first: str, second: str, decay: float, unique: int) -> Interval:
+    return gap(first, second, ends(decay, unique, "synthetic"))
+
+
+def recipes(unique: int) -> list[float]:
+    """The rates and decays that were chosen for the dense model, the Mixture and the always-on one."""
+    return [value for arm in ARMS for value in recipe(arm, unique)]
+
+
+def short(own: Any) -> list[Any]:
+    """Cells of a line of the table of recipes."""
+    found = gap(MOE, DENSE, own, at=ANY_RECIPE)
+    return [found.seeds, *(own[own.arm == arm].loss.mean() for arm in (DENSE, MOE)), found]
+
+
 def line(decay: float, unique: int, table: str = "text") -> list[Any]:
     """Cells of a line of the tables: losses, differences, and the index as the docs write it."""
     own = ends(decay, unique, table)
@@ -171,8 +247,35 @@ def _text(decay: float, unique: int, name: str) -> tuple[str, str, Any]:
     return LOG, f"| {name} |@{_LINE}", partial(line, decay, unique)
 
 
-def _facts(unique: int, name: str) -> tuple[str, str, Any]:
-    return LOG, f"| {name} {_LINE}", lambda: line(0.1, unique, "synthetic")[1:]
+def _facts(decay: float, unique: int, name: str) -> tuple[str, str, Any]:
+    return LOG, f"| facts, {name} {_LINE}", lambda: line(decay, unique, "synthetic")[1:]
+
+
+def _recipe(name: str, own: Any) -> tuple[str, str, Any]:
+    return LOG, f"| {name} | # | # | # | # [#, #] |", lambda: short(own())
+
+
+def _there_and_fresh(**net: Any) -> list[Interval]:
+    """How much worse the Mixture is after 64 epochs and how much better on fresh data, at the recipes for all arms."""
+    return [gap(a, b, common(u, **net), at=ANY_RECIPE) for a, b, u in ((MOE, DENSE, U), (DENSE, MOE, FRESH))]
+
+
+def _ahead(**net: Any) -> list[Interval]:
+    return [gap(MOE, DENSE, common(u, **net), at=ANY_RECIPE) for u in (U, FRESH)]
+
+
+def own_penalties() -> list[Interval]:
+    """What each arm pays at the recipes of its own."""
+    paid_there = compared.penalties(tuned(), ANY_RECIPE)
+    return [compared.mean(paid_there[paid_there.arm == arm].penalty) for arm in ARMS]
+
+
+def _to_total() -> list[Interval]:
+    return [tuned_gap(TOTAL, unique) for unique in (FRESH, U)]
+
+
+def _to_total_sharp() -> list[Interval]:
+    return [gap(MOE, TOTAL, common(unique, **SHARP), at=ANY_RECIPE) for unique in (FRESH, U)]
 
 
 SAID = (
@@ -193,39 +296,76 @@ SAID = (
     (LOG, "at 1 none is above #", lambda: [max(penalty(arm, 1.0).value for arm in ARMS)]),
     (LOG, "decay 1 costs # (dense), # (Mixture) and # (always on)", lambda: [cost(arm) for arm in ARMS]),
     (LOG, "each arm pays # or more at any decay", lambda: [least_above_best_fresh()]),
-    (LOG, "model, # [#, #] (# seeds), has become", lambda: _counted(tuned_gap(DENSE, FRESH))),
-    (LOG, "has become # [#, #] (# seeds), a change", lambda: _counted(tuned_gap(DENSE, U))),
-    (LOG, "a change of # [#, #]: nothing", lambda: [tuned_penalty(DENSE)]),
-    (LOG, "To the always-on model it is # [#, #] fresh (# seeds)", lambda: _counted(tuned_gap(TOTAL, FRESH))),
-    (LOG, "it is # for each of the three under", lambda: [tuned_decay(U)]),
-    (LOG, "(fresh data: #, with", lambda: [tuned_decay(FRESH)]),
-    (LOG, "and # [#, #] at # (# seeds;", lambda: [tuned_gap(TOTAL, U), tuned_decay(U), tuned_gap(TOTAL, U).seeds]),
-    (LOG, "# [#, #] at decay 1, # seeds): that", lambda: _counted(gap(MOE, TOTAL, ends(1.0, U)))),
+    (LOG, "rate 0.01 the best decay under 64 epochs is # for all three", lambda: [best_decays()]),
+    (LOG, "and the Mixture # [#, #] behind the dense model", lambda: [gap(MOE, DENSE, ends(0.6, U))]),
+    (LOG, "fresh # and #, # and #, # and #;", lambda: recipes(FRESH)),
+    (LOG, "under 64 epochs # and #, # and #, # and #)", lambda: recipes(U)),
+    _recipe("fresh, each its own", lambda: of(tuned(), unique_tokens=FRESH)),
+    _recipe("64 epochs, each its own", lambda: of(tuned(), unique_tokens=U)),
+    _recipe("fresh, rate 0.02, decay 0.03", lambda: common(FRESH)),
+    _recipe("64 epochs, rate 0.04, decay 0.2", lambda: common(U)),
+    _recipe("fresh, the same, attention 1", lambda: common(FRESH, **SHARP)),
+    _recipe("64 epochs, the same, attention 1", lambda: common(U, **SHARP)),
+    _recipe("fresh, the same, attention 1, d 64", lambda: common(FRESH, **WIDE)),
+    _recipe("64 epochs, the same, attention 1, d 64", lambda: common(U, **WIDE)),
+    (LOG, "by # [#, #] with a recipe of its own", lambda: [tuned_penalty(DENSE)]),
+    (LOG, "# [#, #] with one for both", lambda: [common_gap()]),
+    (LOG, "# [#, #] with sharper attention", lambda: [common_gap(**SHARP)]),
+    (LOG, "and # [#, #] at four times the size", lambda: [common_gap(**WIDE)]),
+    (LOG, "Penalties are # [#, #] (dense), # [#, #] (Mixture), # [#, #] (always on)", lambda: own_penalties()),
+    (LOG, "To the always-on model it is # [#, #] fresh and # [#, #] after 64 epochs", lambda: _to_total()),
+    (LOG, "with sharper attention # [#, #] and # [#, #], at three seeds", lambda: _to_total_sharp()),
     (LOG, "it is worse by # [#, #]** at decay 1", lambda: [by_load(1.0)]),
+    (LOG, "by # [#, #] at 0.6, and makes no difference", lambda: [by_load(0.6)]),
+    (LOG, "no difference at 0.3 (# [#, #])", lambda: [by_load(0.3)]),
     (LOG, "what it has seen (# against #)", lambda: seen(1.0)),
-    _facts(FRESH, "fresh"),
-    _facts(U, "64 epochs"),
-    (LOG, "Penalties are # [#, #], # [#, #], # [#, #]:", lambda: [penalty(arm, 0.1, "synthetic") for arm in ARMS]),
+    (LOG, "fresh loss is that of #e3 parameters, # [#, #] of the way", lambda: ladder("loss", FRESH)),
+    (LOG, "its penalty that of #e3, # [#, #] of the way", lambda: ladder("penalty", U)),
+    (LOG, "loss after 64 epochs that of #e3, # [#, #]:", lambda: ladder("loss", U)),
+    (LOG, "as averaged weights do (the Mixture # for #)", lambda: real_decay(FRESH)),
+    (LOG, "hide part of the damage (# for # after 64 epochs", lambda: real_decay(U)),
+    (LOG, "then # [#, #] (dense) and # [#, #] (Mixture), and", lambda: [of_decay(0.2, arm) for arm in (DENSE, MOE)]),
+    (LOG, "the Mixture pays # [#, #] more, for # [#, #] here", lambda: [paid_more(0.2), paid_more(0.0)]),
+    (LOG, "the Mixture is # [#, #] ahead of the dense model after", lambda: [facts_gap(DENSE, MOE, 0.3, U)]),
+    (LOG, "(fresh at 0.1: # [#, #])", lambda: [facts_gap(DENSE, MOE, 0.1, FRESH)]),
+    (LOG, "and # [#, #] behind the always-on one: on facts its lead", lambda: [facts_gap(MOE, TOTAL, 0.3, U)]),
+    _facts(0.1, FRESH, "fresh, decay 0.1"),
+    _facts(0.3, FRESH, "fresh, 0.3"),
+    _facts(1.0, FRESH, "fresh, 1"),
+    _facts(0.1, U, "64 epochs, decay 0.1"),
+    _facts(0.3, U, "64 epochs, 0.3"),
+    _facts(1.0, U, "64 epochs, 1"),
+    (
+        LOG,
+        "At decay 0.1 penalties are # [#, #], # [#, #], # [#, #]:",
+        lambda: [penalty(arm, 0.1, "synthetic") for arm in ARMS],
+    ),
     (LOG, "# of each arm at 16 epochs", lambda: [across(np.mean, usual(16, "synthetic"))]),
     (LOG, "level with the dense model (# [#, #])", lambda: [stop(DENSE, table="synthetic")]),
-    (LOG, "and # [#, #] behind the always-on", lambda: [stop(TOTAL, table="synthetic")]),
+    (LOG, "and # [#, #] behind the always-on one: on facts the order", lambda: [stop(TOTAL, table="synthetic")]),
     (FINDING, "# of the way (90 % # to #, # seeds)", lambda: _counted(index(0.1))),
-    (FINDING, "the Mixture pays # more than the dense model (# to #, # seeds)", lambda: _counted(tuned_penalty(DENSE))),
+    (FINDING, "# nat/byte fresh (# to #), is then", lambda: [gap(DENSE, MOE, common(FRESH), at=ANY_RECIPE)]),
+    (FINDING, "is then # smaller (# to #, # seeds): gone", lambda: _counted(common_gap())),
     (
         FINDING,
         "the Mixture is # nat/byte better than the dense model (# to #)",
         lambda: [gap(DENSE, MOE, usual_fresh())],
     ),
-    (FINDING, "after 64 passes # worse at decay 0.1", lambda: [gap(MOE, DENSE, ends(0.1, U)).value]),
-    (FINDING, "and # worse (# to #, # seeds) at #", lambda: [*_counted(tuned_gap(DENSE, U)), tuned_decay(U)]),
+    (FINDING, "fresh and # worse after 64 passes; at decay", lambda: [gap(MOE, DENSE, ends(0.1, U)).value]),
+    (FINDING, "for each model, # worse (# to #, # seeds)", lambda: _counted(gap(MOE, DENSE, ends(0.6, U)))),
+    (FINDING, "better for both, it is # worse (# to #)", lambda: [gap(MOE, DENSE, common(U), at=ANY_RECIPE)]),
+    (FINDING, "it is # worse there (# to #) and # better fresh (# to #); at four", lambda: _there_and_fresh(**SHARP)),
+    (FINDING, "the size # worse (# to #) and, fresh, # worse (# to #).", lambda: _ahead(**WIDE)),
     (FINDING, "Mixture is # better fresh", lambda: [gap(DENSE, MOE, ends(0.1, FRESH, "synthetic")).value]),
-    (FINDING, "and # worse (# to #) after 64 passes", lambda: [gap(MOE, DENSE, ends(0.1, U, "synthetic"))]),
+    (FINDING, "at decay 0.1, # worse (# to #) after 64 passes", lambda: [gap(MOE, DENSE, ends(0.1, U, "synthetic"))]),
     (FINDING, "after 64 passes, # of the way (# to #)", lambda: [index(0.1, "synthetic")]),
-    (FINDING, "there is none (# worse, # to #)", lambda: [half_way(DENSE)]),
+    (FINDING, "at decay 0.3 it is # better", lambda: [gap(DENSE, MOE, ends(0.3, U, "synthetic")).value]),
+    (FINDING, "fresh loss of # of the way and the penalty of #", lambda: [share("loss", FRESH), share("penalty", U)]),
     (FINDING, "At decay 0.3 the interval (# to #)", lambda: [*index(0.3)[1:3]]),
     (FINDING, "single seeds lie from # to #", lambda: [*of_single_seeds(32)]),
     (FINDING, "# is in nat, in log penalties it is #", lambda: [index(0.1).value, index_of_logs()]),
     (DATA, "from active to total (#, 90 % # to #)", lambda: [index(0.1)]),
+    (DATA, "the Mixture pays # (# to #) more than the dense model", lambda: [common_gap()]),
 )
 
 
