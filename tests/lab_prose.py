@@ -176,11 +176,22 @@ def index_of_logs(decay: float = 0.1) -> float:
 
 def placed(by: str, unique: int) -> Any:
     """Where the Mixture stands on the dense ladder at the usual recipe."""
-    whole = compared.reported(compared.frame(load_runs("lab_text")))
-    whole = of(whole, weight_decay=0.1, learning_rate=0.01, **SMALL)
+    whole = whole_ladder()
     own = of(compared.last(whole if by == "loss" else compared.penalties(whole)), unique_tokens=unique)
     (found,) = (each for cell, each in compared.equivalents(own, by).items() if cell[-1] == MOE)
     return found
+
+
+@cache
+def whole_ladder() -> Any:
+    """Reported rows of all widths, d 32, at the usual recipe and network."""
+    return of(compared.reported(compared.frame(load_runs("lab_text"))), weight_decay=0.1, learning_rate=0.01, **SMALL)
+
+
+def fit_and_damage(arm: str) -> list[float]:
+    """Loss on seen data and penalty after 64 epochs."""
+    own = of(compared.last(compared.penalties(whole_ladder())), unique_tokens=U, arm=arm)
+    return [own.loss_seen.mean(), own.penalty.mean()]
 
 
 def ladder(by: str, unique: int) -> list[Any]:
@@ -322,6 +333,8 @@ SAID = (
     (LOG, "fresh loss is that of #e3 parameters, # [#, #] of the way", lambda: ladder("loss", FRESH)),
     (LOG, "its penalty that of #e3, # [#, #] of the way", lambda: ladder("penalty", U)),
     (LOG, "loss after 64 epochs that of #e3, # [#, #]:", lambda: ladder("loss", U)),
+    (LOG, "with a loss of # on what it has seen, pays #;", lambda: fit_and_damage(MOE)),
+    (LOG, "four times as wide, has # and pays #.", lambda: fit_and_damage("dense x4")),
     (LOG, "as averaged weights do (the Mixture # for #)", lambda: real_decay(FRESH)),
     (LOG, "hide part of the damage (# for # after 64 epochs", lambda: real_decay(U)),
     (LOG, "then # [#, #] (dense) and # [#, #] (Mixture), and", lambda: [of_decay(0.2, arm) for arm in (DENSE, MOE)]),

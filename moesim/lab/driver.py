@@ -257,7 +257,7 @@ def _shapes(width: Any, layers: Any, config: Mapping[str, Any]) -> list[Shape]:
     return [*dict.fromkeys(dense), *moe]
 
 
-def _listed(name: str, config: Mapping[str, Any]) -> list[float]:
+def _listed(name: str, config: Mapping[str, Any]) -> list[Any]:
     return np.atleast_1d(axis(name, config[name])).tolist()
 
 
