@@ -92,19 +92,19 @@ def stop(other: str, decay: float = 0.1, table: str = "text") -> Interval:
 
 
 @cache
-def tuned() -> Any:
-    """Rows at the recipe that is best on the seed that is in no mean, or of those that other seeds have."""
-    return compared.tuned(compared.last(rows(rate=None)))
+def tuned(**net: Any) -> Any:
+    """Rows at the recipe that is best on the seed that is in no mean, of those that other seeds have."""
+    return compared.tuned(compared.last(rows(rate=None, **net)))
 
 
-def tuned_gap(other: str, unique: int) -> Interval:
-    return gap(MOE, other, of(tuned(), unique_tokens=unique), at=ANY_RECIPE)
+def tuned_gap(other: str, unique: int, **net: Any) -> Interval:
+    return gap(MOE, other, of(tuned(**net), unique_tokens=unique), at=ANY_RECIPE)
 
 
-def recipe(arm: str, unique: int) -> tuple[float, float]:
-    """The learning rate and the weight decay that were chosen for an arm."""
-    own = of(tuned(), unique_tokens=unique, arm=arm)
-    return own.learning_rate.iloc[0], own.weight_decay.iloc[0]
+def recipes(unique: int, arms: tuple[str, ...] = ARMS, **net: Any) -> list[float]:
+    """The learning rates and weight decays that were chosen for these arms."""
+    found = {arm: of(tuned(**net), unique_tokens=unique, arm=arm).iloc[0] for arm in arms}
+    return [value for arm in arms for value in (found[arm].learning_rate, found[arm].weight_decay)]
 
 
 def common(unique: int, **net: Any) -> Any:
@@ -127,8 +127,26 @@ def best_decays() -> float:
     return best.pop() if len(best) == 1 else np.nan
 
 
-def tuned_penalty(other: str) -> Interval:
-    return gap(MOE, other, compared.penalties(tuned(), ANY_RECIPE), "penalty", ANY_RECIPE)
+def tuned_penalty(other: str = DENSE, **net: Any) -> Interval:
+    return gap(MOE, other, compared.penalties(tuned(**net), ANY_RECIPE), "penalty", ANY_RECIPE)
+
+
+def tuned_index() -> Interval:
+    """The excess index with a recipe of its own for each arm."""
+    (found,) = compared.excess_index(compared.penalties(tuned(), ANY_RECIPE), MOE, DENSE, TOTAL, ANY_RECIPE)
+    return found
+
+
+def decay_index() -> Interval:
+    """The excess index at the usual rate, each decay the best of its data: fresh and under 64 epochs."""
+    both = pd.concat([ends(0.1, FRESH), ends(0.6, U)])
+    (found,) = compared.excess_index(compared.penalties(both, ANY_RECIPE), MOE, DENSE, TOTAL, ANY_RECIPE)
+    return found
+
+
+def at_64(decay: float) -> Interval:
+    """The Mixture less the dense model of d 64, at the usual rate and attention."""
+    return gap(MOE, DENSE, of(compared.last(rows(d_model=64)), weight_decay=decay, unique_tokens=U))
 
 
 def by_load(decay: float, column: str = "loss") -> Interval:
@@ -229,11 +247,6 @@ def facts_gap(first: str, second: str, decay: float, unique: int) -> Interval:
     return gap(first, second, ends(decay, unique, "synthetic"))
 
 
-def recipes(unique: int) -> list[float]:
-    """The rates and decays that were chosen for the dense model, the Mixture and the always-on one."""
-    return [value for arm in ARMS for value in recipe(arm, unique)]
-
-
 def short(own: Any) -> list[Any]:
     """Cells of a line of the table of recipes."""
     found = gap(MOE, DENSE, own, at=ANY_RECIPE)
@@ -266,9 +279,15 @@ def _recipe(name: str, own: Any) -> tuple[str, str, Any]:
     return LOG, f"| {name} | # | # | # | # [#, #] |", lambda: short(own())
 
 
-def _there_and_fresh(**net: Any) -> list[Interval]:
-    """How much worse the Mixture is after 64 epochs and how much better on fresh data, at the recipes for all arms."""
-    return [gap(a, b, common(u, **net), at=ANY_RECIPE) for a, b, u in ((MOE, DENSE, U), (DENSE, MOE, FRESH))]
+def _four_sharp() -> list[Any]:
+    """With sharper attention: fresh and repeated, each with its own recipe and then with one for both."""
+    fresh, own = (
+        -tuned_gap(DENSE, FRESH, **SHARP).value,
+        gap(DENSE, MOE, of(tuned(**SHARP), unique_tokens=FRESH), at=ANY_RECIPE),
+    )
+    repeated, both = _ahead(**SHARP)
+    assert np.isclose(fresh, -both.value), "one recipe for both is that of each its own on fresh data"
+    return [own, tuned_gap(DENSE, U, **SHARP), fresh, repeated]
 
 
 def _ahead(**net: Any) -> list[Interval]:
@@ -310,7 +329,11 @@ SAID = (
     (LOG, "rate 0.01 the best decay under 64 epochs is # for all three", lambda: [best_decays()]),
     (LOG, "and the Mixture # [#, #] behind the dense model", lambda: [gap(MOE, DENSE, ends(0.6, U))]),
     (LOG, "fresh # and #, # and #, # and #;", lambda: recipes(FRESH)),
-    (LOG, "under 64 epochs # and #, # and #, # and #)", lambda: recipes(U)),
+    (LOG, "; under 64 epochs # and #, # and #, # and #; with sharper", lambda: recipes(U)),
+    (LOG, "dense and Mixture fresh # and #, under 64", lambda: recipes(FRESH, (DENSE, MOE), **SHARP)[:2]),
+    (LOG, "under 64 epochs # and #, # and #). One seed", lambda: recipes(U, (DENSE, MOE), **SHARP)),
+    _recipe("fresh, each its own, attention 1", lambda: of(tuned(**SHARP), unique_tokens=FRESH)),
+    _recipe("64 epochs, each its own, attention 1", lambda: of(tuned(**SHARP), unique_tokens=U)),
     _recipe("fresh, each its own", lambda: of(tuned(), unique_tokens=FRESH)),
     _recipe("64 epochs, each its own", lambda: of(tuned(), unique_tokens=U)),
     _recipe("fresh, rate 0.02, decay 0.03", lambda: common(FRESH)),
@@ -319,13 +342,19 @@ SAID = (
     _recipe("64 epochs, the same, attention 1", lambda: common(U, **SHARP)),
     _recipe("fresh, the same, attention 1, d 64", lambda: common(FRESH, **WIDE)),
     _recipe("64 epochs, the same, attention 1, d 64", lambda: common(U, **WIDE)),
-    (LOG, "by # [#, #] with a recipe of its own", lambda: [tuned_penalty(DENSE)]),
-    (LOG, "# [#, #] with one for both", lambda: [common_gap()]),
-    (LOG, "# [#, #] with sharper attention", lambda: [common_gap(**SHARP)]),
-    (LOG, "and # [#, #] at four times the size", lambda: [common_gap(**WIDE)]),
-    (LOG, "Penalties are # [#, #] (dense), # [#, #] (Mixture), # [#, #] (always on)", lambda: own_penalties()),
+    (LOG, "by # [#, #] with recipes of their own and # [#, #] with one", lambda: [tuned_penalty(), common_gap()]),
+    (LOG, "(below) by # [#, #] and # [#, #], and", lambda: [tuned_penalty(**SHARP), common_gap(**SHARP)]),
+    (LOG, "and by # [#, #] at four times the size", lambda: [common_gap(**WIDE)]),
+    (
+        LOG,
+        "Mixture is # [#, #] behind after 64 epochs at decay 0.1 and # [#, #] at 0.6.",
+        lambda: [at_64(0.1), at_64(0.6)],
+    ),
+    (LOG, "that is # [#, #] of the way (# seeds)", lambda: _counted(tuned_index())),
+    (LOG, "rate 0.01) it is # [#, #] (# seeds)", lambda: _counted(decay_index())),
+    (LOG, "penalties are # [#, #] (dense), # [#, #] (Mixture), # [#, #] (always on)", lambda: own_penalties()),
     (LOG, "To the always-on model it is # [#, #] fresh and # [#, #] after 64 epochs", lambda: _to_total()),
-    (LOG, "with sharper attention # [#, #] and # [#, #], at three seeds", lambda: _to_total_sharp()),
+    (LOG, "one recipe # [#, #] and # [#, #], at three seeds", lambda: _to_total_sharp()),
     (LOG, "it is worse by # [#, #]** at decay 1", lambda: [by_load(1.0)]),
     (LOG, "by # [#, #] at 0.6, and makes no difference", lambda: [by_load(0.6)]),
     (LOG, "no difference at 0.3 (# [#, #])", lambda: [by_load(0.3)]),
@@ -341,7 +370,7 @@ SAID = (
     (LOG, "the Mixture pays # [#, #] more, for # [#, #] here", lambda: [paid_more(0.2), paid_more(0.0)]),
     (LOG, "the Mixture is # [#, #] ahead of the dense model after", lambda: [facts_gap(DENSE, MOE, 0.3, U)]),
     (LOG, "(fresh at 0.1: # [#, #])", lambda: [facts_gap(DENSE, MOE, 0.1, FRESH)]),
-    (LOG, "and # [#, #] behind the always-on one: on facts its lead", lambda: [facts_gap(MOE, TOTAL, 0.3, U)]),
+    (LOG, "and # [#, #] behind the always-on one: on facts about", lambda: [facts_gap(MOE, TOTAL, 0.3, U)]),
     _facts(0.1, FRESH, "fresh, decay 0.1"),
     _facts(0.3, FRESH, "fresh, 0.3"),
     _facts(1.0, FRESH, "fresh, 1"),
@@ -357,18 +386,35 @@ SAID = (
     (LOG, "level with the dense model (# [#, #])", lambda: [stop(DENSE, table="synthetic")]),
     (LOG, "and # [#, #] behind the always-on one: on facts the order", lambda: [stop(TOTAL, table="synthetic")]),
     (FINDING, "# of the way (90 % # to #, # seeds)", lambda: _counted(index(0.1))),
-    (FINDING, "# nat/byte fresh (# to #), is then", lambda: [gap(DENSE, MOE, common(FRESH), at=ANY_RECIPE)]),
-    (FINDING, "is then # smaller (# to #, # seeds): gone", lambda: _counted(common_gap())),
+    (FINDING, "alone tuned it is # (# to #, # seeds) of", lambda: _counted(decay_index())),
+    (FINDING, "tuned for each # (# to #, # seeds). Most", lambda: _counted(tuned_index())),
+    (
+        FINDING,
+        "# nat/byte for 64 passes become # (# to #, # seeds)",
+        lambda: [paid_more(0.0).value, *_counted(tuned_penalty())],
+    ),
+    (
+        FINDING,
+        "more seed it is # better (# to #) fresh",
+        lambda: [gap(DENSE, MOE, of(tuned(), unique_tokens=FRESH), at=ANY_RECIPE)],
+    ),
+    (FINDING, "fresh and # worse (# to #) repeated; with", lambda: [tuned_gap(DENSE, U)]),
+    (FINDING, "better for it, # better (# to #) and", lambda: [gap(DENSE, MOE, common(FRESH), at=ANY_RECIPE)]),
+    (FINDING, "and # worse (# to #). With sharper", lambda: [gap(MOE, DENSE, common(U), at=ANY_RECIPE)]),
+    (
+        FINDING,
+        "these four are # better (# to #), # worse (# to #), # better and # worse (# to #).",
+        lambda: _four_sharp(),
+    ),
+    (FINDING, "it is # worse fresh (# to #) and # worse repeated (# to #).", lambda: [*reversed(_ahead(**WIDE))]),
+    (FINDING, "passes cost at most # at any decay", lambda: [across(max, few())]),
     (
         FINDING,
         "the Mixture is # nat/byte better than the dense model (# to #)",
         lambda: [gap(DENSE, MOE, usual_fresh())],
     ),
     (FINDING, "fresh and # worse after 64 passes; at decay", lambda: [gap(MOE, DENSE, ends(0.1, U)).value]),
-    (FINDING, "for each model, # worse (# to #, # seeds)", lambda: _counted(gap(MOE, DENSE, ends(0.6, U)))),
-    (FINDING, "better for both, it is # worse (# to #)", lambda: [gap(MOE, DENSE, common(U), at=ANY_RECIPE)]),
-    (FINDING, "it is # worse there (# to #) and # better fresh (# to #); at four", lambda: _there_and_fresh(**SHARP)),
-    (FINDING, "the size # worse (# to #) and, fresh, # worse (# to #).", lambda: _ahead(**WIDE)),
+    (FINDING, "best of four there, # worse (# to #, # seeds)", lambda: _counted(gap(MOE, DENSE, ends(0.6, U)))),
     (FINDING, "Mixture is # better fresh", lambda: [gap(DENSE, MOE, ends(0.1, FRESH, "synthetic")).value]),
     (FINDING, "at decay 0.1, # worse (# to #) after 64 passes", lambda: [gap(MOE, DENSE, ends(0.1, U, "synthetic"))]),
     (FINDING, "after 64 passes, # of the way (# to #)", lambda: [index(0.1, "synthetic")]),
@@ -378,7 +424,7 @@ SAID = (
     (FINDING, "single seeds lie from # to #", lambda: [*of_single_seeds(32)]),
     (FINDING, "# is in nat, in log penalties it is #", lambda: [index(0.1).value, index_of_logs()]),
     (DATA, "from active to total (#, 90 % # to #)", lambda: [index(0.1)]),
-    (DATA, "the Mixture pays # (# to #) more than the dense model", lambda: [common_gap()]),
+    (DATA, "the index is # (# to #), and the Mixture pays # (# to #)", lambda: [tuned_index(), tuned_penalty()]),
 )
 
 
