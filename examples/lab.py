@@ -20,10 +20,10 @@
 # moesim lab kept=lab_text figures=false
 
 # %% [markdown]
-# The `penalty` is the loss above that of the same model on fresh bytes. At this rate it is hardly there up to 16 passes. At 64 and
-# a weight decay of 0.1 the Mixture pays more than the dense model of its active size and less than that of its total
-# size; with rate and decay tuned for each, the three pay a quarter to a third of a nat, in the same order, with
-# small differences. [What that means](../findings/small_models.md) for large models is open.
+# The `penalty` is the loss above that of the same model on fresh bytes. At this rate it is hardly there up to 16
+# passes. At 64 and a weight decay of 0.1 the Mixture pays more than the dense model of its active size and less
+# than that of its total size; with rate and decay tuned for each, the three pay a quarter to a third of a nat, in
+# the same order, with small differences. [What that means](../findings/small_models.md) for large models is open.
 #
 # ## The runs are a table of runs
 
@@ -53,6 +53,6 @@ moesim.fit("hoffmann2022", runs.isel(run=fresh), draws=0)
 # moesim lab corpus=files corpus.path=path/to/texts experts=[1,8,32]
 # moesim lab balancing=[none,loss_free] seeds=3 # with and without balancing, with intervals over seeds
 # moesim lab probes=[split,transfer,forced]     # what an expert split in two does, what domains give one another
-# moesim lab calibrate=outputs/lab/DATE/TIME    # what loads say about the parameters of balance
+# moesim lab calibrate='outputs/lab/<date>/<time>'  # what loads say about the parameters of balance
 # moesim lab experiment=lab_reality             # the simulator, calibrated on some seeds, against the others
 # ```

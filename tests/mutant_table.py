@@ -983,8 +983,8 @@ LAB = {
         ("tried.twin_cosine < COSINE", "tried.twin_cosine > COSINE"),
         ("tried.twin_divergence > BITS", "tried.twin_divergence < BITS"),
     ],
+    ("lab/estimates.py", "test_lab_router.py -k dataset"): [("if isinstance(source, xr.Dataset):", "if False:")],
     ("lab/reality.py", "test_lab_router.py -k 'judge or dataset'"): [
-        ("if not isinstance(source, str | Path):", "if False:"),
         ("loads.isel(trajectory=~judged), loads.isel(trajectory=judged)", "loads, loads.isel(trajectory=judged)"),
         (
             '(values["least"] <= values["high"]) & (values["most"]',

@@ -25,6 +25,7 @@ ELSEWHERE = (
     "pip ",
     "pytest",
     "mutants",
+    "lab_prose",
     "sphinx-build",
     "<date>",
     "...",
@@ -33,6 +34,7 @@ ELSEWHERE = (
     "moesim sweep\n",
     "moesim lab\n",
     "moesim lab probes",
+    "moesim lab balancing",
     "--help",
     "moesim laws",
 )

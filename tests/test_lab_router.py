@@ -143,7 +143,10 @@ def test_the_simulator_is_judged_on_seeds_it_has_not_seen(monkeypatch):
     monkeypatch.setattr(reality, "_TRIED", 1)
     shipped = recorded("lab_loads")
     assert np.unique(shipped.seed).tolist() == [0, 1, 2, 3, 4]
+    halves, rows = [], reality._rows
+    monkeypatch.setattr(reality, "_rows", lambda *parts: halves.extend(parts) or rows(*parts))
     found = reality.reality(shipped)
+    assert [np.unique(half.seed).tolist() for half in halves] == [[0, 1, 2], [3, 4]]
     assert {*found.balancing.values} == {"none", "auxiliary", "loss_free"}
     meet = (found.least <= found.high) & (found.most >= found.low)
     assert (found.held == meet).all()
