@@ -115,7 +115,6 @@ def test_inputs_without_a_name_are_refused():
             ),
             r"the shapes total_params \(2,\), tokens \(3,\) do not broadcast",
         ),
-        (lambda: moesim.load_repetition("none", excess="total"), "excess='total' changes nothing"),
         (lambda: moesim.simulate(routing=3), "balance: routing=3; it takes a name"),
         (lambda: moesim.balance.eplb("abc", replicas=4), "loads='abc' is not a number"),
         (lambda: moesim.balance.eplb([1.0, -2], replicas=4), "loads=-2 is outside its domain"),

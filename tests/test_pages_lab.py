@@ -10,7 +10,7 @@ import xarray as xr
 from browser_tools import Seen, chromium
 
 import moesim
-from moesim.lab.compared import SETTING, TRIAL, differences, excess_index, frame, last, mean, penalties, reported
+from moesim.lab.compared import LATER, SETTING, TRIAL, differences, excess_index, frame, last, mean, penalties, reported
 from moesim.pages.lab import view
 
 END = 2**14
@@ -80,7 +80,7 @@ def test_every_setting_can_be_chosen(content):
 
 
 def key(at, **other):
-    return tuple({**at, **other}[name] for name in SETTING)
+    return tuple({**LATER, **at, **other}[name] for name in SETTING)
 
 
 def test_means_are_those_of_the_tables(runs, content):

@@ -95,12 +95,7 @@ def load_repetition(
     """
     content = _replaced(read_content("repetition", name_or_path), coefficients)
     chosen = {key: value for key, value in (("excess", excess), ("taught", taught)) if value is not None}
-    found = repetition_from(name_or_path, {**content, **chosen})
-    if excess not in (None, "none") and not found.form.coefficients:
-        raise InputError(
-            f"repetition {found.name}: excess={excess!r} changes nothing where repeats cost nothing; omit it"
-        )
-    return found
+    return repetition_from(name_or_path, {**content, **chosen})
 
 
 def repetition_from(name: str | Path, mapping: Mapping[str, Any]) -> Repetition:
