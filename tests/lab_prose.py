@@ -34,6 +34,7 @@ RECIPES = {FRESH: (0.02, 0.03), U: (0.04, 0.2)}
 SHARP: dict[str, Any] = {"attention_scale": 1.0}
 WIDE: dict[str, Any] = {**SHARP, "d_model": 64}
 SMALL = {"d_model": 32, **LATER}
+DECAYS = ((0.1, "decay 0.1"), (0.3, "0.3"), (1.0, "1"))
 WORDS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _NUMBER = rf"([+-]?(?:\d+(?:\.\d+)?|\.\d+)|\b(?:{'|'.join(WORDS)})\b)"
 
@@ -131,17 +132,20 @@ def tuned_penalty(other: str = DENSE, **net: Any) -> Interval:
     return gap(MOE, other, compared.penalties(tuned(**net), ANY_RECIPE), "penalty", ANY_RECIPE)
 
 
-def tuned_index() -> Interval:
-    """The excess index with a recipe of its own for each arm."""
-    (found,) = compared.excess_index(compared.penalties(tuned(), ANY_RECIPE), MOE, DENSE, TOTAL, ANY_RECIPE)
+def index_of(own: Any) -> Interval:
+    """The excess index of rows whose recipes may differ."""
+    (found,) = compared.excess_index(compared.penalties(own, ANY_RECIPE), MOE, DENSE, TOTAL, ANY_RECIPE)
     return found
+
+
+def tuned_index() -> Interval:
+    """With a recipe of its own for each arm."""
+    return index_of(tuned())
 
 
 def decay_index() -> Interval:
-    """The excess index at the usual rate, each decay the best of its data: fresh and under 64 epochs."""
-    both = pd.concat([ends(0.1, FRESH), ends(0.6, U)])
-    (found,) = compared.excess_index(compared.penalties(both, ANY_RECIPE), MOE, DENSE, TOTAL, ANY_RECIPE)
-    return found
+    """At the usual rate, each decay the best of its data: fresh and under 64 epochs."""
+    return index_of(pd.concat([ends(0.1, FRESH), ends(0.6, U)]))
 
 
 def at_64(decay: float) -> Interval:
@@ -264,6 +268,7 @@ def line(decay: float, unique: int, table: str = "text") -> list[Any]:
     return [seeds, *(own[own.arm == arm].loss.mean() for arm in ARMS), *gaps, told]
 
 
+LINES = [(d, u, f"{n}, {t}") for u, n in ((FRESH, "fresh"), (U, "64 epochs")) for d, t in DECAYS]
 _LINE = "| # | # | # | # [#, #] | # [#, #] |@|"
 
 
@@ -285,13 +290,14 @@ def _four_sharp() -> list[Any]:
         -tuned_gap(DENSE, FRESH, **SHARP).value,
         gap(DENSE, MOE, of(tuned(**SHARP), unique_tokens=FRESH), at=ANY_RECIPE),
     )
-    repeated, both = _ahead(**SHARP)
+    repeated, both = _ahead((U, FRESH), **SHARP)
     assert np.isclose(fresh, -both.value), "one recipe for both is that of each its own on fresh data"
     return [own, tuned_gap(DENSE, U, **SHARP), fresh, repeated]
 
 
-def _ahead(**net: Any) -> list[Interval]:
-    return [gap(MOE, DENSE, common(u, **net), at=ANY_RECIPE) for u in (U, FRESH)]
+def _ahead(pools: tuple[int, ...], other: str = DENSE, **net: Any) -> list[Interval]:
+    """The Mixture less another arm, at the recipe that is one for both."""
+    return [gap(MOE, other, common(unique, **net), at=ANY_RECIPE) for unique in pools]
 
 
 def own_penalties() -> list[Interval]:
@@ -300,22 +306,8 @@ def own_penalties() -> list[Interval]:
     return [compared.mean(paid_there[paid_there.arm == arm].penalty) for arm in ARMS]
 
 
-def _to_total() -> list[Interval]:
-    return [tuned_gap(TOTAL, unique) for unique in (FRESH, U)]
-
-
-def _to_total_sharp() -> list[Interval]:
-    return [gap(MOE, TOTAL, common(unique, **SHARP), at=ANY_RECIPE) for unique in (FRESH, U)]
-
-
 SAID = (
-    _text(0.1, FRESH, "fresh, decay 0.1"),
-    _text(0.3, FRESH, "fresh, 0.3"),
-    _text(1.0, FRESH, "fresh, 1"),
-    _text(0.1, U, "64 epochs, decay 0.1"),
-    _text(0.3, U, "64 epochs, 0.3"),
-    _text(0.6, U, "64 epochs, 0.6"),
-    _text(1.0, U, "64 epochs, 1"),
+    *(_text(*where) for where in (*LINES, (0.6, U, "64 epochs, 0.6"))),
     (LOG, "the mean penalty of every arm lies between # and #", lambda: [across(f, few()) for f in (min, max)]),
     (LOG, "At 32 epochs it is # to # at decay 0.1", lambda: [across(f, usual(32)) for f in (min, max)]),
     (LOG, "at 64 # [#, #] (dense), # [#, #] (Mixture), # [#, #] (always on)", lambda: [penalty(a, 0.1) for a in ARMS]),
@@ -353,8 +345,12 @@ SAID = (
     (LOG, "that is # [#, #] of the way (# seeds)", lambda: _counted(tuned_index())),
     (LOG, "rate 0.01) it is # [#, #] (# seeds)", lambda: _counted(decay_index())),
     (LOG, "penalties are # [#, #] (dense), # [#, #] (Mixture), # [#, #] (always on)", lambda: own_penalties()),
-    (LOG, "To the always-on model it is # [#, #] fresh and # [#, #] after 64 epochs", lambda: _to_total()),
-    (LOG, "one recipe # [#, #] and # [#, #], at three seeds", lambda: _to_total_sharp()),
+    (
+        LOG,
+        "To the always-on model it is # [#, #] fresh and # [#, #] after 64 epochs",
+        lambda: [tuned_gap(TOTAL, u) for u in (FRESH, U)],
+    ),
+    (LOG, "one recipe # [#, #] and # [#, #], at three seeds", lambda: _ahead((FRESH, U), TOTAL, **SHARP)),
     (LOG, "it is worse by # [#, #]** at decay 1", lambda: [by_load(1.0)]),
     (LOG, "by # [#, #] at 0.6, and makes no difference", lambda: [by_load(0.6)]),
     (LOG, "no difference at 0.3 (# [#, #])", lambda: [by_load(0.3)]),
@@ -371,12 +367,7 @@ SAID = (
     (LOG, "the Mixture is # [#, #] ahead of the dense model after", lambda: [facts_gap(DENSE, MOE, 0.3, U)]),
     (LOG, "(fresh at 0.1: # [#, #])", lambda: [facts_gap(DENSE, MOE, 0.1, FRESH)]),
     (LOG, "and # [#, #] behind the always-on one: on facts about", lambda: [facts_gap(MOE, TOTAL, 0.3, U)]),
-    _facts(0.1, FRESH, "fresh, decay 0.1"),
-    _facts(0.3, FRESH, "fresh, 0.3"),
-    _facts(1.0, FRESH, "fresh, 1"),
-    _facts(0.1, U, "64 epochs, decay 0.1"),
-    _facts(0.3, U, "64 epochs, 0.3"),
-    _facts(1.0, U, "64 epochs, 1"),
+    *(_facts(*where) for where in LINES),
     (
         LOG,
         "At decay 0.1 penalties are # [#, #], # [#, #], # [#, #]:",
@@ -406,7 +397,7 @@ SAID = (
         "these four are # better (# to #), # worse (# to #), # better and # worse (# to #).",
         lambda: _four_sharp(),
     ),
-    (FINDING, "it is # worse fresh (# to #) and # worse repeated (# to #).", lambda: [*reversed(_ahead(**WIDE))]),
+    (FINDING, "it is # worse fresh (# to #) and # worse repeated (# to #).", lambda: _ahead((FRESH, U), **WIDE)),
     (FINDING, "passes cost at most # at any decay", lambda: [across(max, few())]),
     (
         FINDING,
