@@ -202,3 +202,12 @@ def test_type_checkers_see_what_is_imported_late(room):
     assert set(told) == set(module._PUBLIC)
     for name, (where, real) in told.items():
         assert getattr(import_module(where), real) is getattr(module, name)
+
+
+@pytest.mark.parametrize(("error", "tokens"), [(InputError, [1e9, 2e9]), (ValueError, 1e9)])
+def test_what_a_law_says_itself_is_not_taken_for_shapes(error, tokens):
+    def refuses(**_):
+        raise error("this law has its own reason")
+
+    with pytest.raises(error, match="its own reason"):
+        moesim.load_law("hoffmann2022")._evaluate(refuses, {"total_params": 1e9, "tokens": tokens})

@@ -127,8 +127,10 @@ class Law:
         }
         try:
             return function(**values, **self.coefficients)
-        except ValueError as error:  # of numpy or xarray
+        except ValueError as error:  # of numpy or xarray, unless it is the law's own
             shapes = ", ".join(f"{name} {np.shape(value)}" for name, value in inputs.items() if np.ndim(value))
+            if isinstance(error, InputError) or not shapes:
+                raise
             raise InputError(f"{self.name}: the shapes {shapes} do not broadcast; give arrays that do") from error
 
     def _check_dims(self, inputs: Mapping[str, Any]) -> None:
