@@ -140,17 +140,16 @@ def _pairs(ends: Frame, repeated: Frame, trio: Sequence[str], told: Sequence[str
     lines: list[Row] = [(*_heads(told), "seeds", f"less {dense}", f"less {total}", "excess index")]
     for setting, value in by_dense.items():
         gaps, there = (value, by_total.get(setting)), paid.get(setting) == len(trio)
-        share = (
-            f"{index[setting]:.2f}"
-            if setting in index
-            else "-"
-            if not there
-            else "noise"
-            if value.seeds > 1
-            else "one seed"
-        )
+        share = f"{index[setting]:.2f}" if setting in index else _no_index(bool(there), value.seeds)
         lines.append((*_cells(told, named(SETTING, setting)), _seeds(gaps), *map(_or_dash, gaps), share))
     return aligned(lines, 2)
+
+
+def _no_index(there: bool, seeds: int) -> str:
+    """Why there is no index: an arm was not run, one seed has no interval, or the difference is noise."""
+    if not there:
+        return "-"
+    return "noise" if seeds > 1 else "one seed"
 
 
 def _seeds(gaps: Sequence[Interval | None]) -> str:
